@@ -1,0 +1,1 @@
+"""Architectures: a config dataclass and a block each, all run by the one residual stack."""

@@ -1,0 +1,50 @@
+"""Package metadata. Tool settings live in pyproject.toml."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+TORCH = "torch==2.13.0"
+
+EXTRAS = {
+    "cuda": ["jax[cuda13]>=0.10"],
+    "tpu": ["jax[tpu]>=0.10"],
+    "umap": ["umap-learn>=0.5.7"],
+    "test": [
+        "pytest>=8.3",
+        "ruff>=0.9",
+        "import-linter>=2.1",
+        "scipy>=1.13",
+        "scikit-learn>=1.5",
+    ],
+    # The reference implementations that parity tests and benchmarks run beside ours.
+    "parity": [f"{TORCH}; python_version < '3.12'", "transformers>=5.0; python_version < '3.12'"],
+    "bench": [TORCH, "transformers>=5.0", "scikit-learn>=1.5", "faiss-cpu>=1.9"],
+}
+
+setup(
+    name="jaxconcepts",
+    version="0.1.0",
+    description="Watch concepts form inside transformers: concept encoding and decoding in in-context learning, in JAX",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=find_packages(include=["jaxconcepts", "jaxconcepts.*"]),
+    package_data={"jaxconcepts": ["data/*.csv", "figures/*.html"]},
+    install_requires=[
+        "absl-py>=2.1",
+        "etils[epath]>=1.9",
+        "flax>=0.10.6",
+        "jax>=0.10",
+        "jaxtyping>=0.2.36",
+        "matplotlib>=3.9",
+        "ml-collections>=1.0",
+        "numpy>=2.0",
+        "optax>=0.2.6",
+        "orbax-checkpoint>=0.11.20",
+        "polars>=1.20",
+    ],
+    extras_require=EXTRAS,
+)
