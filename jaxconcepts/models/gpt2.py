@@ -1,0 +1,181 @@
+"""GPT-2 on the residual stack: continuous tokens in and numbers out (Garg et al. 2022), or words in and logits out.
+
+Pre-norm blocks, learned positions, gelu_new (the tanh form), as in Hugging Face's `GPT2Model`; no dropout. The paper's
+model is 12 layers, 8 heads, 256 wide, vectors of 16 in, one number out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PyTree
+
+from jaxconcepts.models import layers, residual
+
+ACTIVATIONS = {"gelu_new": lambda x: nn.gelu(x, approximate=True), "relu": nn.relu}
+
+
+@dataclass(frozen=True)
+class GPT2Config:
+    """The static part of the model.
+
+    layers, heads, width: blocks, attention heads a block, width d of the residual stream (heads divides width).
+    context: the longest sequence, in tokens (a pair of the regression task is two).
+    input_dim, output_dim: size of a continuous token and of the read-out. With vocab_size > 0 tokens are integers, the
+        read-in is an embedding and the read-out its transpose (tied, as GPT-2's).
+    mlp_width: hidden width of the feed-forward part, 0 for 4 * width.
+    activation: "gelu_new" or "relu".
+    qk_norm: normalise queries and keys to unit root mean square before attention (not in GPT-2; eases small models
+        trained at a large learning rate).
+    eps: of the layer norms.
+    dtype: of matrix products, "float32" or "bfloat16"; weights, norms, softmax and the residual stream stay float32.
+    remat: recompute blocks in the backward pass, for memory.
+    unroll: blocks unrolled in the scan, 0 for the backend's default (all on CPU, one elsewhere).
+    """
+
+    layers: int = 12
+    heads: int = 8
+    width: int = 256
+    context: int = 40
+    input_dim: int = 16
+    output_dim: int = 1
+    vocab_size: int = 0
+    mlp_width: int = 0
+    activation: str = "gelu_new"
+    qk_norm: bool = False
+    eps: float = 1e-5
+    dtype: str = "float32"
+    remat: bool = False
+    unroll: int = 0
+
+    def __post_init__(self):
+        for name in ("layers", "heads", "width", "context", "input_dim", "output_dim"):
+            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
+                raise ValueError(f"model.{name} must be a positive integer, got {getattr(self, name)!r}")
+        if self.width % self.heads:
+            raise ValueError(f"model.heads must divide model.width = {self.width}, got {self.heads}")
+        if self.activation not in ACTIVATIONS:
+            raise ValueError(f"model.activation must be one of {', '.join(ACTIVATIONS)}, got {self.activation!r}")
+        if self.dtype not in ("float32", "bfloat16"):
+            raise ValueError(f'model.dtype must be "float32" or "bfloat16", got {self.dtype!r}')
+
+
+class InitScales(NamedTuple):
+    """Standard deviations of the initial weights; numbers, so that a sweep over them compiles once.
+
+    weights: matrices of the blocks (GPT-2: 0.02; 0 means 1 / sqrt(inputs) for each matrix). Output projections of the
+        residual branches are divided by sqrt(2 * layers), as in GPT-2.
+    positions, read_in, read_out: the position table, the read-in and the read-out (GPT-2: 0.02 each).
+    """
+
+    weights: Float[Array, ""] | float = 0.02
+    positions: Float[Array, ""] | float = 0.02
+    read_in: Float[Array, ""] | float = 0.02
+    read_out: Float[Array, ""] | float = 0.02
+
+
+class Block(nn.Module):
+    """One pre-norm block: attention, then the feed-forward part."""
+
+    config: GPT2Config
+
+    @nn.compact
+    def __call__(self, stream: Float[Array, "B T d"], head_scale=None) -> Float[Array, "B T d"]:
+        config, dtype = self.config, self.config.dtype
+        batch, length, width = stream.shape
+        head_dim = width // config.heads
+        normed = layers.LayerNorm(config.eps, name="ln_1")(stream)
+        qkv = layers.Dense(3 * width, dtype, name="attn_qkv")(normed)
+        q, k, v = (a.reshape(batch, length, config.heads, head_dim) for a in jnp.split(qkv, 3, axis=-1))
+        if config.qk_norm:
+            q, k = (layers.rms_normalise(a, 1e-6).astype(a.dtype) for a in (q, k))
+        causal = jnp.tril(jnp.ones((length, length), bool))
+        heads = layers.attention(q, k, v, causal, head_dim**-0.5)
+        if head_scale is not None:
+            heads = heads * head_scale[:, None, :, None].astype(heads.dtype)
+        stream = stream + layers.Dense(width, dtype, name="attn_out")(heads.reshape(batch, length, width))
+        normed = layers.LayerNorm(config.eps, name="ln_2")(stream)
+        hidden = ACTIVATIONS[config.activation](
+            layers.Dense(config.mlp_width or 4 * width, dtype, name="mlp_up")(normed)
+        )
+        return stream + layers.Dense(width, dtype, name="mlp_down")(hidden)
+
+
+class Output(NamedTuple):
+    """out: [B, T, output_dim] (or [B, T, vocabulary]). captured: [L + 1, B, P, d] or None; see `residual.run`."""
+
+    out: Float[Array, "B T o"]
+    captured: Float[Array, "layers B P d"] | None
+
+
+def init(config: GPT2Config, key, scales: InitScales = InitScales()) -> PyTree:
+    """Fresh float32 parameters; blocks stacked on a leading layer axis under "blocks".
+
+    Drawn with unit deviation and scaled, so that `scales` may be traced.
+    """
+    block_key, key = jax.random.split(key)
+    read_in_key, position_key, read_out_key = jax.random.split(key, 3)
+    dummy = jnp.zeros((1, 2, config.width))
+    blocks = jax.vmap(lambda k: Block(config).init(k, dummy)["params"])(jax.random.split(block_key, config.layers))
+
+    def rescale(path, leaf):
+        if path[-1].key != "kernel":
+            return leaf
+        fan_in = leaf.shape[1] ** -0.5
+        scale = jnp.where(jnp.asarray(scales.weights) > 0, scales.weights, fan_in)
+        residual_branch = path[0].key in ("attn_out", "mlp_down")
+        return leaf / 0.02 * scale * ((2 * config.layers) ** -0.5 if residual_branch else 1.0)
+
+    normal = jax.random.normal
+    params = {
+        "positions": normal(position_key, (config.context, config.width)) * scales.positions,
+        "blocks": jax.tree_util.tree_map_with_path(rescale, blocks),
+        "ln_f": {"scale": jnp.ones(config.width), "bias": jnp.zeros(config.width)},
+    }
+    if config.vocab_size:
+        return params | {"embed": normal(read_in_key, (config.vocab_size, config.width)) * scales.read_in}
+    return params | {
+        "read_in": {
+            "kernel": normal(read_in_key, (config.input_dim, config.width)) * scales.read_in,
+            "bias": jnp.zeros(config.width),
+        },
+        "read_out": {
+            "kernel": normal(read_out_key, (config.width, config.output_dim)) * scales.read_out,
+            "bias": jnp.zeros(config.output_dim),
+        },
+    }
+
+
+def apply(config: GPT2Config, params: PyTree, inputs, capture=None, edits: residual.Edits | None = None) -> Output:
+    """The forward pass. inputs: [B, T, input_dim] numbers, or [B, T] integers with a vocabulary.
+
+    capture, edits: see `residual.run`. Raises ValueError for a sequence longer than the context.
+    """
+    length = inputs.shape[1]
+    if length > config.context:
+        raise ValueError(f"the model's context is {config.context} tokens, got a sequence of {length}")
+    dense = lambda name, features: lambda x: layers.Dense(features, config.dtype).apply({"params": params[name]}, x)  # noqa: E731
+    if config.vocab_size:
+        stream = params["embed"][inputs]
+    else:
+        stream = dense("read_in", config.width)(inputs).astype(jnp.float32)
+    stream = stream + params["positions"][:length]
+    trace = residual.run(
+        lambda p, x, _, head_scale: (Block(config).apply({"params": p}, x, head_scale), None),
+        params["blocks"],
+        stream,
+        capture=capture,
+        edits=edits,
+        unroll=config.unroll or (True if jax.default_backend() == "cpu" else 1),
+        remat=config.remat,
+    )
+    final = layers.LayerNorm(config.eps).apply({"params": params["ln_f"]}, trace.stream)
+    if config.vocab_size:
+        out = jnp.einsum("btd,vd->btv", final, params["embed"])
+    else:
+        out = dense("read_out", config.output_dim)(final).astype(jnp.float32)
+    return Output(out, trace.captured)
