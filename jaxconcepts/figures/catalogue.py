@@ -1,0 +1,122 @@
+"""Which figures a report has, in its order, and what is said under each: what is seen and how it was computed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+from matplotlib.figure import Figure
+
+from jaxconcepts.figures import synthetic
+
+
+class Entry(NamedTuple):
+    """A figure of the report. draw(study, runs, ...) -> Figure; over_steps: it takes `step_scale`."""
+
+    name: str
+    title: str
+    draw: Callable[..., Figure]
+    caption: str
+    over_steps: bool = True
+
+
+SETS = "All numbers are from one held-out set of sequences, the same at every step and for every seed."
+DIVIDED = "Squared errors are divided by r, the rank of the bases, so that predicting zero scores about 1."
+REFERENCES = (
+    "Broken lines are the same error of closed-form predictors on the same sequences, all concepts together: zero; "
+    "ridge regression on all dimensions; the Bayes-optimal mixture, which infers the concept from the examples; and "
+    "the oracle, which is told it."
+)
+CD = (
+    "CD is the share of sequences whose concept is that of the majority of their 10 nearest neighbours (Euclidean, "
+    "leave one out, all concepts pooled)."
+)
+INTERVAL = (
+    "The band is Wilson's 95 % binomial interval for the number of sequences scored (drawn where the table tells that "
+    "number). It does not allow for having picked the best layer, nor for neighbours shared between sequences."
+)
+
+ENTRIES = (
+    Entry(
+        "loss_last",
+        "Loss at the last position",
+        partial(synthetic.loss, last=True),
+        f"Held-out loss of each concept at the last pair, which has seen the most examples, over training. "
+        f"{REFERENCES} {DIVIDED} {SETS}",
+    ),
+    Entry(
+        "loss_mean",
+        "Loss, mean over positions",
+        partial(synthetic.loss, last=False),
+        f"Held-out loss of each concept, the mean over all positions, the one without examples included. "
+        f"{REFERENCES} {DIVIDED}",
+    ),
+    Entry(
+        "loss_by_position",
+        "Loss by position",
+        synthetic.loss_by_position,
+        f"Held-out loss after i examples, all concepts together, at steps spread over training (lighter is earlier). "
+        f"How fast the error falls with examples tells which predictor the model resembles. {REFERENCES} {DIVIDED}",
+        over_steps=False,
+    ),
+    Entry(
+        "distance",
+        "Which algorithm does the model run?",
+        synthetic.distance,
+        "Mean squared difference between the model's predictions and each reference's on the same held-out sequences, "
+        "mean over positions and concepts, divided by r. The lowest line is the predictor that the model is nearest to "
+        "at that step; 0 would be the same predictions everywhere.",
+    ),
+    Entry(
+        "cd_map_x",
+        "CD by layer and step, at the x token",
+        partial(synthetic.cd_map, token="x"),
+        f"{CD} Hidden states are the residual stream after each block (layer 0: the embeddings) at the last x token, "
+        "the one just before the answer. Colours run from chance to 1; one cell is one measurement.",
+    ),
+    Entry(
+        "cd_map_y",
+        "CD by layer and step, at the y token",
+        partial(synthetic.cd_map, token="y"),
+        f"The same at the last y token, where the answer itself has been read. {CD}",
+    ),
+    Entry(
+        "cd_curves",
+        "CD of every layer over training",
+        partial(synthetic.cd_curves, token="x"),
+        f"CD at the last x token for each layer, and the best layer at each step. {INTERVAL} The dotted line is "
+        f"chance, one over the number of concepts. {CD}",
+    ),
+    Entry(
+        "cd_concepts",
+        "CD of each concept",
+        synthetic.cd_concepts,
+        "The share of each concept's own sequences that are decoded rightly, at the last x token, in the layer that is "
+        "best at the run's last measurement (named above each panel). The dotted line is chance.",
+    ),
+    Entry(
+        "cd_against_loss",
+        "CD against loss",
+        synthetic.cd_against_loss,
+        f"Each dot is a measurement, coloured by step (step 0 as the first after it) and joined in their order: "
+        f"best-layer CD at the last x token against held-out loss, mean over positions. Vertical lines: ridge's and the Bayes mixture's loss. {DIVIDED}",
+    ),
+    Entry(
+        "train_loss",
+        "Training loss",
+        synthetic.train_loss,
+        f"Mean loss of the training batches since the last measurement, mean over positions. {DIVIDED}",
+    ),
+)
+
+PROJECTION_CAPTION = (
+    "Hidden states of the held-out sequences at the last x token, one dot a sequence, coloured by concept; rows are "
+    "training steps, columns layers. Above each panel is its CD, computed in the full width: a projection alone can "
+    "show clusters that are not there and hide ones that are. {how}"
+)
+PROJECTION_HOW = {
+    "pca": "Principal components of each panel's own points.",
+    "umap": "UMAP of each panel's own points: 15 neighbours, min_dist 0.1, one fixed seed; distances between clusters "
+    "mean little.",
+}

@@ -1,0 +1,108 @@
+"""`write_report`: every figure that a run directory's tables allow, and one self-contained HTML page that shows them.
+
+Reads through `jaxconcepts.store` only, so it works while the run is still being written, and on tables copied from
+elsewhere. What the tables lack is named on the page; the rest is drawn.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from etils import epath
+from matplotlib.figure import Figure
+
+from jaxconcepts import store
+from jaxconcepts.figures import catalogue, page, projection, style
+from jaxconcepts.figures.synthetic import spread
+from jaxconcepts.figures.tables import MissingData, Study
+
+RUNS_PER_FIGURE = 12
+PROJECTED_LAYERS = 5
+
+log = logging.getLogger(__name__)
+
+
+class Drawn(NamedTuple):
+    """A figure of the report: its file name without extension, heading, caption, and the Figure."""
+
+    name: str
+    title: str
+    caption: str
+    figure: Figure
+
+
+def write_report(workdir: epath.PathLike, *, step_scale: str = "auto", max_runs: int = 24) -> epath.Path:
+    """Writes figures/<name>.png and .svg and report.html into a run directory; returns the page's path.
+
+    workdir: a run directory, local or gs://; its run may be unfinished.
+    step_scale: "log", "linear", or "auto": log where measurements are closer together early in training.
+    max_runs: figures show the first so many runs, in the order of point and seed (the page says how many it leaves
+        out); the page's table has them all.
+
+    Raises ValueError, naming the folder, where there is no run or nothing has been measured yet.
+    """
+    if step_scale not in style.STEP_SCALES:
+        raise ValueError(f"step_scale must be one of {', '.join(style.STEP_SCALES)}, got {step_scale!r}")
+    if max_runs < 1:
+        raise ValueError(f"max_runs must be at least 1, got {max_runs}")
+    root = epath.Path(workdir).expanduser()
+    study = Study(store.metrics(root), store.runs(root), store.config(root))
+    if not study.metrics.height:
+        raise ValueError(f"workdir must hold measurements, but there are no rows in {root / 'metrics'}")
+
+    missing: list[str] = []
+    shown: list[page.Shown] = []
+    (root / "figures").mkdir(parents=True, exist_ok=True)
+    for name, title, caption, figure in _figures(root, study, step_scale, max_runs, missing):
+        png, svg = style.render(figure)
+        (root / "figures" / f"{name}.png").write_bytes(png)
+        (root / "figures" / f"{name}.svg").write_bytes(svg)
+        shown.append(page.Shown(name, title, caption, png))
+    if len(study.names) > max_runs:
+        missing.append(f"Figures of {len(study.names) - max_runs} of {len(study.names)} runs (the table has them all)")
+
+    path = root / "report.html"
+    path.write_text(page.html(study, store.provenance(root), shown, missing))
+    return path
+
+
+def _figures(root: epath.Path, study: Study, step_scale: str, max_runs: int, missing: list[str]) -> Iterator[Drawn]:
+    """Draws one figure at a time; what cannot be drawn goes to `missing`."""
+    runs = study.names[:max_runs]
+    pages = [runs[start : start + RUNS_PER_FIGURE] for start in range(0, len(runs), RUNS_PER_FIGURE)]
+    for entry in catalogue.ENTRIES:
+        for number, chosen in enumerate(pages, 1):
+            suffix = "" if number == 1 else f"_{number}"
+            title = entry.title + (f" ({number} of {len(pages)})" if len(pages) > 1 else "")
+            settings = {"step_scale": step_scale} if entry.over_steps else {}
+            try:
+                yield Drawn(entry.name + suffix, title, entry.caption, entry.draw(study, chosen, **settings))
+            except MissingData as error:
+                missing.append(f"{title}: {error}")
+    methods = projection.METHODS if projection.umap_installed() else ("pca",)
+    snapshots = _snapshots(root, runs)
+    if not snapshots:
+        missing.append("Projections of hidden states: no snapshots in hidden/")
+    elif "umap" not in methods:
+        missing.append("UMAP projections: umap-learn is not installed (pip install jaxconcepts[umap])")
+    for method in methods:
+        for number, run in enumerate(run for run in runs if run in snapshots):
+            title = f"Hidden states, {method.upper()}: {study.label(run)}"
+            caption = catalogue.PROJECTION_CAPTION.format(how=catalogue.PROJECTION_HOW[method])
+            figure = projection.projection(study, run, snapshots[run], method=method)
+            yield Drawn(f"projection_{method}_{number}", title, caption, figure)
+
+
+def _snapshots(root: epath.Path, runs: list[str]) -> dict[str, list[projection.Snapshot]]:
+    """The stored hidden states by run, only the layers that are drawn."""
+    found: dict[str, list[projection.Snapshot]] = {}
+    for snapshot in store.hidden(root):
+        layers = spread(snapshot.hidden.shape[1], PROJECTED_LAYERS)
+        for run, hidden in zip(snapshot.run, snapshot.hidden, strict=True):
+            if run in runs:
+                one = projection.Snapshot(snapshot.step, layers, np.array(hidden[layers]), snapshot.concepts)
+                found.setdefault(run, []).append(one)
+    return found
