@@ -1,0 +1,38 @@
+"""The run directory: tidy tables, checkpoints and provenance, each row kept exactly once however often a run is killed.
+
+    workdir/config.json                   the full configuration
+            provenance.json               versions, device, command, time, git revision; one entry more per resume
+            metrics/<pack>.<step>.parquet tidy rows (`METRICS`) up to and including <step>
+            hidden/<pack>.<step>.npz      hidden states for projections
+            runs/<pack>.parquet           a row a run: status and hyper-parameters
+            checkpoints/<pack>/<step>/    Orbax
+
+A *pack* is a set of runs trained together. The rule that makes it exact: a part appears whole (temporary name, then
+rename), parts come before the checkpoint that covers them, and `Run.restore` drops every part past the checkpoint it
+returns, which the resumed run then writes again. Reading takes no lock and works while a run is writing.
+
+Paths may be gs://. jax and Orbax are imported only to save or restore, so that reading tables starts fast.
+"""
+
+from jaxconcepts.store.files import DamagedFileError
+from jaxconcepts.store.opening import WorkdirInUseError, config, provenance
+from jaxconcepts.store.run import Run, checkpoints, load_checkpoint, open_run
+from jaxconcepts.store.tables import METRICS, RUNS, STATUSES, HiddenSnapshot, hidden, metrics, runs
+
+__all__ = [
+    "METRICS",
+    "RUNS",
+    "STATUSES",
+    "DamagedFileError",
+    "HiddenSnapshot",
+    "Run",
+    "WorkdirInUseError",
+    "checkpoints",
+    "config",
+    "hidden",
+    "load_checkpoint",
+    "metrics",
+    "open_run",
+    "provenance",
+    "runs",
+]

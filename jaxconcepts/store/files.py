@@ -1,0 +1,104 @@
+"""Files of a run directory: found by name, written whole or not at all, on a local disk or on gs://."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+from typing import Any
+
+from etils import epath
+
+
+class DamagedFileError(ValueError):
+    """A part or a checkpoint cannot be read, for instance because it was truncated. The message names it."""
+
+
+def resolve(workdir: epath.PathLike) -> epath.Path:
+    path = epath.Path(workdir).expanduser()
+    return path.absolute() if is_local(path) else path
+
+
+def existing_run(workdir: epath.PathLike) -> epath.Path:
+    root = resolve(workdir)
+    if not (root / "config.json").exists():
+        raise ValueError(f"workdir must hold a run, but there is no {root / 'config.json'}")
+    return root
+
+
+def is_local(path: epath.Path) -> bool:
+    return "://" not in os.fspath(path)
+
+
+def valid_pack(pack: str) -> str:
+    if not re.fullmatch(r"[\w-]+", pack):
+        raise ValueError(f"pack must consist of letters, digits, - and _, got {pack!r}")
+    return pack
+
+
+def valid_step(step: int) -> int:
+    if not 0 <= step < 10**9:
+        raise ValueError(f"step must be from 0 to 999 999 999, got {step}")
+    return int(step)
+
+
+def listing(folder: epath.Path) -> list[epath.Path]:
+    try:
+        return sorted(folder.iterdir(), key=lambda path: path.name)
+    except FileNotFoundError:
+        return []
+
+
+def list_parts(folder: epath.Path, pack: str = r"[\w-]+") -> list[tuple[int, epath.Path]]:
+    pattern = re.compile(rf"{pack}\.(\d{{9}})(\.\d+of\d+)?\.(parquet|npz)")
+    return [(int(match[1]), path) for path in listing(folder) if (match := pattern.fullmatch(path.name))]
+
+
+def write(path: epath.Path, data: bytes) -> None:
+    """Makes the file appear whole or not at all; the error of a full disk names it."""
+    temporary = path.with_name(f"{path.name}.tmp")
+    try:
+        if not is_local(path):
+            path.write_bytes(data)  # An object in a bucket appears whole.
+            return
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
+
+
+def is_uncommitted(checkpoint: epath.Path) -> bool:
+    """Whether a checkpoint under its final name is incomplete: never on a local disk, where a rename comes last."""
+    return not is_local(checkpoint) and not (checkpoint / "commit_success.txt").exists()
+
+
+def remove(folder: epath.Path) -> None:
+    """Deletes a folder of checkpoints so that, killed half-way, it is not taken for a whole one."""
+    if folder.exists():
+        if is_local(folder):
+            folder = folder.rename(folder.with_name(f"{folder.name}.tmp"))
+        folder.rmtree()
+
+
+def remove_temporary(root: epath.Path, pack: str = "*") -> None:
+    """Removes what a killed process left half-written, of one pack or of all and of the workdir itself."""
+    files = [path for kind in ("metrics", "hidden", "runs") for path in (root / kind).glob(f"{pack}.*tmp")]
+    folders = [path for path in root.glob(f"checkpoints/{pack}/*") if "tmp" in path.name or is_uncommitted(path)]
+    for path in files + (list(root.glob("*.tmp")) if pack == "*" else []):
+        path.unlink(missing_ok=True)
+    for path in folders:
+        path.rmtree(missing_ok=True)
+
+
+def read_json(path: epath.Path) -> dict[str, Any]:
+    existing_run(path.parent)
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise DamagedFileError(f"damaged {path}: {error}") from error
