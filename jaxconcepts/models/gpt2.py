@@ -56,6 +56,9 @@ class GPT2Config:
         for name in ("layers", "heads", "width", "context", "input_dim", "output_dim"):
             if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
                 raise ValueError(f"model.{name} must be a positive integer, got {getattr(self, name)!r}")
+        for name in ("vocab_size", "mlp_width", "unroll"):
+            if not isinstance(getattr(self, name), int) or getattr(self, name) < 0:
+                raise ValueError(f"model.{name} must be a positive integer or 0, got {getattr(self, name)!r}")
         if self.width % self.heads:
             raise ValueError(f"model.heads must divide model.width = {self.width}, got {self.heads}")
         if self.activation not in ACTIVATIONS:

@@ -65,7 +65,7 @@ def run(
     unroll: blocks unrolled in the scan; True unrolls all (faster on CPU, slower to compile).
     remat: recompute each block in the backward pass instead of keeping its activations.
 
-    Raises ValueError where an edit's layer axis does not fit the number of blocks, or a mask comes without a value.
+    Raises ValueError where an edit has another rank or layer axis than `Edits` says, or a mask comes without a value.
     """
     blocks = jax.tree.leaves(params)[0].shape[0]
     edits = _checked(edits or Edits(), blocks)
@@ -113,18 +113,23 @@ def _edit(stream, edit: Edits):
 
 
 def _checked(edits: Edits, blocks: int) -> Edits:
+    """The edits with their layer axis broadcast to full size, so that the scan can slice them."""
     if (edits.mask is None) != (edits.value is None):
-        raise ValueError("an edit replaces where `mask` is 1 by `value`: give both or neither")
-    for name, layers in (("mask", blocks + 1), ("value", blocks + 1), ("add", blocks + 1), ("head_scale", blocks)):
-        part = getattr(edits, name)
-        if part is not None and part.shape[0] not in (layers, 1):
+        raise ValueError("an edit replaces where edits.mask is 1 by edits.value: give both or neither")
+    full = {}
+    for name, layers, axes in (
+        ("mask", blocks + 1, "[layers + 1, batch, positions]"),
+        ("value", blocks + 1, "[layers + 1, batch, positions, width]"),
+        ("add", blocks + 1, "[layers + 1, batch, positions, width]"),
+        ("head_scale", blocks, "[layers, batch, heads]"),
+    ):
+        if (part := getattr(edits, name)) is None:
+            continue
+        part = jnp.asarray(part)
+        if part.ndim != axes.count(",") + 1 or part.shape[0] not in (layers, 1):
             raise ValueError(
-                f"edits.{name} needs a leading axis of {layers} (a model of {blocks} blocks) or 1, got shape {part.shape}"
+                f"edits.{name} must be {axes} with a leading axis of {layers} (the model has {blocks} blocks) or 1, "
+                f"got shape {part.shape}"
             )
-    return edits._replace(
-        **{
-            name: jnp.broadcast_to(part, (layers, *part.shape[1:]))
-            for name, layers in (("mask", blocks + 1), ("value", blocks + 1), ("add", blocks + 1), ("head_scale", blocks))
-            if (part := getattr(edits, name)) is not None
-        }
-    )
+        full[name] = jnp.broadcast_to(part, (layers, *part.shape[1:]))
+    return edits._replace(**full)

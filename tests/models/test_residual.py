@@ -1,0 +1,166 @@
+"""The residual stack against a plain Python loop over its blocks."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxconcepts.models import gpt2, residual
+from jaxconcepts.models.residual import Edits
+
+CONFIG = gpt2.GPT2Config(layers=3, heads=2, width=8, context=6, input_dim=4)
+LAYERS, BATCH, LENGTH, WIDTH, HEADS = 4, 5, 6, 8, 2
+
+
+@pytest.fixture(scope="module")
+def blocks():
+    scales = gpt2.InitScales(weights=0.5)
+    return gpt2.init(CONFIG, jax.random.key(0), scales)["blocks"]
+
+
+@pytest.fixture(scope="module")
+def stream():
+    return jax.random.normal(jax.random.key(1), (BATCH, LENGTH, WIDTH))
+
+
+def block(layer_params, stream, layer_input, head_scale):
+    stream = gpt2.Block(CONFIG).apply({"params": layer_params}, stream, head_scale)
+    if layer_input is not None:
+        stream = stream * layer_input
+    return stream, stream.sum()
+
+
+def plain_loop(blocks, stream, mask=None, value=None, add=None, head_scale=None, layer_inputs=None):
+    """What `run` must equal: every layer of the stream, [layers + 1, B, T, d], written with no scan and no broadcasting."""
+    shape = (LAYERS, BATCH, LENGTH, WIDTH)
+    mask = None if mask is None else np.broadcast_to(np.asarray(mask, bool)[..., None], shape)
+    value = None if value is None else np.broadcast_to(value, shape)
+    add = None if add is None else np.broadcast_to(add, shape)
+
+    def edited(layer, stream):
+        stream = np.array(stream)
+        if mask is not None:
+            stream[mask[layer]] = value[layer][mask[layer]]
+        return stream if add is None else stream + add[layer]
+
+    captured = [edited(0, stream)]
+    for layer in range(LAYERS - 1):
+        layer_params = jax.tree.map(lambda a, layer=layer: a[layer], blocks)
+        scales = None if head_scale is None else np.broadcast_to(head_scale, (LAYERS - 1, BATCH, HEADS))[layer]
+        layer_input = None if layer_inputs is None else layer_inputs[layer]
+        captured.append(edited(layer + 1, block(layer_params, jnp.asarray(captured[-1]), layer_input, scales)[0]))
+    return np.stack(captured)
+
+
+def drawn(*shape, seed=2):
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+def some(*shape):
+    return np.random.default_rng(3).random(shape) < 0.3
+
+
+FULL = (LAYERS, BATCH, LENGTH)
+EDITS = {
+    "none": {},
+    "replace": {"mask": some(*FULL), "value": drawn(*FULL, WIDTH)},
+    "replace, one value for the whole batch": {"mask": some(LAYERS, 1, LENGTH), "value": drawn(LAYERS, 1, 1, WIDTH)},
+    "replace, one mask for all layers": {"mask": some(1, BATCH, LENGTH), "value": drawn(1, BATCH, LENGTH, WIDTH)},
+    "add": {"add": drawn(*FULL, WIDTH)},
+    "add, one vector a layer": {"add": drawn(LAYERS, 1, 1, WIDTH)},
+    "scale heads": {"head_scale": drawn(LAYERS - 1, BATCH, HEADS)},
+    "ablate one head of one block": {"head_scale": np.float32([[[1, 1]], [[0, 1]], [[1, 1]]])},
+    "all": {
+        "mask": some(*FULL),
+        "value": drawn(*FULL, WIDTH),
+        "add": drawn(LAYERS, 1, LENGTH, WIDTH, seed=4),
+        "head_scale": drawn(1, BATCH, HEADS),
+    },
+}
+
+
+@pytest.mark.parametrize("edits", EDITS.values(), ids=EDITS.keys())
+def test_edits_equal_a_plain_loop(blocks, stream, edits):
+    trace = residual.run(block, blocks, stream, capture="all", edits=Edits(**edits))
+    expected = plain_loop(blocks, stream, **edits)
+    np.testing.assert_allclose(trace.captured, expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(trace.stream, expected[-1], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("edits", list(EDITS.values())[1:], ids=list(EDITS)[1:])
+def test_every_edit_changes_the_output(blocks, stream, edits):
+    assert not np.allclose(
+        residual.run(block, blocks, stream, edits=Edits(**edits)).stream, plain_loop(blocks, stream)[-1]
+    )
+
+
+@pytest.mark.parametrize("options", [{"unroll": 2}, {"unroll": True}, {"remat": True}], ids=str)
+def test_unroll_and_remat_change_nothing(blocks, stream, options):
+    edits = Edits(**EDITS["all"])
+
+    def loss(blocks, **options):
+        trace = residual.run(block, blocks, stream, capture="all", edits=edits, **options)
+        return jnp.square(trace.captured).mean(), trace.captured
+
+    grads, captured = jax.grad(loss, has_aux=True)(blocks)
+    other_grads, other_captured = jax.grad(lambda b: loss(b, **options), has_aux=True)(blocks)
+    np.testing.assert_allclose(other_captured, captured, rtol=1e-5, atol=1e-5)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), other_grads, grads)
+
+
+@pytest.mark.parametrize(
+    "positions",
+    ["all", [2], [0, 5, 5], [[0, 1], [5, 5], [2, 0], [3, 4], [1, 1]], [[0], [1], [2], [3], [4]]],
+    ids=str,
+)
+def test_capture_positions(blocks, stream, positions):
+    expected = plain_loop(blocks, stream)
+    trace = residual.run(block, blocks, stream, capture=positions if positions == "all" else np.array(positions))
+    if positions != "all":
+        rows = np.broadcast_to(positions, (BATCH, np.shape(positions)[-1]))
+        expected = np.stack([expected[:, b, row] for b, row in enumerate(rows)], axis=1)
+    np.testing.assert_allclose(trace.captured, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_nothing_is_captured_unless_asked(blocks, stream):
+    assert residual.run(block, blocks, stream).captured is None
+
+
+def test_layer_inputs_reach_their_block_and_outputs_are_stacked(blocks, stream):
+    factors = np.float32([1.5, -1.0, 0.5])
+    expected = plain_loop(blocks, stream, layer_inputs=factors)
+    trace = residual.run(block, blocks, stream, layer_inputs=factors)
+    np.testing.assert_allclose(trace.stream, expected[-1], rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(trace.outputs, expected[1:].sum((1, 2, 3)), rtol=1e-4)
+
+
+def test_a_patch_grid_is_a_vmap_over_masks(blocks, stream):
+    masks = np.eye(LAYERS * LENGTH, dtype=bool).reshape(-1, LAYERS, 1, LENGTH)
+    value = drawn(LAYERS, 1, LENGTH, WIDTH)
+    run = lambda mask: residual.run(block, blocks, stream, edits=Edits(mask=mask, value=value)).stream  # noqa: E731
+    grid = jax.vmap(run)(masks)
+    for cell in (0, 7, len(masks) - 1):
+        expected = plain_loop(blocks, stream, mask=masks[cell], value=value)[-1]
+        np.testing.assert_allclose(grid[cell], expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("edits", "message"),
+    [
+        ({"mask": some(3, BATCH, LENGTH), "value": drawn(*FULL, WIDTH)}, r"edits\.mask .* axis of 4 .*\(3, 5, 6\)"),
+        ({"mask": some(*FULL), "value": drawn(3, 1, 1, WIDTH)}, r"edits\.value .* axis of 4 .*\(3, 1, 1, 8\)"),
+        ({"add": drawn(2, 1, 1, WIDTH)}, r"edits\.add .* axis of 4 .*\(2, 1, 1, 8\)"),
+        ({"add": drawn(LAYERS, WIDTH)}, r"edits\.add must be \[layers \+ 1, batch, positions, width\] .*\(4, 8\)"),
+        ({"head_scale": drawn(LAYERS, BATCH, HEADS)}, r"edits\.head_scale .* axis of 3 .*\(4, 5, 2\)"),
+        ({"mask": some(*FULL)}, r"edits\.mask is 1 by edits\.value: give both or neither"),
+        ({"value": drawn(*FULL, WIDTH)}, "give both or neither"),
+    ],
+)
+def test_ill_fitting_edits_are_refused(blocks, stream, edits, message):
+    with pytest.raises(ValueError, match=message):
+        residual.run(block, blocks, stream, edits=Edits(**edits))
+
+
+def test_an_unknown_capture_is_refused(blocks, stream):
+    with pytest.raises(ValueError, match="\"all\" or an array of positions, got 'last'"):
+        residual.run(block, blocks, stream, capture="last")
