@@ -99,8 +99,9 @@ ENTRIES = (
         "cd_against_loss",
         "CD against loss",
         synthetic.cd_against_loss,
-        f"Each dot is a measurement, coloured by step (step 0 as the first after it) and joined in their order: "
-        f"best-layer CD at the last x token against held-out loss, mean over positions. Vertical lines: ridge's and the Bayes mixture's loss. {DIVIDED}",
+        "Each dot is a measurement, coloured by step (step 0 as the first after it) and joined in their order: "
+        "best-layer CD at the last x token against held-out loss, mean over positions. Vertical lines: ridge's and the "
+        f"Bayes mixture's loss. {DIVIDED}",
     ),
     Entry(
         "train_loss",

@@ -30,11 +30,12 @@ summary { cursor: pointer; font-weight: 600; }
 """
 
 TABLE_NOTE = (
-    "Last measurement of every run. CD: the best layer's at the last x token (and y token), with Wilson's 95 % interval where "
-    "the table tells the number of points; it is the best of all layers at that step, so it is biased upwards a little where layers are many and points few. "
-    "Losses: held-out squared error divided by r, the rank of the bases, of the model and of the references on the "
-    "same sequences; “model / Bayes” is 1 for a model that does as well as the Bayes-optimal mixture. A dash: not measured. "
-    "Concepts and layers count from 0 as in the tables; layer 0 is the embeddings."
+    "Last measurement of every run. CD: the best layer's at the last x token (and y token), with Wilson's 95 % "
+    "interval where the table tells the number of points; it is the best of all layers at that step, so it is "
+    "biased upwards a little where layers are many and points few. Losses: held-out squared error divided by r, the "
+    "rank of the bases, of the model and of the references on the same sequences; “model / Bayes” is 1 for a model "
+    "that does as well as the Bayes-optimal mixture. A dash: not measured. Concepts and layers count from 0 as in "
+    "the tables; layer 0 is the embeddings."
 )
 
 

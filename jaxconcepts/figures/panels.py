@@ -27,8 +27,8 @@ class Panels:
         rows = -(-len(titles) // columns)
         width = {1: style.ONE_COLUMN * 1.3, 2: style.TWO_COLUMNS * 0.85}.get(columns, style.TWO_COLUMNS)
         row_height = height * {1: 1.4, 2: 1.2}.get(columns, 1.0)
-        self.figure = Figure(figsize=(width, row_height * rows + 0.65), layout="constrained")
-        self.figure.get_layout_engine().set(w_pad=0.05, h_pad=0.05, wspace=0.02, hspace=0.04)
+        self.figure = Figure(figsize=(width, row_height * rows + 0.4), layout="constrained")
+        self.figure.get_layout_engine().set(w_pad=0.05, h_pad=0.04, wspace=0.02, hspace=0.04)
         axes = list(self.figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).flat)
         for place in range(len(titles), len(axes)):
             axes[place].remove()
@@ -102,7 +102,9 @@ class Panels:
             return
         inches = max(len(label) for label in self._legend) * 0.058 + 0.5
         fitting = max(1, int(self.figure.get_figwidth() / inches))
-        columns = -(-len(self._legend) // -(-len(self._legend) // fitting))
+        rows = -(-len(self._legend) // fitting)
+        columns = -(-len(self._legend) // rows)
+        self.figure.set_figheight(self.figure.get_figheight() + 0.15 * rows + 0.1)
         handles = list(self._legend.values())
         self.figure.legend(handles=handles, loc="outside upper center", ncols=columns, columnspacing=1.4)
 

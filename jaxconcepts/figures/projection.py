@@ -26,17 +26,20 @@ NEIGHBORS, MIN_DIST, SEED = 15, 0.1, 0
 
 
 class Snapshot(NamedTuple):
-    """One run's hidden states at one step, at the x token of the last pair; hidden[i] is layer layers[i]'s."""
+    """One run's hidden states at one step, at the x token of the last pair; hidden[l] is layer l's, 0 the embeddings."""
 
     step: int
-    layers: Int[np.ndarray, " layers"]
     hidden: Float[np.ndarray, "layers points width"]
     concepts: Int[np.ndarray, " points"]
 
 
 @style.styled
-def projection(study: Study, run: str, snapshots: Sequence[Snapshot], *, method: str = "pca", steps: int = 4) -> Figure:
-    """A panel for every layer (column) and up to `steps` steps (rows), evenly spread over the snapshots.
+def projection(
+    study: Study, run: str, snapshots: Sequence[Snapshot], *, method: str = "pca", steps: int = 4, layers: int = 5
+) -> Figure:
+    """A panel for every step (row) and layer (column), at most steps x layers, evenly spread over the snapshots.
+
+    The layer that has the best CD at the run's last measurement is always among them.
 
     Raises MissingData without snapshots, ValueError for a method that is not in METHODS or not installed.
     """
@@ -46,14 +49,17 @@ def projection(study: Study, run: str, snapshots: Sequence[Snapshot], *, method:
         raise MissingData("no hidden states stored")
     snapshots = sorted(snapshots, key=lambda snapshot: snapshot.step)
     snapshots = [snapshots[i] for i in spread(len(snapshots), steps)]
-    columns = len(snapshots[0].layers)
+    chosen = spread(len(snapshots[0].hidden), layers)
+    for best in study.best_cd(run)[1][-1:]:
+        chosen = _with(chosen, best)
+    columns = chosen.size
     width = min(style.TWO_COLUMNS, max(style.ONE_COLUMN, 1.7 * columns))
     figure = Figure(figsize=(width, (width - 0.4) / columns * 1.08 * len(snapshots) + 0.9), layout="constrained")
     grid = figure.subplots(len(snapshots), columns, squeeze=False)
     project = umap if method == "umap" else pca
     for row, snapshot in zip(grid, snapshots, strict=True):
         row[0].set_ylabel(f"step {style.step_text(snapshot.step)}")
-        for axis, layer, points in zip(row, snapshot.layers, snapshot.hidden, strict=True):
+        for axis, layer, points in zip(row, chosen, snapshot.hidden[chosen], strict=True):
             _panel(axis, points, snapshot.concepts, project)
             score = _cd(study, run, snapshot.step, int(layer))
             axis.set_title((f"layer {layer}\n" if axis in grid[0] else "") + score, linespacing=1.5)
@@ -93,6 +99,13 @@ def umap(points: Float[np.ndarray, "points width"]) -> Float[np.ndarray, "points
 
 def umap_installed() -> bool:
     return importlib.util.find_spec("umap") is not None
+
+
+def _with(chosen: np.ndarray, one: int) -> np.ndarray:
+    """The same indices, the one nearest to `one` (the first and last only if there is no other) replaced by it."""
+    inner = chosen[1:-1] if chosen.size > 2 else chosen
+    nearest = inner[np.abs(inner - one).argmin()]
+    return chosen if one in chosen else np.where(chosen == nearest, one, chosen)
 
 
 def _panel(axis, points: np.ndarray, concepts: np.ndarray, project) -> None:

@@ -10,17 +10,14 @@ import logging
 from collections.abc import Iterator
 from typing import NamedTuple
 
-import numpy as np
 from etils import epath
 from matplotlib.figure import Figure
 
 from jaxconcepts import store
 from jaxconcepts.figures import catalogue, page, projection, style
-from jaxconcepts.figures.synthetic import spread
 from jaxconcepts.figures.tables import MissingData, Study
 
 RUNS_PER_FIGURE = 12
-PROJECTED_LAYERS = 5
 
 log = logging.getLogger(__name__)
 
@@ -34,13 +31,16 @@ class Drawn(NamedTuple):
     figure: Figure
 
 
-def write_report(workdir: epath.PathLike, *, step_scale: str = "auto", max_runs: int = 24) -> epath.Path:
+def write_report(
+    workdir: epath.PathLike, *, step_scale: str = "auto", max_runs: int = 24, umap: bool | None = None
+) -> epath.Path:
     """Writes figures/<name>.png and .svg and report.html into a run directory; returns the page's path.
 
     workdir: a run directory, local or gs://; its run may be unfinished.
     step_scale: "log", "linear", or "auto": log where measurements are closer together early in training.
     max_runs: figures show the first so many runs, in the order of point and seed (the page says how many it leaves
         out); the page's table has them all.
+    umap: draw UMAP projections beside the PCA (about a second a panel); None: where umap-learn is installed.
 
     Raises ValueError, naming the folder, where there is no run or nothing has been measured yet.
     """
@@ -56,7 +56,7 @@ def write_report(workdir: epath.PathLike, *, step_scale: str = "auto", max_runs:
     missing: list[str] = []
     shown: list[page.Shown] = []
     (root / "figures").mkdir(parents=True, exist_ok=True)
-    for name, title, caption, figure in _figures(root, study, step_scale, max_runs, missing):
+    for name, title, caption, figure in _figures(root, study, step_scale, max_runs, umap, missing):
         png, svg = style.render(figure)
         (root / "figures" / f"{name}.png").write_bytes(png)
         (root / "figures" / f"{name}.svg").write_bytes(svg)
@@ -69,7 +69,9 @@ def write_report(workdir: epath.PathLike, *, step_scale: str = "auto", max_runs:
     return path
 
 
-def _figures(root: epath.Path, study: Study, step_scale: str, max_runs: int, missing: list[str]) -> Iterator[Drawn]:
+def _figures(
+    root: epath.Path, study: Study, step_scale: str, max_runs: int, umap: bool | None, missing: list[str]
+) -> Iterator[Drawn]:
     """Draws one figure at a time; what cannot be drawn goes to `missing`."""
     runs = study.names[:max_runs]
     pages = [runs[start : start + RUNS_PER_FIGURE] for start in range(0, len(runs), RUNS_PER_FIGURE)]
@@ -82,27 +84,25 @@ def _figures(root: epath.Path, study: Study, step_scale: str, max_runs: int, mis
                 yield Drawn(entry.name + suffix, title, entry.caption, entry.draw(study, chosen, **settings))
             except MissingData as error:
                 missing.append(f"{title}: {error}")
-    methods = projection.METHODS if projection.umap_installed() else ("pca",)
+    umap = projection.umap_installed() if umap is None else umap
     snapshots = _snapshots(root, runs)
     if not snapshots:
         missing.append("Projections of hidden states: no snapshots in hidden/")
-    elif "umap" not in methods:
+    elif not projection.umap_installed():
         missing.append("UMAP projections: umap-learn is not installed (pip install jaxconcepts[umap])")
-    for method in methods:
+    for method, sizes in (("pca", {}), ("umap", {"steps": 3, "layers": 3}))[: 1 + umap]:
         for number, run in enumerate(run for run in runs if run in snapshots):
             title = f"Hidden states, {method.upper()}: {study.label(run)}"
             caption = catalogue.PROJECTION_CAPTION.format(how=catalogue.PROJECTION_HOW[method])
-            figure = projection.projection(study, run, snapshots[run], method=method)
+            figure = projection.projection(study, run, snapshots[run], method=method, **sizes)
             yield Drawn(f"projection_{method}_{number}", title, caption, figure)
 
 
 def _snapshots(root: epath.Path, runs: list[str]) -> dict[str, list[projection.Snapshot]]:
-    """The stored hidden states by run, only the layers that are drawn."""
+    """The stored hidden states by run."""
     found: dict[str, list[projection.Snapshot]] = {}
     for snapshot in store.hidden(root):
-        layers = spread(snapshot.hidden.shape[1], PROJECTED_LAYERS)
         for run, hidden in zip(snapshot.run, snapshot.hidden, strict=True):
             if run in runs:
-                one = projection.Snapshot(snapshot.step, layers, np.array(hidden[layers]), snapshot.concepts)
-                found.setdefault(run, []).append(one)
+                found.setdefault(run, []).append(projection.Snapshot(snapshot.step, hidden, snapshot.concepts))
     return found
