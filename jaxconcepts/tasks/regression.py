@@ -32,7 +32,7 @@ class RegressionConfig:
     bases: "orthogonal": disjoint runs of r dimensions. "overlapping": two groups of K/2 concepts, one in each half of
         the dimensions; inside a group the bases are distinct and each shares dimensions with its neighbours. "given":
         the masks come in `hparams(masks=...)`. "random_support": Garg et al.'s task, a fresh support of r dimensions in
-        each sequence (K = 1). "families": concept k is the function family `families[k]`.
+        each sequence, uniform over the active ones (K = 1). "families": concept k is the function family `families[k]`.
     families: with bases="families", names out of "linear", "sparse_linear", "leaky_relu" (slope 0.2), "quadratic"
         (squared inputs). All are scaled so that the noiseless y has second moment r, as a basis of rank r has.
 
@@ -47,9 +47,11 @@ class RegressionConfig:
     families: tuple[str, ...] = ()
 
     def __post_init__(self):
+        # A list, as JSON gives it, would not hash.
+        object.__setattr__(self, "families", tuple(self.families))
         for name in ("num_concepts", "dim", "rank", "num_pairs"):
             value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise ValueError(f"task.{name} must be a positive integer, got {value!r}")
         if self.bases not in BASES:
             raise ValueError(f"task.bases must be one of {', '.join(BASES)}, got {self.bases!r}")
@@ -110,8 +112,8 @@ class RegressionHParams(NamedTuple):
 class Batch(NamedTuple):
     """Sequences drawn from the task.
 
-    inputs: [B, n, D], x. targets: [B, n], noisy y. concepts: [B], the label k. weights: [B, D], w (zero off the basis).
-    pair_mask: [n], 1 where a pair carries loss.
+    inputs: [B, n, D], x. targets: [B, n], noisy y. concepts: [B], the label k. weights: [B, D], w (zero off the basis;
+    before a family's scale). pair_mask: [n], 1 where a pair carries loss.
     """
 
     inputs: Float[Array, "B n D"]
@@ -143,7 +145,8 @@ def hparams(
     """The task's numbers, defaults filled in from `config`.
 
     noise is a standard deviation (0.1 is the paper's N(0, 0.01)). Raises ValueError for masks that are missing with
-    bases="given" or have another shape than [K, D], and for concept_weights of another length than K.
+    bases="given" or have another shape than [K, D], for concept_weights of another length than K, and, where the values
+    are known (not traced), for a negative noise and for concept_weights that are negative or all zero.
     """
     if masks is None:
         if config.bases == "given":
@@ -156,6 +159,10 @@ def hparams(
     weights = jnp.asarray(weights, jnp.float32)
     if weights.shape != (config.num_concepts,):
         raise ValueError(f"concept_weights must have shape {(config.num_concepts,)}, got {weights.shape}")
+    if _known(weights) and not (np.all(np.asarray(weights) >= 0) and np.any(np.asarray(weights) > 0)):
+        raise ValueError(f"concept_weights must be non-negative and not all zero, got {np.asarray(weights).tolist()}")
+    if _known(noise) and not np.all(np.asarray(noise) >= 0):
+        raise ValueError(f"noise is a standard deviation and must not be negative, got {noise}")
     return RegressionHParams(
         noise=jnp.asarray(noise, jnp.float32),
         masks=masks,
@@ -174,9 +181,9 @@ def sample(config: RegressionConfig, hparams: RegressionHParams, key, batch: int
     inputs = jax.random.normal(input_key, (batch, n, dim))
     inputs = jnp.where(jnp.arange(dim) < hparams.active_dim, inputs, 0.0)
     if config.bases == "random_support":
-        weights = weights * _random_support(support_key, batch, dim, config.rank)
+        weights = weights * _random_support(support_key, batch, dim, config.rank, hparams.active_dim)
     if config.bases == "families":
-        weights, clean = _families(config, support_key, concepts, weights, inputs)
+        weights, clean = _families(config, support_key, concepts, weights, inputs, hparams.active_dim)
     else:
         clean = jnp.einsum("bnd,bd->bn", inputs, weights, precision=jax.lax.Precision.HIGHEST)
     targets = clean + hparams.noise * jax.random.normal(noise_key, (batch, n))
@@ -204,15 +211,19 @@ def interleave(batch: Batch) -> Float[Array, "B 2n D"]:
     return jnp.stack([batch.inputs, y], axis=2).reshape(size, 2 * n, dim)
 
 
-def _random_support(key, batch, dim, rank):
-    """[B, D] masks with `rank` ones, uniform over supports."""
-    scores = jax.random.uniform(key, (batch, dim))
+def _known(value):
+    return not isinstance(value, jax.core.Tracer)
+
+
+def _random_support(key, batch, dim, rank, active_dim):
+    """[B, D] masks with `rank` ones, uniform over supports in the active dimensions, as in Garg et al.'s curriculum."""
+    scores = jax.random.uniform(key, (batch, dim)) + (jnp.arange(dim) >= active_dim)
     return (jnp.argsort(jnp.argsort(scores, axis=-1), axis=-1) < rank).astype(jnp.float32)
 
 
-def _families(config, key, concepts, weights, inputs):
+def _families(config, key, concepts, weights, inputs, active_dim):
     """Noiseless targets [B, n] of each sequence's family, second moment r; and the weights with their support."""
-    support = _random_support(key, concepts.shape[0], config.dim, config.rank)
+    support = _random_support(key, concepts.shape[0], config.dim, config.rank, active_dim)
     sparse = jnp.asarray([name == "sparse_linear" for name in config.families])[concepts]
     weights = jnp.where(sparse[:, None], weights * support, weights)
     highest = jax.lax.Precision.HIGHEST

@@ -1,0 +1,54 @@
+"""What the task looks like at a training step: numbers that move over training, nothing that changes a shape.
+
+Garg et al. (2022) start with few dimensions and few pairs and add some at intervals. A third schedule starts with
+concepts of unequal frequency and levels them: equal concepts form a symmetric mixture in which small models stay for
+thousands of steps at the solution that ignores the concept (ridge), unequal ones split off one after another.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from jaxconcepts.tasks.regression import RegressionHParams
+
+
+class Curriculum(NamedTuple):
+    """Numbers, each of which may be traced. The defaults leave the task as it is at every step.
+
+    dim_start, dim_increment, dim_interval: the first `dim_start` dimensions of x are drawn at step 0, `dim_increment`
+        more every `dim_interval` steps, up to the task's own `active_dim` (0: all from the start).
+    pairs_start, pairs_increment, pairs_interval: likewise for the pairs that carry loss.
+    concept_ratio: at step 0 concept k is drawn `concept_ratio` ** -k times as often as concept 0, ...
+    concept_steps: ... and the ratios return geometrically to the task's own weights over this many steps.
+    """
+
+    dim_start: Float[Array, ""] | float = 0.0
+    dim_increment: Float[Array, ""] | float = 1.0
+    dim_interval: Float[Array, ""] | float = 2000.0
+    pairs_start: Float[Array, ""] | float = 0.0
+    pairs_increment: Float[Array, ""] | float = 2.0
+    pairs_interval: Float[Array, ""] | float = 2000.0
+    concept_ratio: Float[Array, ""] | float = 1.0
+    concept_steps: Float[Array, ""] | float = 1.0
+
+
+def at_step(curriculum: Curriculum, task: RegressionHParams, step) -> RegressionHParams:
+    """The task's numbers at `step` (0-based)."""
+    c = curriculum
+    step = jnp.asarray(step, jnp.float32)
+
+    def grown(start, increment, interval, final):
+        size = start + increment * jnp.floor(step / interval)
+        return jnp.where(jnp.asarray(start) > 0, jnp.minimum(size, final), final)
+
+    left = jnp.clip(1.0 - step / c.concept_steps, 0.0, 1.0)
+    order = jnp.arange(task.concept_weights.shape[0], dtype=jnp.float32)
+    tilt = jnp.exp(-order * left * jnp.log(c.concept_ratio))
+    return task._replace(
+        concept_weights=task.concept_weights * tilt,
+        active_dim=grown(c.dim_start, c.dim_increment, c.dim_interval, task.active_dim),
+        active_pairs=grown(c.pairs_start, c.pairs_increment, c.pairs_interval, task.active_pairs),
+    )

@@ -1,0 +1,281 @@
+"""The algorithms a model's in-context loss is drawn against, at every position, on the device.
+
+All read a sequence left to right: the prediction at pair i uses pairs before i only, and is zero at pair 0. Four are
+Bayesian linear regressions under the task's own prior, w ~ N(0, diag(std^2)), y = w.x + N(0, noise^2), and differ in
+the prior's standard deviations alone:
+
+    oracle   the sequence's own basis is known (for bases="random_support", its own support).
+    bayes    the optimum without labels: sum_k p(k | pairs before i) * (prediction within basis k).
+    ridge    one variance for all dimensions, the mean over dimensions of sum_k p(k) masks[k]^2 (r/D for D dimensions in
+             disjoint use). In scikit-learn's terms Ridge(alpha=noise^2 / that variance, fit_intercept=False).
+    zero     nothing is learned.
+
+Three are Garg et al.'s baselines (arXiv 2208.01066, section 3): lasso, 3-nearest-neighbour averaging (knn3), and
+w = mean(x y) (average). Lasso is scikit-learn's Lasso(alpha=0.01, fit_intercept=False), which minimises
+|y - X w|^2 / (2 m) + alpha |w|_1 over the m pairs seen; any other alpha goes by its name, "lasso_0.1".
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from jaxconcepts.tasks.regression import Batch, RegressionConfig, RegressionHParams
+
+# A noise below this is taken to be this: the predictive variance of a basis that explains the data exactly would be
+# rounding error. With w of order 1 this changes no prediction visibly.
+NOISE_FLOOR = 1e-4
+LASSO_ALPHA = 0.01
+PATH_EVENTS = 8  # at most this many per dimension; about one is usual
+NEIGHBOURS = 3
+
+
+def names(config: RegressionConfig) -> tuple[str, ...]:
+    """The references that apply: "bayes" where the concepts are fixed bases, "oracle" where y is linear in x."""
+    if config.bases == "families":
+        return ("zero", "ridge", "lasso", "knn3", "average")
+    if config.bases == "random_support":
+        return ("zero", "ridge", "oracle", "lasso", "knn3", "average")
+    return ("zero", "ridge", "oracle", "bayes", "lasso", "knn3", "average")
+
+
+def predict(
+    config: RegressionConfig, hparams: RegressionHParams, batch: Batch, names: tuple[str, ...] | None = None
+) -> dict[str, Float[Array, "B n"]]:
+    """Every reference's predictions [B, n] of the targets, by name; position i from pairs before i only.
+
+    names: which to compute, out of `names(config)` and "lasso_<alpha>"; all of `names(config)` when None.
+
+    Jit-able with `config` and `names` static, vmappable over the rest. float32: within 1e-5 of
+    float64 at noise 0.1 and 1e-3 at any noise down to 0 (lasso: 1e-3 for alpha of 0.001 and more). Memory grows as B D^2 + B n^2, however many concepts. Raises ValueError for a name that does not apply.
+    """
+    chosen = _applicable(config) if names is None else tuple(names)
+    alphas = {name: _lasso_alpha(config, name) for name in chosen if name.startswith("lasso")}
+    _check_names(config, [name for name in chosen if name not in alphas])
+    x, y = batch.inputs, batch.targets
+    predictions = {}
+    for name in chosen:
+        if name in alphas:
+            predictions[name] = _lasso(x, y, alphas[name])
+        elif name == "zero":
+            predictions[name] = jnp.zeros_like(y)
+        elif name == "ridge":
+            predictions[name] = _linear(x, y, _ridge_std(config, hparams), hparams.noise)[0]
+        elif name == "oracle":
+            predictions[name] = _linear(x, y, _true_std(config, hparams, batch), hparams.noise)[0]
+        elif name == "bayes":
+            within, evidence = _within_bases(hparams, batch)
+            predictions[name] = jnp.sum(_weigh(hparams, evidence) * within, axis=-1)
+        elif name == "knn3":
+            predictions[name] = _nearest(x, y, NEIGHBOURS)
+        elif name == "average":
+            predictions[name] = _average(x, y)
+    return predictions
+
+
+def posterior(config: RegressionConfig, hparams: RegressionHParams, batch: Batch) -> Float[Array, "B n K"]:
+    """p(concept | pairs before i) under the Bayes mixture, from the prior `concept_weights` at i = 0; rows sum to 1.
+
+    Raises ValueError where the concepts are not fixed bases.
+    """
+    if "bayes" not in _applicable(config):
+        raise ValueError(
+            "the posterior needs concepts that are fixed bases: task.bases must be one of orthogonal, overlapping, "
+            f"given; got {config.bases!r}"
+        )
+    return _weigh(hparams, _within_bases(hparams, batch)[1])
+
+
+# `predict` has an argument of this name.
+_applicable = names
+
+
+def _check_names(config, chosen):
+    unknown = [name for name in chosen if name not in _applicable(config)]
+    if unknown:
+        raise ValueError(
+            f"names must be out of {', '.join(_applicable(config))} and lasso_<alpha> for task.bases = "
+            f"{config.bases!r}; got {', '.join(map(repr, unknown))}"
+        )
+
+
+def _lasso_alpha(config, name):
+    if name == "lasso":
+        return LASSO_ALPHA
+    try:
+        alpha = float(name.removeprefix("lasso_"))
+    except ValueError:
+        alpha = -1.0
+    if not 0 < alpha < float("inf"):
+        raise ValueError(f'names: a lasso is named "lasso" or "lasso_<alpha>", alpha a positive number; got {name!r}')
+    return alpha
+
+
+def _concept_prior(hparams):
+    return hparams.concept_weights / jnp.sum(hparams.concept_weights)
+
+
+def _ridge_std(config, hparams):
+    """[D]: the square root of w's prior variance, averaged over concepts and over the dimensions in use."""
+    variance = jnp.einsum("k,kd->d", _concept_prior(hparams), hparams.masks**2, precision=jax.lax.Precision.HIGHEST)
+    active = jnp.arange(config.dim) < hparams.active_dim
+    mean = jnp.sum(variance * active) / jnp.sum(active)
+    if config.bases == "random_support":
+        mean *= jnp.minimum(config.rank / jnp.sum(active), 1.0)
+    if config.bases == "families":
+        mean *= config.rank / config.dim
+    return jnp.full(config.dim, jnp.sqrt(mean))
+
+
+def _true_std(config, hparams, batch):
+    """[B, D]: the prior's standard deviations in each sequence's own basis."""
+    std = hparams.masks[batch.concepts]
+    return std * (batch.weights != 0) if config.bases == "random_support" else std
+
+
+def _within_bases(hparams, batch):
+    """Within each basis, predictions and log densities of y_i given the pairs before i: [B, n, K] each."""
+
+    def within(mask):
+        return _linear(batch.inputs, batch.targets, mask, hparams.noise)
+
+    # One basis after another: memory does not grow with K.
+    means, log_densities = jax.lax.map(within, hparams.masks)
+    return jnp.moveaxis(means, 0, -1), jnp.moveaxis(log_densities, 0, -1)
+
+
+def _weigh(hparams, log_densities):
+    """[B, n, K]: posterior over bases before pair i, from predictive log densities [B, n, K]."""
+    return jax.nn.softmax(_before(log_densities) + jnp.log(_concept_prior(hparams)), axis=-1)
+
+
+def _linear(inputs, targets, prior_std, noise):
+    """Bayesian linear regression, one pair at a time: mean and log density [B, n] of each y given the pairs before.
+
+    prior_std: [D] or [B, D]. Potter's square-root form of the rank-one update: the posterior covariance P = S S^T never
+    loses symmetry or positivity, and float32 resolves sqrt(P) down to the noise floor where it would not resolve P
+    (Bierman 1977, Factorization Methods for Discrete Sequential Estimation, chapter V).
+    """
+    dim = inputs.shape[-1]
+    noise_variance = jnp.maximum(noise, NOISE_FLOOR) ** 2
+
+    def sequence(xs, ys, std):
+        def observe(state, pair):
+            root, weights = state
+            x, y = pair
+            projected = _times(root.T, x)
+            gain = _times(root, projected)
+            variance = jnp.sum(projected**2) + noise_variance
+            mean = jnp.sum(x * weights)
+            error = y - mean
+            shrink = 1 / (variance + jnp.sqrt(variance * noise_variance))
+            after = root - jnp.outer(gain, projected * shrink), weights + gain * (error / variance)
+            return after, (mean, -0.5 * (error**2 / variance + jnp.log(2 * jnp.pi * variance)))
+
+        return jax.lax.scan(observe, (jnp.diag(std), jnp.zeros(dim)), (xs, ys))[1]
+
+    return jax.vmap(sequence)(inputs, targets, jnp.broadcast_to(prior_std, (len(inputs), dim)))
+
+
+def _lasso(inputs, targets, alpha):
+    """[B, n]: lasso fitted on the pairs before. With fewer pairs than dimensions coordinate descent needs thousands of
+    sweeps, so the solution is followed exactly, from the penalty at which it is zero down to alpha."""
+    dim = inputs.shape[-1]
+
+    def sequence(xs, ys):
+        def observe(state, pair):
+            gram, moment, count, weights = state
+            x, y = pair
+            mean = jnp.sum(x * weights)
+            gram, moment, count = gram + jnp.outer(x, x), moment + x * y, count + 1
+            return (gram, moment, count, _lasso_path(gram, moment, count, alpha * count)), mean
+
+        start = jnp.zeros((dim, dim)), jnp.zeros(dim), jnp.zeros(()), jnp.zeros(dim)
+        return jax.lax.scan(observe, start, (xs, ys))[1]
+
+    return jax.vmap(sequence)(inputs, targets)
+
+
+def _lasso_path(gram, moment, count, target):
+    """[D]: argmin_w w.G w / 2 - c.w + target |w|_1 for G = X^T X [D, D], c = X^T y [D] of `count` pairs.
+
+    The homotopy of Osborne, Presnell and Turlach (2000; LARS with the lasso change, Efron et al. 2004): between events
+    w is linear in the penalty; at an event one dimension joins the active set A (its correlation with the residual
+    reaches the penalty) or leaves it (its weight reaches zero), a rank-one update of inverse = (G_AA)^-1.
+    """
+
+    def unfinished(state):
+        events, penalty, *_ = state
+        return (penalty > target) & (events < PATH_EVENTS * gram.shape[0])
+
+    def advance(state):
+        events, penalty, weights, signs, inverse = state
+        active = signs != 0
+        # On A the correlation is penalty * sign; what rounding took from that is given back.
+        weights += _times(inverse, jnp.where(active, moment - _times(gram, weights) - penalty * signs, 0.0))
+        correlation = moment - _times(gram, weights)
+        direction = _times(inverse, signs)
+        decrease = _times(gram, direction)
+
+        # How far the penalty can fall before each dimension joins with sign +, with sign -, or leaves. A dimension that
+        # has just left moves away from the penalty, one that has just joined away from zero: neither event repeats.
+        free = ~active & (jnp.sum(active) < count)
+        joins_plus = _until(penalty - correlation, 1 - decrease, free)
+        joins_minus = _until(penalty + correlation, 1 + decrease, free)
+        leaves = _until(jnp.abs(weights), -direction * signs, active)
+        times = jnp.stack([joins_plus, joins_minus, leaves])
+        fall = jnp.minimum(jnp.min(times), penalty - target)
+        kind, chosen = jnp.divmod(jnp.argmin(times), gram.shape[0])
+        one_hot = jnp.arange(gram.shape[0]) == chosen
+        event = jnp.where(jnp.min(times) < penalty - target, kind, -1)
+        leaving = event == 2
+
+        column = _times(gram, one_hot)
+        edge = jnp.where(leaving, _times(inverse, one_hot), one_hot - _times(inverse, column))
+        pivot = jnp.where(leaving, -jnp.sum(edge * one_hot), jnp.sum(edge * column))
+        scale = jnp.where(event >= 0, 1 / jnp.where(pivot == 0, 1.0, pivot), 0.0)
+        sign = jnp.asarray([1.0, -1.0, 0.0])[event]
+        return (
+            events + 1,
+            jnp.where(event >= 0, penalty - fall, target),
+            jnp.where(one_hot & leaving, 0.0, weights + fall * direction),
+            jnp.where(one_hot & (event >= 0), sign, signs),
+            inverse + jnp.outer(edge, edge * scale),
+        )
+
+    dim = gram.shape[0]
+    start = (0, jnp.max(jnp.abs(moment)), jnp.zeros(dim), jnp.zeros(dim), jnp.zeros((dim, dim)))
+    return jax.lax.while_loop(unfinished, advance, start)[2]
+
+
+def _until(distance, speed, possible):
+    return jnp.where(possible & (speed > 0), jnp.maximum(distance, 0) / jnp.where(speed > 0, speed, 1), jnp.inf)
+
+
+def _before(values):
+    """Sums over earlier positions, axis 1. Taking each value off the running sum instead would not do: a basis that is
+    ruled out at pair i has a log density of -1e8 there, and float32 would lose all that came before."""
+    return jnp.cumsum(jnp.pad(values[:, :-1], [(0, 0), (1, 0)] + [(0, 0)] * (values.ndim - 2)), axis=1)
+
+
+def _times(matrix, vector):
+    """matrix @ vector in full float32 on every backend."""
+    return jnp.sum(matrix * vector, axis=-1)
+
+
+def _nearest(inputs, targets, neighbours):
+    """[B, n]: the mean y of the nearest pairs before (fewer where there are not so many), Euclidean, ties to the first."""
+    n = inputs.shape[1]
+    distance = jnp.sum((inputs[:, :, None] - inputs[:, None]) ** 2, axis=-1)
+    before = jnp.arange(n)[None, :] < jnp.arange(n)[:, None]
+    ranks = jnp.argsort(jnp.argsort(jnp.where(before, distance, jnp.inf), axis=-1), axis=-1)
+    chosen = before & (ranks < neighbours)
+    total = jnp.sum(jnp.where(chosen, targets[:, None, :], 0.0), axis=-1)
+    return total / jnp.maximum(jnp.sum(chosen, axis=-1), 1)
+
+
+def _average(inputs, targets):
+    """[B, n]: x_i . mean_{j<i}(x_j y_j)."""
+    moments = inputs * targets[..., None]
+    return jnp.sum(inputs * _before(moments), axis=-1) / jnp.maximum(jnp.arange(inputs.shape[1]), 1)
