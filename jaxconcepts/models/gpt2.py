@@ -81,6 +81,9 @@ class InitScales(NamedTuple):
     read_out: Float[Array, ""] | float = 0.02
 
 
+GPT2_SCALES = InitScales()
+
+
 class Block(nn.Module):
     """One pre-norm block: attention, then the feed-forward part."""
 
@@ -115,7 +118,7 @@ class Output(NamedTuple):
     captured: Float[Array, "layers B P d"] | None
 
 
-def init(config: GPT2Config, key, scales: InitScales = InitScales()) -> PyTree:
+def init(config: GPT2Config, key, scales: InitScales = GPT2_SCALES) -> PyTree:
     """Fresh float32 parameters; blocks stacked on a leading layer axis under "blocks".
 
     Drawn with unit deviation and scaled, so that `scales` may be traced.

@@ -60,7 +60,7 @@ def attention(
     mask: Bool[Array, "... T S"],
     scale: float,
 ) -> Float[Array, "B T H e"]:
-    """Plain attention: softmax(scale * q k^T) v where `mask` (broadcast to [B, H, T, S]) is true, softmax in float32."""
+    """Plain attention: softmax(scale * q k^T) v where `mask` (as [B, H, T, S]) is true, softmax in float32."""
     scores = jnp.einsum("bthe,bshe->bhts", q, k, preferred_element_type=jnp.float32) * scale
     weights = jax.nn.softmax(jnp.where(mask, scores, jnp.finfo(jnp.float32).min), axis=-1)
     return jnp.einsum("bhts,bshe->bthe", weights.astype(v.dtype), v)

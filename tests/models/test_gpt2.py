@@ -1,6 +1,7 @@
 """GPT-2 against Hugging Face's on the same weights, and its own promises: causality, scales of the initial weights."""
 
 import dataclasses
+from functools import lru_cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -9,17 +10,23 @@ import pytest
 
 from jaxconcepts.models import gpt2
 
-CONFIG = gpt2.GPT2Config(layers=3, heads=4, width=24, context=20, input_dim=6, output_dim=2)
+CONFIG = gpt2.GPT2Config(layers=3, heads=4, width=24, context=20, input_dim=6, output_dim=2, unroll=1)
 
 
-def scaled_params(config, scale=0.4, seed=0):
+drawn = jax.jit(lambda config, scales, seed=0: gpt2.init(config, jax.random.key(seed), scales), static_argnums=0)
+apply = jax.jit(gpt2.apply, static_argnums=0, static_argnames="capture")
+
+
+@lru_cache
+def scaled_params(config, seed=0):
     """Parameters where every part matters: large weights, and norms and biases away from their initial 1 and 0."""
-    params = gpt2.init(config, jax.random.key(seed), gpt2.InitScales(scale, 0.7, 0.5, 0.5))
-    leaves, structure = jax.tree.flatten(params)
-    keys = jax.random.split(jax.random.key(seed + 1), len(leaves))
-    return structure.unflatten(
-        leaf + 0.3 * jax.random.normal(k, leaf.shape) * (leaf.ndim < 3) for leaf, k in zip(leaves, keys, strict=True)
+    rng = np.random.default_rng(seed)
+    deviation = {"blocks": 0.4, "positions": 0.7, "read_in": 0.5, "read_out": 0.5, "embed": 0.5, "ln_f": 0.3}
+    draw = lambda path, leaf: np.float32(  # noqa: E731
+        (path[-1].key == "scale") + rng.normal(size=leaf.shape) * deviation[path[0].key]
     )
+    shapes = jax.eval_shape(partial(gpt2.init, config), jax.random.key(0))
+    return jax.tree_util.tree_map_with_path(draw, shapes)
 
 
 def hugging_face(config, params):
@@ -37,7 +44,7 @@ def hugging_face(config, params):
         "ln_1": "ln_1", "attn_qkv": "attn.c_attn", "attn_out": "attn.c_proj",
         "ln_2": "ln_2", "mlp_up": "mlp.c_fc", "mlp_down": "mlp.c_proj",
     }  # fmt: skip
-    tensors = {"wte.weight": np.zeros((1, config.width)), "wpe.weight": params["positions"]}
+    tensors = {"wte.weight": np.zeros((1, config.width)), "wpe.weight": params["positions"].copy()}
     tensors |= {"ln_f.weight": params["ln_f"]["scale"], "ln_f.bias": params["ln_f"]["bias"]}
     for ours, theirs in names.items():
         for part, leaf in params["blocks"][ours].items():
@@ -58,7 +65,7 @@ def layers_of_both(ours: gpt2.GPT2Config, theirs: gpt2.GPT2Config | None = None)
     import torch
 
     inputs = np.random.default_rng(0).normal(size=(3, ours.context, ours.input_dim)).astype(np.float32)
-    out, captured = gpt2.apply(ours, params, inputs, capture="all")
+    out, captured = apply(ours, params, inputs, capture="all")
     before_norm = []
     model.h[-1].register_forward_hook(lambda _, __, output: before_norm.append(output))
     with torch.no_grad():
@@ -85,51 +92,46 @@ def test_the_comparison_bites(change):
 
 def test_the_comparison_tells_the_tanh_form_of_gelu_from_the_exact_one(monkeypatch):
     monkeypatch.setitem(gpt2.ACTIVATIONS, "gelu_new", lambda x: jax.nn.gelu(x, approximate=False))
+    jax.clear_caches()
     ours, theirs = layers_of_both(CONFIG)
+    jax.clear_caches()
     assert relative_error(ours[-1], theirs[-1]) > 1e-4
 
 
-@pytest.mark.parametrize("vocab_size", [0, 11])
-@pytest.mark.parametrize("change", [{}, {"qk_norm": True}, {"remat": True, "unroll": 1}], ids=str)
+@pytest.mark.parametrize(("vocab_size", "change"), [(0, {"qk_norm": True}), (7, {})])
 def test_outputs_do_not_depend_on_later_tokens(vocab_size, change):
-    config = dataclasses.replace(CONFIG, vocab_size=vocab_size, context=7, **change)
+    config = dataclasses.replace(CONFIG, layers=2, vocab_size=vocab_size, context=7, **change)
     params = scaled_params(config)
     if vocab_size:
-        # Differentiate with respect to the embeddings: seven tokens, each used once.
-        rows = jnp.arange(7)[None]
-        vectors = params["embed"][:7]
-        out = lambda v: gpt2.apply(config, params | {"embed": params["embed"].at[:7].set(v)}, rows).out[0]  # noqa: E731
-        out_of = lambda v: out(v) @ jnp.ones((vocab_size, 1))  # noqa: E731
-        # The read-out is tied to the table, so only states are compared there.
-        out_of = (
-            lambda v: gpt2.apply(  # noqa: E731
-                config, params | {"embed": params["embed"].at[:7].set(v)}, rows, capture="all"
-            ).captured[-1, 0]
-        )
+        # The states after the last block, against the embeddings of seven tokens used once each; the logits would
+        # not do, for the read-out is the same table.
+        vectors, states = params["embed"], partial(apply, config, inputs=jnp.arange(7)[None], capture="all")
+        out_of = lambda v: states(params | {"embed": v}).captured[-1, 0]  # noqa: E731
     else:
         vectors = np.random.default_rng(1).normal(size=(7, config.input_dim)).astype(np.float32)
-        out_of = lambda v: gpt2.apply(config, params, v[None]).out[0]  # noqa: E731
-    jacobian = np.abs(jax.jacobian(out_of)(vectors)).sum((1, 3))
+        out_of = lambda v: apply(config, params, v[None]).out[0]  # noqa: E731
+    jacobian = np.abs(jax.jit(jax.jacrev(out_of))(vectors)).sum((1, 3))
     assert (jacobian[np.triu_indices(7, 1)] == 0).all()
     assert (jacobian[np.tril_indices(7)] > 0).all()
 
 
-@pytest.mark.parametrize("change", [{"unroll": 1}, {"unroll": 2}, {"remat": True}], ids=str)
+@pytest.mark.parametrize("change", [{"unroll": 0}, {"remat": True}], ids=str)
 def test_unroll_and_remat_are_only_speed(change):
     params = scaled_params(CONFIG)
     inputs = jax.random.normal(jax.random.key(5), (2, 20, 6))
     loss = lambda p, config: jnp.square(gpt2.apply(config, p, inputs).out).mean()  # noqa: E731
-    value, grads = jax.value_and_grad(loss)(params, CONFIG)
-    other_value, other_grads = jax.value_and_grad(loss)(params, dataclasses.replace(CONFIG, **change))
+    value_and_grad = jax.jit(jax.value_and_grad(loss), static_argnums=1)
+    value, grads = value_and_grad(params, CONFIG)
+    other_value, other_grads = value_and_grad(params, dataclasses.replace(CONFIG, **change))
     np.testing.assert_allclose(other_value, value, rtol=1e-5)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), other_grads, grads)
 
 
 def test_bfloat16_products_stay_near_float32_and_leave_the_stream_in_float32():
-    params = gpt2.init(CONFIG, jax.random.key(0), gpt2.InitScales(0.2, 0.5, 0.5, 0.5))
+    params = jax.tree.map(lambda leaf: leaf / 2, scaled_params(CONFIG))
     inputs = jax.random.normal(jax.random.key(5), (4, 20, 6))
-    exact = gpt2.apply(CONFIG, params, inputs, capture="all")
-    mixed = gpt2.apply(dataclasses.replace(CONFIG, dtype="bfloat16"), params, inputs, capture="all")
+    exact = apply(CONFIG, params, inputs, capture="all")
+    mixed = apply(dataclasses.replace(CONFIG, dtype="bfloat16"), params, inputs, capture="all")
     assert mixed.out.dtype == mixed.captured.dtype == jnp.float32
     # bfloat16 rounds to 2^-9 relative; a few roundings a block add up to about a percent.
     errors = [relative_error(a, np.asarray(b)) for a, b in zip(mixed.captured, exact.captured, strict=True)]
@@ -139,7 +141,7 @@ def test_bfloat16_products_stay_near_float32_and_leave_the_stream_in_float32():
 def test_initial_weights_have_the_scales_asked_for():
     config = gpt2.GPT2Config(layers=3, heads=4, width=128, context=300, input_dim=200, output_dim=100)
     # Traced scales: the sweep's case.
-    params = jax.jit(lambda scales: gpt2.init(config, jax.random.key(0), scales))(gpt2.InitScales(0.05, 0.5, 0.3, 0.1))
+    params = drawn(config, gpt2.InitScales(0.05, 0.5, 0.3, 0.1))
     blocks, branch = params["blocks"], 0.05 / 6**0.5
     found = {
         "positions": (params["positions"], 0.5),
@@ -161,7 +163,7 @@ def test_initial_weights_have_the_scales_asked_for():
 
 def test_zero_weight_scale_means_one_over_the_square_root_of_the_inputs():
     config = gpt2.GPT2Config(layers=2, heads=4, width=256)
-    blocks = gpt2.init(config, jax.random.key(0), gpt2.InitScales(weights=0.0))["blocks"]
+    blocks = drawn(config, gpt2.InitScales(weights=0.0))["blocks"]
     assert abs(float(blocks["attn_qkv"]["kernel"].std()) * 16 - 1) < 0.02
     assert abs(float(blocks["mlp_down"]["kernel"].std()) * 32 * 2 - 1) < 0.02
 
