@@ -1,0 +1,246 @@
+"""Exact leave-one-out nearest neighbours of hidden states, batched, from one Gram product and a proof of each row.
+
+Squared distances come from |a|^2 + |b|^2 - 2 a.b after centring, at the highest precision: fast, but near-ties can
+come out in the wrong order. So that rounding error is bounded (`_window`). Where the k-th and the (k+1)-th distance lie
+further apart than the bounds allow for, the k nearest are proved. All other points are decided again from float-float
+sums of (a - b)^2 (relative error about 2^-46 in float32), whose differences and squares are exact, so that duplicates
+and integer grids tie exactly; those ties go to the smaller index. The bound takes roundings to be independent (Higham
+and Mary 2019, "A new approach to probabilistic rounding error analysis", SIAM J. Sci. Comput. 41, with lambda = 4).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Bool, Float
+
+DEFAULT_MEMORY = 1 << 30
+# Elements of the differences held at once while points are decided again.
+EXACT_ELEMENTS = 1 << 21
+MARGIN = 14
+
+
+class Distances(NamedTuple):
+    """Squared distances of T target points to all N points, as the Gram product gives them.
+
+    squared: [B, T, N], infinite for a point to itself and for points that may not be neighbours.
+    norms: [B, T], squared norms of the (centred) targets. largest: [B, 1], the largest squared norm of all points.
+    rounding: bound on the relative error of a dot product of their width.
+    """
+
+    squared: Float[Array, "B T N"]
+    norms: Float[Array, "B T"]
+    largest: Float[Array, "B 1"]
+    rounding: float
+
+
+def centre(hidden: Float[Array, "B N d"]) -> tuple[Float[Array, "B N d"], Float[Array, "B N"]]:
+    """Hidden states without their mean over points (distances stay as they are), and their squared norms."""
+    centred = hidden - jnp.mean(hidden, -2, keepdims=True)
+    return centred, jnp.sum(centred * centred, -1)
+
+
+def all_distances(centred: Float[Array, "B N d"], norms: Float[Array, "B N"]) -> Distances:
+    """Every point to every point; of the symmetric Gram matrix only block rows right of the diagonal are multiplied."""
+    batch, points, _ = centred.shape
+    rows = points if points < 256 else -(-points // 8)
+    if rows == points:
+        squared = _block(centred, norms, 0, points, 0)
+    else:
+        squared = jnp.zeros((batch, points, points), centred.dtype)
+        for start in range(0, points, rows):
+            stop = min(start + rows, points)
+            block = _block(centred, norms, start, stop - start, start)
+            squared = squared.at[:, start:stop, start:].set(block)
+            squared = squared.at[:, stop:, start:stop].set(jnp.swapaxes(block[:, :, stop - start :], 1, 2))
+    return Distances(squared, norms, jnp.max(norms, -1, keepdims=True), _rounding(centred))
+
+
+def some_distances(centred: Float[Array, "B N d"], norms: Float[Array, "B N"], start, count: int) -> Distances:
+    """Points start to start + count (start may be traced) to every point."""
+    targets = lax.dynamic_slice_in_dim(norms, start, count, 1)
+    squared = _block(centred, norms, start, count, 0)
+    return Distances(squared, targets, jnp.max(norms, -1, keepdims=True), _rounding(centred))
+
+
+def nearest_values(squared: Float[Array, "B N N"], count: int) -> Float[Array, "count B N"]:
+    """The `count` smallest of each column, ascending. A symmetric matrix goes in, so these are also each row's.
+
+    Every row is inserted into a sorted list held for each column: s'_i = min(s_i, max(s_{i-1}, x)). On a CPU this is
+    several times faster than `lax.top_k`, as long as `count` is small; non-negative floats compare like integers,
+    whose minimum needs no test for NaN.
+    """
+    as_integer = jnp.int64 if squared.dtype == jnp.float64 else jnp.int32
+    rows = jnp.moveaxis(lax.bitcast_convert_type(squared, as_integer), 1, 0)
+    smallest = jnp.full((count, *rows.shape[1:]), jnp.iinfo(as_integer).max)
+
+    def insert(smallest, row):
+        below = jnp.pad(smallest[:-1], [(1, 0)] + [(0, 0)] * row.ndim, constant_values=-1)
+        return jnp.minimum(smallest, jnp.maximum(below, row)), None
+
+    return lax.bitcast_convert_type(lax.scan(insert, smallest, rows)[0], squared.dtype)
+
+
+def nearest_candidates(squared: Float[Array, "B T N"], count: int):
+    """The `count` smallest of each row, ascending, as (values [B, T, count], indices [B, T, count]).
+
+    Long rows are first cut into lanes: the `count` lanes with the smallest minima hold the `count` smallest entries.
+    """
+    points = squared.shape[-1]
+    lane = 16 if points >= 64 * count and jax.default_backend() == "cpu" else 1
+    if lane == 1:
+        values, indices = lax.top_k(-squared, count)
+        return -values, indices
+    lanes = -(-points // lane)
+    padding = [(0, 0), (0, 0), (0, lane * lanes - points)]
+    cut = jnp.pad(squared, padding, constant_values=jnp.inf).reshape(*squared.shape[:2], lane, lanes)
+    _, chosen = lax.top_k(-jnp.min(cut, -2), count)
+    candidates = jnp.take_along_axis(cut, chosen[..., None, :], -1).reshape(*squared.shape[:2], lane * count)
+    values, place = lax.top_k(-candidates, count)
+    indices = jnp.take_along_axis(chosen, place % count, -1) + lanes * (place // count)
+    return -values, indices
+
+
+def unproved(distances: Distances, last: Float[Array, "B T"], following: Float[Array, "B T"]) -> Bool[Array, "B T"]:
+    """Targets whose k-th (`last`) and (k+1)-th (`following`) distances are too close for their order to be sure."""
+    return ~(following - last > _window(distances, last)) & jnp.isfinite(last)
+
+
+def decide(
+    hidden: Float[Array, "B N d"], distances: Distances, last, open_: Bool[Array, "B T"], k: int, start, table, entry
+):
+    """Overwrites, in `table` [B, T, ...], the entries of the open targets by `entry(neighbours [R, k])`.
+
+    The neighbours are the k smallest in (distance, index) order, distances taken to float-float precision, of the
+    points whose approximate distance leaves them in question. If these are more than a few, exact duplicates beyond
+    the first k + 1 of their kind are left out (others of their kind come before them), and if that is not enough,
+    all points are compared. `last`: the k-th smallest approximate distance. `start`: index of the first target.
+    """
+    points = hidden.shape[1]
+    kept = jnp.ones(hidden.shape[:2], bool)
+    few = min(points, k + MARGIN)
+    table, open_ = _decide_among(few, hidden, distances, last, open_, k, start, kept, table, entry)
+    if few == points:
+        return table
+    kept = lax.cond(jnp.any(open_), lambda: _first_of_kind(hidden, k + 1), lambda: kept)
+    table, open_ = _decide_among(few, hidden, distances, last, open_, k, start, kept, table, entry)
+    table, _ = _decide_among(points, hidden, distances, last, open_, k, start, kept, table, entry)
+    return table
+
+
+def _block(centred, norms, start, count, first_column):
+    """Squared distances of `count` points from `start` on to all points from `first_column` on."""
+    targets = lax.dynamic_slice_in_dim(centred, start, count, 1)
+    gram = jnp.einsum("btd,bnd->btn", targets, centred[:, first_column:], precision=lax.Precision.HIGHEST)
+    own = lax.dynamic_slice_in_dim(norms, start, count, 1)
+    squared = jnp.maximum(own[..., None] + norms[:, None, first_column:] - 2 * gram, 0)
+    same = lax.broadcasted_iota(jnp.int32, gram.shape[1:], 0) + start == (
+        lax.broadcasted_iota(jnp.int32, gram.shape[1:], 1) + first_column
+    )
+    return jnp.where(same, jnp.inf, squared)
+
+
+def _rounding(centred) -> float:
+    unit, width = float(jnp.finfo(centred.dtype).eps) / 2, centred.shape[-1]
+    return unit * (min(width, 4 * width**0.5) + 8)
+
+
+def _window(distances: Distances, last):
+    """Two distances of a target, both near `last`, that differ by more than this [B, T] are in the right order.
+
+    A dot product of points i and j errs by at most rounding * (|i|^2 + |j|^2) / 2, a norm by rounding * |j|^2; and no
+    neighbour at squared distance `last` has a squared norm above 2 (|i|^2 + last).
+    """
+    other = jnp.minimum(distances.largest, 2 * (distances.norms + last))
+    return 2 * distances.rounding * (distances.norms + 2 * other)
+
+
+def _decide_among(count, hidden, distances, last, open_, k, start, kept, table, entry):
+    """One pass of `decide` over the `count` nearest candidates; returns the table and the targets still open."""
+    batch, targets, points = distances.squared.shape
+    width = hidden.shape[-1]
+    rows = int(np.clip(EXACT_ELEMENTS // (count * width), 1, min(64, batch * targets)))
+    at_once = int(np.clip(EXACT_ELEMENTS // (rows * width), 1, count))
+    window = _window(distances, last)
+    order = jnp.cumsum(open_.reshape(-1))
+
+    def decide_some(carry):
+        step, table, still_open = carry
+        flat = jnp.searchsorted(order, step * rows + 1 + jnp.arange(rows))
+        b, t = jnp.divmod(flat, targets)
+        squared = distances.squared.at[b, t].get(mode="clip")
+        squared = jnp.where(kept.at[b].get(mode="clip"), squared, jnp.inf)
+        if count == points:
+            candidates, approximate = jnp.broadcast_to(jnp.arange(points), squared.shape), squared
+            beyond = jnp.zeros(rows, bool)
+        else:
+            approximate, candidates = lax.top_k(-squared, count)
+            approximate = -approximate
+            limit = last.at[b, t].get(mode="clip") + window.at[b, t].get(mode="clip")
+            beyond = approximate[:, -1] <= limit
+        target = hidden.at[b, start + t].get(mode="clip")
+        high, low = lax.map(
+            lambda one: _exact_squared_distance(target, hidden.at[b, one].get(mode="clip")),
+            candidates.T,
+            batch_size=at_once,
+        )
+        high = jnp.where(jnp.isfinite(approximate), high.T, jnp.inf)
+        neighbours = lax.sort((high, low.T, candidates), num_keys=3)[2][:, :k]
+        table = table.at[b, t].set(entry(jnp.sort(neighbours, -1)).astype(table.dtype), mode="drop")
+        return step + 1, table, still_open.at[b, t].set(beyond, mode="drop")
+
+    _, table, open_ = lax.while_loop(lambda c: c[0] * rows < order[-1], decide_some, (0, table, open_))
+    return table, open_
+
+
+def _first_of_kind(hidden, count):
+    """[B, N]: whether fewer than `count` earlier points are exact duplicates of the point.
+
+    Duplicates are found by a hash of the bits and checked against the first point that has it.
+    """
+    as_integer = jnp.uint64 if hidden.dtype == jnp.float64 else jnp.uint32
+    bits = lax.bitcast_convert_type(hidden + 0.0, as_integer)
+    odd = np.arange(hidden.shape[-1], dtype=np.uint64) * np.uint64(2654435769) | np.uint64(1)
+    code = jnp.sum((bits ^ (bits >> 15)) * odd.astype(np.dtype(as_integer)), -1, dtype=as_integer)
+    same = code[:, :, None] == code[:, None, :]
+    first = jnp.argmax(same, -1)
+    checked = jnp.all(jnp.take_along_axis(hidden, first[..., None], 1) == hidden, -1)
+    earlier = jnp.tril(same & checked[:, None, :], -1)
+    return ~checked | (jnp.sum(earlier, -1) < count)
+
+
+def _exact_squared_distance(a, b):
+    """sum((a - b)^2) over the last axis as an unevaluated sum (high, low), |low| at most half an ulp of high.
+
+    The difference is exact as s + e (Knuth's two-sum), s is cut into halves whose products are exact (Dekker), and
+    the squares are added pairwise in float-float. Every product that matters is exact, so fusing a multiplication
+    with an addition changes nothing.
+    """
+    s = a - b
+    v = s - a
+    e = (a - (s - v)) - (b + v)
+    as_integer, mask = (jnp.uint64, -(1 << 27)) if s.dtype == jnp.float64 else (jnp.uint32, -(1 << 12))
+    bits = lax.bitcast_convert_type(s, as_integer) & np.array(mask).astype(np.dtype(as_integer))
+    head = lax.bitcast_convert_type(bits, s.dtype)
+    tail = s - head
+    high, low = _two_sum(head * head, 2 * head * tail)
+    low = low + tail * tail + 2 * s * e
+    while high.shape[-1] > 1:
+        half = high.shape[-1] // 2
+        left = (high[..., :half], low[..., :half])
+        right = (high[..., half : 2 * half], low[..., half : 2 * half])
+        rest = (high[..., 2 * half :], low[..., 2 * half :])
+        total, error = _two_sum(left[0], right[0])
+        total, error = _two_sum(total, error + (left[1] + right[1]))
+        high, low = (jnp.concatenate(pair, -1) for pair in ((total, rest[0]), (error, rest[1])))
+    return _two_sum(high[..., 0], low[..., 0])
+
+
+def _two_sum(a, b):
+    s = a + b
+    v = s - a
+    return s, (a - (s - v)) + (b - v)
