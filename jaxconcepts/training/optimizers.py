@@ -1,0 +1,75 @@
+"""Optimisers whose numbers are arrays, so that runs that differ only in numbers share one compilation.
+
+Schedules have unit peak and are multiplied by the traced learning rate (optax schedules take no traced peak).
+"""
+
+from __future__ import annotations
+
+import jax
+import optax
+from jaxtyping import PyTree
+
+OPTIMIZERS = ("adam", "adamw", "muon")
+SCHEDULES = ("constant", "cosine", "linear")
+
+
+def schedule(name: str, steps: int, warmup_steps: int, decay_fraction: float) -> optax.Schedule:
+    """A unit-peak schedule: linear warm-up from 0, then the named course down to 0 over the last `decay_fraction`.
+
+    "constant" never decays. "cosine" and "linear" hold 1 until (1 - decay_fraction) of the steps are done.
+    """
+    decay_steps = max(1, round(steps * decay_fraction))
+    warmup_steps = min(warmup_steps, steps)
+    hold_until = max(warmup_steps, steps - decay_steps)
+    warmup = optax.linear_schedule(0.0, 1.0, max(1, warmup_steps))
+    course = {
+        "constant": optax.constant_schedule(1.0),
+        "cosine": optax.cosine_decay_schedule(1.0, max(1, steps - hold_until)),
+        "linear": optax.linear_schedule(1.0, 0.0, max(1, steps - hold_until)),
+    }[name]
+    hold = optax.constant_schedule(1.0)
+    return optax.join_schedules([warmup, hold, course], [warmup_steps, hold_until])
+
+
+def optimizer(
+    name: str, peak_schedule: optax.Schedule, learning_rate, weight_decay, b1, b2, eps, clip_norm
+) -> optax.GradientTransformation:
+    """The named optimiser; every argument after the schedule may be a traced number.
+
+    "adam" has no weight decay; "adamw" decays every parameter. "muon" orthogonalises the updates of matrices (those of
+    all blocks, batched over the layer axis, the position table, the read-in and the read-out) with momentum 0.95 and
+    Adam's root mean square, and leaves the rest to AdamW (Jordan et al. 2024; optax.contrib).
+    clip_norm: global gradient norm, inf for none.
+    """
+
+    def rate(count):
+        return peak_schedule(count) * learning_rate
+
+    if name == "adam":
+        rule = optax.adam(rate, b1=b1, b2=b2, eps=eps)
+    elif name == "adamw":
+        rule = optax.adamw(rate, b1=b1, b2=b2, eps=eps, weight_decay=weight_decay)
+    else:
+        rule = optax.contrib.muon(
+            rate,
+            eps=eps,
+            weight_decay=weight_decay,
+            adam_b1=b1,
+            adam_b2=b2,
+            adam_weight_decay=weight_decay,
+            consistent_rms=0.2,
+            muon_weight_dimension_numbers=_matrices,
+        )
+    return optax.chain(optax.clip_by_global_norm(clip_norm), rule)
+
+
+def _matrices(params: PyTree) -> PyTree:
+    """Which axes of which leaves are a matrix: stacked kernels keep their layer axis as a batch; None means Adam."""
+
+    def axes(path, leaf):
+        in_blocks = path[0].key == "blocks"
+        if leaf.ndim == 2 + in_blocks:
+            return optax.contrib.MuonDimensionNumbers(leaf.ndim - 2, leaf.ndim - 1)
+        return None
+
+    return jax.tree_util.tree_map_with_path(axes, params)

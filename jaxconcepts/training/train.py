@@ -1,0 +1,164 @@
+"""One training run as pure functions: `make_train(static)` gives `init(hparams)` and `chunk(state, hparams, steps)`.
+
+Everything that changes the program is in `TrainConfig` and in the model's and task's configs; everything that is a
+number is in `HParams`. The data of a step come from fold_in(run key, step), so a run's stream never depends on how it
+was packed, sharded or resumed. Evaluation, checkpoints and preemption live between chunks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import PartitionSpec
+from jaxtyping import Array, Float, Int, PyTree
+
+from jaxconcepts.models import gpt2
+from jaxconcepts.tasks import curriculum, regression
+from jaxconcepts.training import optimizers
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """The static part of training.
+
+    steps: of the whole run (the schedule's length). batch_size: sequences a step.
+    optimizer: "adam", "adamw" or "muon". schedule: "constant", "cosine" or "linear", see `optimizers.schedule`, with
+    warmup_steps and decay_fraction.
+    """
+
+    steps: int = 80_000
+    batch_size: int = 128
+    optimizer: str = "adam"
+    schedule: str = "constant"
+    warmup_steps: int = 0
+    decay_fraction: float = 1.0
+
+    def __post_init__(self):
+        for name, least in (("steps", 1), ("batch_size", 1), ("warmup_steps", 0)):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < least:
+                raise ValueError(f"train.{name} must be an integer of at least {least}, got {value!r}")
+        for name, accepted in (("optimizer", optimizers.OPTIMIZERS), ("schedule", optimizers.SCHEDULES)):
+            if getattr(self, name) not in accepted:
+                raise ValueError(f"train.{name} must be one of {', '.join(accepted)}, got {getattr(self, name)!r}")
+        if not 0 < self.decay_fraction <= 1:
+            raise ValueError(f"train.decay_fraction must be in (0, 1], got {self.decay_fraction!r}")
+
+
+class HParams(NamedTuple):
+    """The numbers of a run, a pytree of arrays; every leaf may be traced and swept without compiling again."""
+
+    seed: Int[Array, ""]
+    learning_rate: Float[Array, ""]
+    weight_decay: Float[Array, ""]
+    b1: Float[Array, ""]
+    b2: Float[Array, ""]
+    eps: Float[Array, ""]
+    clip_norm: Float[Array, ""]
+    init: gpt2.InitScales
+    task: regression.RegressionHParams
+    curriculum: curriculum.Curriculum
+
+
+class TrainState(NamedTuple):
+    """What a run carries from step to step. diverged_at: the step whose loss or update was not finite, or -1."""
+
+    params: PyTree
+    opt_state: PyTree
+    step: Int[Array, ""]
+    diverged_at: Int[Array, ""]
+
+
+class Train(NamedTuple):
+    """init(hparams) -> TrainState. chunk(state, hparams, steps) -> (TrainState, mean loss over those steps).
+
+    `steps` may be traced: one compilation serves chunks of every length.
+    """
+
+    init: Callable[[HParams], TrainState]
+    chunk: Callable[[TrainState, HParams, Int[Array, ""]], tuple[TrainState, Float[Array, ""]]]
+
+
+def make_train(
+    task: regression.RegressionConfig, model: gpt2.GPT2Config, train: TrainConfig, data_axis: str | None = None
+) -> Train:
+    """The training of `model` on `task`. data_axis: the mesh axis that a batch is sharded over, if any."""
+    peak_schedule = optimizers.schedule(train.schedule, train.steps, train.warmup_steps, train.decay_fraction)
+
+    def optimizer(h: HParams):
+        return optimizers.optimizer(
+            train.optimizer, peak_schedule, h.learning_rate, h.weight_decay, h.b1, h.b2, h.eps, h.clip_norm
+        )
+
+    def init(hparams: HParams) -> TrainState:
+        params = gpt2.init(model, init_key(hparams.seed), hparams.init)
+        zero = jnp.zeros((), jnp.int32)
+        return TrainState(params, optimizer(hparams).init(params), zero, zero - 1)
+
+    def step(state: TrainState, hparams: HParams):
+        key = jax.random.fold_in(data_key(hparams.seed), state.step)
+        now = curriculum.at_step(hparams.curriculum, hparams.task, state.step)
+        batch = regression.sample(task, now, key, train.batch_size)
+        if data_axis:
+            batch = jax.tree.map(lambda a: _shard_batch(a, train.batch_size, data_axis), batch)
+        loss, grads = jax.value_and_grad(lambda p: mean_loss(model, p, batch))(state.params)
+        updates, opt_state = optimizer(hparams).update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        healthy = jnp.isfinite(loss) & jnp.isfinite(optax.global_norm(updates)) & (state.diverged_at < 0)
+        keep = lambda new, old: jnp.where(healthy, new, old)  # noqa: E731
+        params, opt_state = jax.tree.map(keep, (params, opt_state), (state.params, state.opt_state))
+        failed_now = ~healthy & (state.diverged_at < 0)
+        diverged_at = jnp.where(failed_now, state.step, state.diverged_at)
+        return TrainState(params, opt_state, state.step + 1, diverged_at), loss
+
+    def chunk(state: TrainState, hparams: HParams, steps):
+        def body(_, carry):
+            state, total = carry
+            state, loss = step(state, hparams)
+            return state, total + loss
+
+        # A loop with a traced length, not a scan: nothing differentiates through it, and every length shares a program.
+        state, total = jax.lax.fori_loop(0, steps, body, (state, jnp.zeros(())))
+        return state, total / steps
+
+    return Train(init, chunk)
+
+
+def mean_loss(model: gpt2.GPT2Config, params: PyTree, batch: regression.Batch) -> Float[Array, ""]:
+    """Mean squared error over the batch and the pairs that carry loss, the zero-example one included."""
+    errors = jnp.square(predictions(model, params, batch).out - batch.targets)
+    return (errors.mean(0) * batch.pair_mask).sum() / batch.pair_mask.sum()
+
+
+class Predictions(NamedTuple):
+    """out: [B, n], the prediction of y_i read at the token of x_i. captured: [L + 1, B, P, d] or None."""
+
+    out: Float[Array, "B n"]
+    captured: Float[Array, "layers B P d"] | None
+
+
+def predictions(model: gpt2.GPT2Config, params: PyTree, batch: regression.Batch, capture=None, edits=None):
+    """The model's predictions for a batch; capture and edits as in `models.residual.run` (token 2i is x_i, 2i+1 y_i)."""
+    output = gpt2.apply(model, params, regression.interleave(batch), capture=capture, edits=edits)
+    return Predictions(output.out[:, ::2, 0], output.captured)
+
+
+def init_key(seed):
+    """The PRNG key of a run's initial weights."""
+    return jax.random.fold_in(jax.random.key(seed), 0)
+
+
+def data_key(seed):
+    """The PRNG key that a run's data stream is folded from, step by step."""
+    return jax.random.fold_in(jax.random.key(seed), 1)
+
+
+def _shard_batch(array, batch_size, axis):
+    if array.ndim and array.shape[0] == batch_size:
+        return jax.lax.with_sharding_constraint(array, PartitionSpec(axis))
+    return array
