@@ -32,21 +32,26 @@ class Moments(NamedTuple):
 
 
 def initial(pack):
-    key = jax.random.key(PACKS.index(pack))
-    return {"x": jax.numpy.zeros(4), "key": key, "moments": (Moments(jax.numpy.int32(0), None), ())}
+    key = jax.random.wrap_key_data(np.array([PACKS.index(pack), 0], np.uint32))
+    return {"x": jax.numpy.asarray(np.zeros(4)), "key": key, "moments": (Moments(jax.numpy.asarray(0), None), ())}
 
 
 def chunk(state):
-    key, draw = jax.random.split(state["key"])
-    count = state["moments"][0].count + 10
-    return {"x": state["x"] / 2 + jax.random.normal(draw, 4), "key": key, "moments": (Moments(count, None), ())}
+    """Adds noise drawn from the key, in NumPy because compiling would take most of the run's time."""
+    key_data = np.asarray(jax.random.key_data(state["key"]))
+    moments = Moments(jax.numpy.asarray(int(state["moments"][0].count) + 10), None)
+    return {
+        "x": jax.numpy.asarray(np.asarray(state["x"]) / 2 + np.random.default_rng(key_data).normal(size=4)),
+        "key": jax.random.wrap_key_data(key_data + np.uint32(1)),
+        "moments": (moments, ()),
+    }
 
 
 def run(workdir):
     with store.open_run(workdir, {"task": {"dim": 4}}, command="interrupted_run", keep_steps=(20,)) as kept:
         for pack in PACKS:
             names = [f"{pack}{index}" for index in range(2)]
-            step, state = kept.restore(pack, like=jax.eval_shape(lambda pack=pack: initial(pack)))
+            step, state = kept.restore(pack, like=initial(pack))
             state = initial(pack) if state is None else state
             write_runs(kept, pack, names, step)
             while step < LAST_STEP:

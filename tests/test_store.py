@@ -7,6 +7,7 @@ import random
 import select
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from contextlib import ExitStack
@@ -354,8 +355,9 @@ def test_several_processes_write_one_workdir(tmp_path):
         for writer in ((1, 2), (0, 1), (2, 3)):
             with pytest.raises(store.WorkdirInUseError, match=f"by pid {os.getpid()} on "):
                 store.open_run(tmp_path, CONFIG, writer=writer).__enter__()
-        for name, run in (("r0", first), ("r1", second)):
+        for run in (first, second):  # Together: in a distributed job restore waits for all.
             run.restore("shared", state_at(0))
+        for name, run in (("r0", first), ("r1", second)):
             for step in (10, 20):
                 run.write_metrics("shared", step, rows(step, name))
             run.write_runs("shared", run_rows(20, name))
@@ -367,8 +369,8 @@ def test_several_processes_write_one_workdir(tmp_path):
         assert alone.restore("shared", state_at(0))[0] == 10
         alone.write_metrics("shared", 20, pl.concat([rows(20, "r0"), rows(20, "r1")]))
         alone.write_runs("shared", pl.concat([run_rows(20, "r0"), run_rows(20, "r1")]))
-    shared = store.metrics(tmp_path).filter(pl.col("step") <= 20).sort("step", "run")
-    assert shared.select("step", "run").rows() == [(s, r) for s in (10, 20) for r in ("r0", "r0", "r1")]
+    assert store.metrics(tmp_path).filter(step=20)["run"].to_list() == ["r0", "r0", "r1"]
+    assert store.metrics(tmp_path).filter(step=10)["run"].to_list() == ["r0", "r0", "r1"]
     assert store.runs(tmp_path)["run"].to_list() == ["r0", "r1"]
 
 
@@ -415,6 +417,65 @@ def test_a_checkpoint_of_eight_devices_resumes_on_fewer(tmp_path):
     assert step == 1 and jax.random.key_data(state["key"]).tolist() == jax.random.key_data(
         jax.random.split(jax.random.key(0), 8)
     ).tolist()  # fmt: skip
+
+
+DISTRIBUTED = """
+import os, signal, sys, jax, jax.numpy as jnp, polars as pl
+from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
+from jaxconcepts import store
+workdir, address, index, dies_at = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+jax.distributed.initialize(address, 2, index)
+mesh = jax.make_mesh((4,), ("runs",), axis_types=(AxisType.Auto,))
+over = NamedSharding(mesh, P("runs"))
+init = jax.jit(lambda: {"x": jnp.zeros(8), "key": jax.random.split(jax.random.key(0), 8)}, out_shardings=over)
+with store.open_run(workdir, {}, writer=(index, 2)) as run:
+    step, state = run.restore("a", jax.eval_shape(init) if jax.process_count() == 1 else init())
+    state = init() if state is None else state
+    while step < 60:
+        state, step = {**state, "x": state["x"] + 1}, step + 10
+        for shard in state["x"].addressable_shards:
+            first = shard.index[0].start
+            rows = {"run": [str(first), str(first + 1)], "step": step, "metric": "loss", "value": shard.data.tolist()}
+            tables = [pl.DataFrame(rows)] if first % 4 == 0 else [*tables, pl.DataFrame(rows)]
+        run.write_metrics("a", step, pl.concat(tables))
+        if step == dies_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if step % 20 == 0:
+            run.save("a", step, state)
+"""
+
+
+def distributed(workdir, dies_at):
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    settings = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=2", "JAX_PLATFORMS": "cpu"}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", DISTRIBUTED, workdir, address, str(index), str(dies_at if index == 1 else 0)],
+            env=settings, cwd=ROOT, stderr=subprocess.DEVNULL,
+        )
+        for index in range(2)
+    ]  # fmt: skip
+    if dies_at:
+        assert processes[1].wait(120) == -signal.SIGKILL
+        processes[0].kill()
+    return [process.wait(120) for process in processes]
+
+
+@pytest.mark.slow
+def test_a_distributed_job_killed_midway_resumes_as_two_processes_or_as_one(tmp_path):
+    assert distributed(tmp_path, dies_at=30)[1] == -signal.SIGKILL
+    assert distributed(tmp_path, dies_at=50)[1] == -signal.SIGKILL
+    with store.open_run(shutil.copytree(tmp_path, tmp_path / "copy"), {}) as alone:
+        like = {"x": jnp.zeros(8), "key": jax.random.split(jax.random.key(0), 8)}
+        step, state = alone.restore("a", like)
+        assert step == 40 and state["x"].tolist() == [4.0] * 8
+        assert store.metrics(tmp_path / "copy")["step"].max() == 40
+    assert distributed(tmp_path, dies_at=0) == [0, 0]
+    table = store.metrics(tmp_path).sort("step", "run")
+    expected = [(str(run), step, step / 10) for step in range(10, 70, 10) for run in range(8)]
+    assert table.select("run", "step", "value").rows() == expected
 
 
 class Runs:
@@ -468,40 +529,34 @@ def final_tables(workdir):
     return sorted(metrics.rows(), key=str), sorted(runs.rows(), key=str), hidden
 
 
-def killed_until_done(runs, folder, uninterrupted, kills):
-    """Runs, killed as told, until done; compares; and again in a new workdir until the kills are used up."""
+def kill_and_resume(runs, folder, uninterrupted, kills, draw):
+    """Runs, killed as drawn, until done; compares; and again in a new workdir until that many have been killed."""
     killed = 0
-    for attempt in range(len(kills) + 1):
-        workdir, code = folder / str(attempt), None
+    while killed < kills:
+        workdir, code = folder / f"after_{killed}", None
         while code != 0:
-            how = kills.pop() if kills else {}
-            code = runs(workdir, **how)
+            code = runs(workdir, **(draw() if killed < kills else {}))
             assert code in (0, -signal.SIGKILL), runs.log.read_text()
             killed += code != 0
         assert final_tables(workdir) == uninterrupted
-        assert [p for p in workdir.rglob("*") if p.name.endswith("tmp")] == []
-        if not kills:
-            return killed
-    raise AssertionError("more workdirs than kills")
+        assert [path for path in workdir.rglob("*") if path.name.endswith("tmp")] == []
 
 
 def test_kill_9_loses_and_doubles_nothing(runs, uninterrupted, tmp_path):
-    kills = [{"event": event} for event in (30, 75, 120, 7)]
-    assert killed_until_done(runs, tmp_path, uninterrupted, kills) == 4
+    events = iter((30, 75, 120, 7))
+    kill_and_resume(runs, tmp_path, uninterrupted, 4, lambda: {"event": next(events)})
 
 
 @pytest.mark.slow
 def test_kill_9_at_twenty_random_moments(runs, uninterrupted, tmp_path):
     drawn = random.Random(0)
-    assert (
-        killed_until_done(runs, tmp_path, uninterrupted, [{"seconds": drawn.uniform(0.1, 1.2)} for _ in range(20)]) > 9
-    )
+    kill_and_resume(runs, tmp_path, uninterrupted, 20, lambda: {"seconds": drawn.uniform(0.01, 0.8)})
 
 
 @pytest.mark.slow
-def test_kill_9_at_forty_file_operations(runs, uninterrupted, tmp_path):
+def test_kill_9_at_forty_random_file_operations(runs, uninterrupted, tmp_path):
     drawn = random.Random(1)
-    assert killed_until_done(runs, tmp_path, uninterrupted, [{"event": drawn.randint(1, 200)} for _ in range(40)]) > 20
+    kill_and_resume(runs, tmp_path, uninterrupted, 40, lambda: {"event": drawn.randint(1, 200)})
 
 
 @pytest.fixture
@@ -516,7 +571,9 @@ def small_disk(tmp_path):
     subprocess.run(["umount", folder], check=True)
 
 
-@pytest.mark.parametrize("free", [0, 60_000, 120_000, pytest.param(200_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "free", [0, 60_000, *(pytest.param(free, marks=pytest.mark.slow) for free in (90_000, 120_000, 200_000))]
+)
 def test_a_full_disk_is_named_and_costs_nothing_once_there_is_space(runs, uninterrupted, small_disk, free):
     (small_disk / "ballast").write_bytes(bytes(shutil.disk_usage(small_disk).free - free))
     before = len(runs.log.read_text())

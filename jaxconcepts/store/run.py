@@ -64,7 +64,7 @@ def open_run(
                     lock(root, writer, held, starting)
             except OSError as error:
                 if error.errno == errno.ENOSPC:
-                    raise OSError(error.errno, error.strerror, str(root)) from error
+                    raise
                 raise ValueError(f"workdir must be a folder that can be written to, got {root}: {error}") from error
             if count == 1:
                 files.remove_temporary(root)
