@@ -21,7 +21,7 @@ class Entry(NamedTuple):
     over_steps: bool = True
 
 
-SETS = "All numbers are from one held-out set of sequences, the same at every step and for every seed."
+SETS = "All measurements are on one held-out set of sequences, the same at every step."
 DIVIDED = "Squared errors are divided by r, the rank of the bases, so that predicting zero scores about 1."
 REFERENCES = (
     "Broken lines are the same error of closed-form predictors on the same sequences, all concepts together: zero; "

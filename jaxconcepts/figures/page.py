@@ -19,8 +19,8 @@ h1 { font-size: 1.5rem; margin-bottom: .2rem; } h2 { font-size: 1.15rem; margin:
 figure { margin: 0 0 1.6rem; } figure img { max-width: 100%; height: auto; display: block; }
 figcaption { color: #444; font-size: .88rem; max-width: 62rem; margin-top: .4rem; }
 .scroll { overflow-x: auto; }
-table { border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums; }
-th, td { padding: .25rem .6rem; text-align: right; border-bottom: 1px solid #ddd; white-space: nowrap; }
+table { border-collapse: collapse; font-size: .8rem; font-variant-numeric: tabular-nums; }
+th, td { padding: .25rem .45rem; text-align: right; border-bottom: 1px solid #ddd; white-space: nowrap; }
 th { border-bottom: 1px solid #666; vertical-align: bottom; font-weight: 600; }
 th:first-child, td:first-child { text-align: left; }
 tr.groups th { border-bottom: none; text-align: center; padding-bottom: 0; }
@@ -85,10 +85,10 @@ def _table(study: Study) -> str:
         ("", 3),
         ("CD at x", 2),
         ("CD at y", 2),
-        ("loss / r, last position", 5),
-        ("loss / r, mean over positions", 5),
+        ("loss / r, last position", 4),
+        ("loss / r, mean over positions", 4),
     )
-    losses = ("model", "Bayes", "ridge", "zero", "model / Bayes")
+    losses = ("model", "Bayes", "ridge", "model / Bayes")
     header = ("run", "status", "step", "best", "layer", "best", "layer", *losses, *losses)
     top = "".join(f'<th colspan="{span}">{title}</th>' for title, span in groups)
     rows = [f'<tr class="groups">{top}</tr>', "<tr>" + "".join(f"<th>{title}</th>" for title in header) + "</tr>"]
@@ -98,7 +98,7 @@ def _table(study: Study) -> str:
         cells += [_number(row["cd"], ".3f") + interval, _number(row["cd_layer"], "d")]
         cells += [_number(row["cd_y"], ".3f"), _number(row["cd_y_layer"], "d")]
         for where in ("last", "mean"):
-            cells += [_number(row[f"{name}_{where}"], ".3g") for name in ("loss", "bayes", "ridge", "zero")]
+            cells += [_number(row[f"{name}_{where}"], ".3g") for name in ("loss", "bayes", "ridge")]
             cells.append(_number(row[f"loss_{where}"] / (row[f"bayes_{where}"] or math.nan), ".2f"))
         rows.append(
             f'<tr id="run-{escape(row["run"])}">' + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>"

@@ -88,7 +88,7 @@ class Panels:
             elif style.error_scale(heights) == "log":
                 style.set_error_axis(axis, heights)
             if not any(axis is drawn for drawn, _ in self._curves):
-                self.absent(axis, metric)
+                self.absent(axis)
         if errors and style.error_scale(heights) == "linear":
             self.axes[0].set_ylim(0, 1.04 * np.nanmax(heights))
         if steps.size > 1 and scale is not None:
@@ -114,8 +114,8 @@ class Panels:
         axis.set_yticks([0, 0.25, 0.5, 0.75, 1])
 
     @staticmethod
-    def absent(axis: Axes, metric: str) -> None:
-        axis.text(0.5, 0.5, f"no {metric}", transform=axis.transAxes, ha="center", va="center", color="#707070")
+    def absent(axis: Axes) -> None:
+        axis.text(0.5, 0.5, "not measured", transform=axis.transAxes, ha="center", va="center", color="#707070")
 
     @staticmethod
     def require(metric: str, found: bool) -> None:

@@ -26,7 +26,7 @@ NEIGHBORS, MIN_DIST, SEED = 15, 0.1, 0
 
 
 class Snapshot(NamedTuple):
-    """One run's hidden states at one step, at the x token of the last pair; hidden[l] is layer l's, 0 the embeddings."""
+    """One run's hidden states at one step, at the last x token; hidden[l] is layer l's (0: the embeddings)."""
 
     step: int
     hidden: Float[np.ndarray, "layers points width"]
@@ -51,7 +51,7 @@ def projection(
     snapshots = [snapshots[i] for i in spread(len(snapshots), steps)]
     chosen = spread(len(snapshots[0].hidden), layers)
     for best in study.best_cd(run)[1][-1:]:
-        chosen = _with(chosen, best)
+        chosen = _with(chosen, best) if best < len(snapshots[0].hidden) else chosen
     columns = chosen.size
     width = min(style.TWO_COLUMNS, max(style.ONE_COLUMN, 1.7 * columns))
     figure = Figure(figsize=(width, (width - 0.4) / columns * 1.08 * len(snapshots) + 0.9), layout="constrained")

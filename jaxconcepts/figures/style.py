@@ -129,6 +129,9 @@ def set_step_axis(axis: Axes, steps: np.ndarray, scale: str) -> None:
         minor = np.concatenate([decades * m for m in range(2, 10)] + [decades[:1] / 10 * m for m in range(2, 10)])
         inside = (minor > positive[0]) & (minor < positive[-1])
         axis.xaxis.set_minor_locator(FixedLocator(minor[inside].tolist()))
+    elif steps.size == 1:
+        axis.set_xlim(steps[0] - 0.5, steps[0] + 0.5)
+        axis.xaxis.set_major_locator(FixedLocator(steps.tolist()))
     else:
         axis.xaxis.set_major_locator(MaxNLocator(4, integer=True))
         axis.xaxis.set_minor_locator(NullLocator())

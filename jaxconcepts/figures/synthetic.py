@@ -61,6 +61,7 @@ def loss_by_position(study: Study, runs: Sequence[str], *, curves: int = 6) -> F
     """Loss after i examples, at up to `curves` steps spread over training, beside the references."""
     panels = Panels([study.label(run) for run in runs], "examples before the query", ERROR)
     steps = np.unique(np.concatenate([study.part(run, "loss")["step"].to_numpy() for run in runs]))
+    panels.require("loss by position", steps.size > 0)
     chosen = steps[spread(steps.size, curves)]
     colors = matplotlib.colormaps[style.STEP_COLORMAP](np.linspace(0.12, 0.92, max(chosen.size, 2))[::-1])
     for run, axis in zip(runs, panels.axes, strict=True):
@@ -103,7 +104,7 @@ def cd_map(study: Study, runs: Sequence[str], *, token: str = "x", step_scale: s
     for run, axis in zip(runs, panels.axes, strict=True):
         cd = maps[run]
         if not cd.steps.size:
-            panels.absent(axis, "cd")
+            panels.absent(axis)
             continue
         layers = np.append(cd.layers - 0.5, cd.layers[-1] + 0.5)
         mesh = axis.pcolormesh(_edges(cd.steps, scale), layers, cd.values, gid=f"{run}/cd/map", **look)
@@ -168,7 +169,7 @@ def cd_against_loss(study: Study, runs: Sequence[str], *, step_scale: str = "aut
         at, losses, scores = paths[run]
         panels.fraction_axis(axis)
         if not at.size:
-            panels.absent(axis, "cd and loss at the same steps")
+            panels.absent(axis)
             continue
         panels.chance(axis, study.num_concepts(run), f"{run}/chance")
         for reference in ("ridge", "bayes"):
@@ -182,6 +183,8 @@ def cd_against_loss(study: Study, runs: Sequence[str], *, step_scale: str = "aut
     bar.outline.set_visible(False)
     bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: style.step_text(value)))
     bar.ax.yaxis.set_minor_formatter(NullFormatter())
+    if steps.size == 1:
+        bar.set_ticks(steps)
     return panels.figure
 
 

@@ -139,7 +139,8 @@ class Study:
     def by_position(self, run: str, metric: str, step: int | None = None) -> tuple[np.ndarray, np.ndarray]:
         """A loss of all concepts together by 0-based position, at one step (None: the first that is stored)."""
         part = self.part(run, metric).filter(pl.col("concept").is_null(), pl.col("position").is_not_null())
-        part = part.filter(pl.col("step") == (part["step"].min() if step is None else step)).sort("position")
+        first = pl.col("step").min()
+        part = part.filter(pl.col("step") == (first if step is None else step)).sort("position")
         return part["position"].to_numpy(), _finite(part["value"])
 
     def cd_map(self, run: str, token: str = "x") -> CDMap:
@@ -177,10 +178,7 @@ class Study:
         low, high = wilson(cd, points) if points else (math.nan, math.nan)
         losses = {}
         for where, keys in (("last", {"position": last}), ("mean", {})):
-            for name, metric in {
-                "loss": "loss",
-                **{name: f"loss_{name}" for name in ("bayes", "ridge", "zero")},
-            }.items():
+            for name, metric in {"loss": "loss", "bayes": "loss_bayes", "ridge": "loss_ridge"}.items():
                 known = where == "mean" or last is not None
                 losses[f"{name}_{where}"] = self.level(run, metric, **keys) / rank if known else math.nan
         steps = [part["step"].max() for (name, _), part in self._parts.items() if name == run]
@@ -195,9 +193,6 @@ class Study:
             "cd_layer": int(layers[-1]) if best.values.size else None,
             "cd_y": float(best_y.values[-1]) if best_y.values.size else math.nan,
             "cd_y_layer": int(layers_y[-1]) if best_y.values.size else None,
-            **{
-                f"{name}_{where}": math.nan for where in ("last", "mean") for name in ("loss", "bayes", "ridge", "zero")
-            },
             **losses,
         }
 

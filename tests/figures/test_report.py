@@ -1,0 +1,151 @@
+import json
+import os
+import re
+import shutil
+import subprocess
+
+import polars as pl
+import pytest
+from PIL import Image
+
+from jaxconcepts.figures import catalogue
+from jaxconcepts.figures.report import write_report
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+NAMES = [entry.name for entry in catalogue.ENTRIES] + [f"projection_pca_{number}" for number in range(3)]
+
+
+def keep(workdir, condition):
+    """Keeps only the rows of the metrics table that meet the condition."""
+    for path in (workdir / "metrics").iterdir():
+        pl.read_parquet(path).filter(condition).write_parquet(path)
+
+
+@pytest.fixture(scope="module")
+def report(workdir):
+    path = write_report(workdir, umap=False)
+    return path, path.read_text()
+
+
+def test_every_figure_is_written_as_png_and_svg(report, workdir):
+    path, _ = report
+    assert os.fspath(path) == os.fspath(workdir / "report.html")
+    written = sorted(file.name for file in (workdir / "figures").iterdir())
+    assert written == sorted(f"{name}.{kind}" for name in NAMES for kind in ("png", "svg"))
+    for name in NAMES:
+        with Image.open(workdir / "figures" / f"{name}.png") as image:
+            assert image.info["dpi"] == pytest.approx((200, 200), abs=0.1)
+            assert min(image.size) > 300
+            assert len(image.convert("RGB").getcolors(2**24)) > 50  # not an empty sheet
+        assert (workdir / "figures" / f"{name}.svg").read_text().startswith("<?xml")
+
+
+def test_svg_elements_are_named_by_what_they_show(report, workdir):
+    assert 'id="r2/loss/3"' in (workdir / "figures" / "loss_mean.svg").read_text()
+
+
+def test_the_page_needs_nothing_else(report):
+    _, html = report
+    sources = re.findall(r'(?:src|href)="([^"]{0,30})', html)
+    assert len(sources) == len(NAMES) + 1
+    assert all(source.startswith("data:") for source in sources)
+    assert "<script" not in html and "url(" not in html and "@import" not in html
+
+
+def test_the_page_shows_numbers_config_and_provenance(report, workdir):
+    _, html = report
+    metrics = pl.read_parquet(workdir / "metrics" / "*.parquet").filter(pl.col("step") == 20000)
+    metrics = metrics.filter(pl.col("concept").is_null())
+    for run in ("r0", "r1", "r2"):
+        (row,) = re.findall(rf'<tr id="run-{run}">.*?</tr>', html)
+        own = metrics.filter(pl.col("run") == run)
+        cd = own.filter(pl.col("metric") == "cd", pl.col("token") == "x")["value"].max()
+        loss = own.filter(pl.col("metric") == "loss", pl.col("position") == 11)["value"].item()
+        assert f"<td>{cd:.3f} [" in row and f"<td>{loss / 4:.3g}</td>" in row
+    for name in NAMES:
+        assert f'<figure id="{name}">' in html
+    assert "&quot;learning_rate&quot;: 0.001" in html
+    assert "train &lt;made up&gt;" in html
+    assert 'id="missing"' not in html or "UMAP" in html.split('id="missing"')[1].split("</div>")[0]
+
+
+@pytest.mark.parametrize(
+    "condition, absent",
+    [
+        (pl.col("metric") != "cd", {"cd_map_x", "cd_map_y", "cd_curves", "cd_concepts", "cd_against_loss"}),
+        (~pl.col("metric").str.starts_with("distance"), {"distance"}),
+        (pl.col("metric") != "cd_points", set()),
+        (pl.col("position").is_null(), {"loss_last", "loss_by_position"}),
+        (pl.col("step") == 0, {"train_loss"}),
+        (pl.col("metric") == "train_loss", set(NAMES[:-3]) - {"train_loss"}),
+    ],
+    ids=["no cd", "no distances", "no number of points", "no positions", "one measurement", "only the training loss"],
+)
+def test_what_is_missing_is_named_and_the_rest_is_drawn(make_workdir, condition, absent):
+    workdir = make_workdir(seeds=1, measurements=5, layers=1, pairs=4)
+    shutil.rmtree(workdir / "hidden")
+    keep(workdir, condition)
+    html = write_report(workdir).read_text()
+    assert set(re.findall(r'<figure id="(\w+)">', html)) == set(NAMES[:-3]) - absent
+    titles = {entry.name: entry.title for entry in catalogue.ENTRIES}
+    for name in absent:
+        assert f"<li>{titles[name]}: no " in html
+
+
+def test_without_hidden_states_and_runs(make_workdir):
+    workdir = make_workdir(seeds=2, measurements=3, layers=1, pairs=3)
+    shutil.rmtree(workdir / "hidden")
+    shutil.rmtree(workdir / "runs")
+    html = write_report(workdir).read_text()
+    assert "no snapshots in hidden/" in html
+    assert "<td>r0</td>" in html and "<td>r1</td>" in html
+
+
+def test_more_runs_than_are_drawn(make_workdir, monkeypatch):
+    monkeypatch.setattr("jaxconcepts.figures.report.RUNS_PER_FIGURE", 2)
+    workdir = make_workdir(seeds=4, measurements=3, layers=1, pairs=3)
+    shutil.rmtree(workdir / "hidden")
+    html = write_report(workdir, max_runs=3).read_text()
+    assert '<figure id="loss_mean">' in html and '<figure id="loss_mean_2">' in html
+    assert "Figures of 1 of 4 runs" in html
+    assert html.count('<tr id="run-') == 4
+
+
+def test_a_folder_without_a_run_is_named(tmp_path):
+    with pytest.raises(ValueError, match=f"workdir must hold a run, but there is no {tmp_path}"):
+        write_report(tmp_path)
+
+
+def test_a_run_without_measurements_is_named(make_workdir):
+    workdir = make_workdir(seeds=1, measurements=1, layers=1)
+    shutil.rmtree(workdir / "metrics")
+    with pytest.raises(ValueError, match=f"workdir must hold measurements, but there are no rows in {workdir}/metrics"):
+        write_report(workdir)
+
+
+@pytest.mark.parametrize("setting", [{"step_scale": "cubic"}, {"max_runs": 0}])
+def test_bad_settings_are_named(workdir, setting):
+    with pytest.raises(ValueError, match=f"{next(iter(setting))} must be .*, got "):
+        write_report(workdir, **setting)
+
+
+def test_the_page_opens_in_a_browser(report, tmp_path):
+    browser = os.environ.get("BROWSER_BINARY") or next(filter(None, map(shutil.which, BROWSERS)), None)
+    if browser is None:
+        pytest.skip("no browser: set BROWSER_BINARY or install chromium")
+    _, html = report
+    # The page itself has no scripts; the copy that is opened says which images were decoded, and how it is laid out.
+    probe = """<script>addEventListener("load", () => {
+      const images = [...document.images].map(image => [image.parentElement.id, image.naturalWidth, image.width]);
+      document.body.innerHTML = ""; document.body.dataset.seen = JSON.stringify(images); });</script>"""
+    page = tmp_path / "page.html"
+    page.write_text(html.replace("</body>", f"{probe}</body>"))
+    options = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
+    options += " --disable-component-update --disable-sync --window-size=1200,900 --enable-logging=stderr --v=0"
+    options += f" --user-data-dir={tmp_path / 'profile'} --virtual-time-budget=10000 --dump-dom"
+    command = [browser, *options.split(), page.as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    assert "CONSOLE" not in done.stderr, done.stderr
+    seen = json.loads(re.search(r'data-seen="([^"]*)"', done.stdout)[1].replace("&quot;", '"'))
+    assert [name for name, _, _ in seen] == NAMES
+    assert all(natural > 500 and 500 < shown <= 1080 for _, natural, shown in seen)

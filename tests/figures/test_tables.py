@@ -1,0 +1,81 @@
+import math
+
+import polars as pl
+import pytest
+from scipy.stats import binomtest
+
+from jaxconcepts import store
+from jaxconcepts.figures.tables import Study, wilson
+
+
+@pytest.fixture(scope="module")
+def study(workdir):
+    return Study(store.metrics(workdir), store.runs(workdir), store.config(workdir))
+
+
+@pytest.mark.parametrize("right, points", [(0, 50), (7, 50), (50, 50), (391, 400)])
+def test_wilson_is_scipys(right, points):
+    expected = binomtest(right, points).proportion_ci(0.95, method="wilson")
+    assert wilson(right / points, points, z=1.959963984540054) == pytest.approx(tuple(expected), abs=1e-12)
+
+
+def test_curve_takes_only_the_rows_asked_for(study):
+    rows = study.metrics.filter(pl.col("run") == "r1", pl.col("metric") == "loss", pl.col("position") == 3)
+    for concept in (None, 2):
+        own = rows.filter(pl.col("concept").eq_missing(pl.lit(concept))).sort("step")
+        curve = study.curve("r1", "loss", concept=concept, position=3)
+        assert curve.steps.tolist() == own["step"].to_list()
+        assert curve.values.tolist() == own["value"].to_list()
+
+
+def test_best_layer_is_the_best_of_the_map(study):
+    cd = study.metrics.filter(
+        pl.col("run") == "r0", pl.col("metric") == "cd", pl.col("token") == "x", pl.col("concept").is_null()
+    )
+    best, layers = study.best_cd("r0")
+    expected = cd.group_by("step").agg(pl.col("value").max(), pl.col("layer").sort_by("value").last()).sort("step")
+    assert best.values.tolist() == expected["value"].to_list()
+    assert layers.tolist() == expected["layer"].to_list()
+
+
+def test_summary_is_the_last_measurement_divided_by_the_rank(study):
+    row = study.summary().row(by_predicate=pl.col("run") == "r2", named=True)
+    last = study.metrics.filter(pl.col("run") == "r2", pl.col("step") == 20000, pl.col("concept").is_null())
+    loss = last.filter(pl.col("metric") == "loss")
+    assert row["loss_mean"] == loss.filter(pl.col("position").is_null())["value"].item() / 4
+    assert row["loss_last"] == loss.filter(pl.col("position") == 11)["value"].item() / 4
+    assert row["cd"] == last.filter(pl.col("metric") == "cd", pl.col("token") == "x")["value"].max()
+    assert row["cd_low"] < row["cd"] < row["cd_high"]
+    assert (row["label"], row["status"], row["step"]) == ("seed 2", "done", 20000)
+
+
+def test_labels_name_what_differs(study):
+    runs = study.runs.with_columns(
+        pl.Series("train.learning_rate", [1e-3, 1e-3, 3e-4]),
+        pl.Series("status", ["done", "done", "diverged"]),
+        pl.Series("diverged_at", [None, None, 700]),
+    )
+    changed = Study(study.metrics, runs, study.config)
+    assert changed.label("r0") == "learning_rate 0.001, seed 0"
+    assert changed.label("r2") == "learning_rate 0.0003, seed 2, diverged at 700"
+
+
+def test_non_finite_values_become_nan(study):
+    broken = study.metrics.with_columns(
+        value=pl.when(pl.col("step") == 20000).then(pl.lit(math.inf)).otherwise(pl.col("value"))
+    )
+    changed = Study(broken, study.runs, study.config)
+    values = changed.curve("r0", "loss").values
+    assert math.isnan(values[-1]) and math.isfinite(values[-2])
+    assert changed.level("r0", "loss") == values[-2]
+    best, layers = changed.best_cd("r0")
+    assert best.steps[-1] < 20000 and layers.size == best.steps.size
+
+
+def test_without_a_configured_task_ranks_and_concepts_come_from_the_table(study):
+    bare = Study(study.metrics, study.runs.drop("task.rank", "task.num_concepts"), {})
+    assert bare.rank("r0") == 1
+    assert bare.num_concepts("r0") == 4
+    assert bare.concept_label(2) == "concept 2"
+    families = Study(study.metrics, study.runs, {"task": {"families": ["linear", "leaky_relu"]}})
+    assert families.concept_label(1) == "leaky relu"
