@@ -1,0 +1,6 @@
+#!/usr/bin/env bash
+# Installs what is needed and runs the whole test suite: bash launch/test.sh [pytest arguments]
+# PYTHON=python3.12 chooses the interpreter. `bash launch/test.sh -m "not slow"` leaves out what takes long.
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/environment.sh" "test"
+python -m pytest "$@"
