@@ -43,10 +43,13 @@ def load(path: epath.Path, like: Any) -> Any:
     wanted = {name: _abstract(leaf) for name, leaf in leaves.items()}
     with ocp.StandardCheckpointer() as checkpointer:
         try:
-            stored = checkpointer.metadata(path).item_metadata.tree
-            stored = {name: (tuple(leaf.shape), np.dtype(leaf.dtype)) for name, leaf in stored.items()}
-        except (ValueError, OSError, KeyError, AttributeError) as error:
+            described = checkpointer.metadata(path)
+        except (ValueError, OSError, KeyError) as error:
             raise UnreadableError(f"its description cannot be read ({type(error).__name__}: {error})") from error
+        described = getattr(described, "item_metadata", described)  # Orbax 0.11 gives the tree's description itself.
+        if described is None:
+            raise UnreadableError("its description cannot be read")
+        stored = {name: (tuple(leaf.shape), np.dtype(leaf.dtype)) for name, leaf in described.tree.items()}
         expected = {name: (leaf.shape, np.dtype(leaf.dtype)) for name, leaf in wanted.items()}
         differing = [
             f"{name}: stored {_describe(stored.get(name))}, expected {_describe(expected.get(name))}"
