@@ -24,11 +24,12 @@ class Points(NamedTuple):
     counts: np.ndarray | None
 
     def run(self, function: Callable, *, concepts: bool = False):
-        """`function(hidden[, concepts])`, in float64 where NumPy float64 came in."""
+        """`function(hidden[, concepts])`; in float64 where NumPy float64 came in, the answer in 32 bits again."""
         arguments = (self.hidden, self.concepts) if concepts else (self.hidden,)
         if isinstance(self.hidden, np.ndarray) and self.hidden.dtype == np.float64:
             with jax.enable_x64(True):
-                return function(*map(jnp.asarray, arguments))
+                out = function(*map(jnp.asarray, arguments))
+                return out.astype(jnp.int32 if jnp.issubdtype(out.dtype, jnp.integer) else jnp.float32)
         return function(*map(jnp.asarray, arguments))
 
 

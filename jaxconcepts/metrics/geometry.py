@@ -1,0 +1,130 @@
+"""The shape of representations: silhouette, mutual nearest neighbours, linear CKA, intrinsic dimension.
+
+All take hidden states [..., N, d] as NumPy or JAX arrays, also inside `jit`, batched over the leading axes.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Float, Num, Shaped
+
+from jaxconcepts.metrics import neighbours
+from jaxconcepts.metrics.decodability import nearest_neighbours
+from jaxconcepts.metrics.inputs import check_hidden, check_points
+
+
+def silhouette(
+    hidden: Num[Array, "*lead N d"], concepts: Shaped[Array, " N"], *, num_concepts: int | None = None
+) -> Float[Array, "*lead"]:
+    """Mean silhouette of the concepts as clusters, (b - a) / max(a, b), in [-1, 1] (Rousseeuw 1987).
+
+    a: mean Euclidean distance to the other points of the concept; b: to those of the nearest other concept. A concept's
+    only point counts 0. Raises ValueError for fewer than two concepts.
+    """
+    points = check_points(hidden, concepts, None, num_concepts)
+    if points.num_concepts < 2:
+        raise ValueError(f"concepts must hold at least two different labels, got {points.num_concepts}")
+    return points.run(partial(_silhouette, num_concepts=points.num_concepts), concepts=True)
+
+
+def mutual_knn(first: Num[Array, "*lead N d"], second: Num[Array, "*lead N e"], k: int = 10) -> Float[Array, "*lead"]:
+    """Mean share of the k nearest neighbours that a point has in common in two representations of the same points.
+
+    Huh et al. 2024, "The Platonic Representation Hypothesis" (arXiv 2405.07987), here with Euclidean distance.
+    """
+    _check_same_points(first, second)
+    ours, theirs = nearest_neighbours(first, k), nearest_neighbours(second, k)
+    shared = jnp.sum(ours[..., :, None] == theirs[..., None, :], (-1, -2))
+    return jnp.mean(shared / k, -1)
+
+
+def linear_cka(first: Num[Array, "*lead N d"], second: Num[Array, "*lead N e"]) -> Float[Array, "*lead"]:
+    """Linear centred kernel alignment, |Y'X|^2 / (|X'X| |Y'Y|) in Frobenius norms of centred columns, in [0, 1].
+
+    Kornblith et al. 2019, "Similarity of Neural Network Representations Revisited" (arXiv 1905.00414), equation 3.
+    """
+    _check_same_points(first, second)
+    return _linear_cka(jnp.asarray(check_hidden(first)), jnp.asarray(check_hidden(second)))
+
+
+def two_nn(hidden: Num[Array, "*lead N d"], discard: float = 0.1) -> Float[Array, "*lead"]:
+    """Intrinsic dimension from the ratio of each point's second to first neighbour distance.
+
+    Facco et al. 2017, "Estimating the intrinsic dimension of datasets by a minimal neighborhood information" (Sci. Rep.
+    7): the slope, through the origin, of -log(1 - F(mu)) against log(mu), the largest `discard` of the ratios left out.
+    Points with an exact duplicate have no ratio and are left out, as all their like. Raises ValueError for a
+    `discard` outside [0, 1).
+    """
+    if not 0 <= discard < 1:
+        raise ValueError(f"discard must be at least 0 and below 1, got {discard}")
+    points = check_points(hidden, None, 2, None)
+    return points.run(partial(_two_nn, discard=discard))
+
+
+@partial(jax.jit, static_argnames="num_concepts")
+def _silhouette(hidden, concepts, *, num_concepts):
+    own = (concepts[:, None] == jnp.arange(num_concepts)).astype(hidden.dtype)
+    sizes = jnp.sum(own, 0)
+
+    def score(states):
+        squared = neighbours.all_distances(*neighbours.centre(states[None])).squared[0]
+        distances = jnp.sqrt(jnp.where(jnp.isfinite(squared), squared, 0))
+        totals = jnp.matmul(distances, own, precision=lax.Precision.HIGHEST)
+        inside = jnp.take_along_axis(totals, concepts[:, None], 1)[:, 0] / jnp.maximum(sizes[concepts] - 1, 1)
+        other = (own == 0) & (sizes > 0)
+        outside = jnp.min(jnp.where(other, totals / jnp.maximum(sizes, 1), jnp.inf), -1)
+        largest = jnp.maximum(inside, outside)
+        value = jnp.where(largest > 0, (outside - inside) / jnp.where(largest > 0, largest, 1), 0)
+        return jnp.mean(jnp.where(sizes[concepts] > 1, value, 0))
+
+    return lax.map(score, hidden.reshape(-1, *hidden.shape[-2:])).reshape(hidden.shape[:-2])
+
+
+@jax.jit
+def _linear_cka(first, second):
+    first, second = (x - jnp.mean(x, -2, keepdims=True) for x in (first, second))
+    points = first.shape[-2]
+    square = partial(jnp.einsum, precision=lax.Precision.HIGHEST)
+    if points <= min(first.shape[-1], second.shape[-1]):
+        grams = [square("...nd,...md->...nm", x, x) for x in (first, second)]
+        cross, ours, theirs = (square("...nm,...nm->...", grams[a], grams[b]) for a, b in ((0, 1), (0, 0), (1, 1)))
+        return cross / jnp.sqrt(ours * theirs)
+    cross, ours, theirs = (
+        jnp.sqrt(jnp.sum(square("...nd,...ne->...de", a, b) ** 2, (-1, -2)))
+        for a, b in ((second, first), (first, first), (second, second))
+    )
+    return cross**2 / (ours * theirs)
+
+
+@partial(jax.jit, static_argnames="discard")
+def _two_nn(hidden, *, discard):
+    found = nearest_neighbours(hidden, 2)
+
+    def slope(states, found):
+        squared = jnp.sort(jnp.sum((states[:, None] - states[found]) ** 2, -1), -1)
+        valid = squared[:, 0] > 0
+        ratio = jnp.where(valid, 0.5 * (jnp.log(squared[:, 1]) - jnp.log(jnp.where(valid, squared[:, 0], 1))), jnp.inf)
+        ratio, count = jnp.sort(ratio), jnp.sum(valid)
+        place = jnp.arange(len(ratio))
+        # At least the largest ratio is left out: its F is 1, where the logarithm ends.
+        used = place < jnp.minimum(jnp.floor(count * (1 - discard) + 1e-4), count - 1)
+        x = jnp.where(used, ratio, 0)
+        y = jnp.where(used, -jnp.log1p(-jnp.where(used, (place + 1) / count, 0)), 0)
+        return jnp.sum(x * y) / jnp.sum(x * x)
+
+    flat = hidden.reshape(-1, *hidden.shape[-2:])
+    slopes = lax.map(lambda pair: slope(*pair), (flat, found.reshape(-1, *found.shape[-2:])))
+    return slopes.reshape(hidden.shape[:-2])
+
+
+def _check_same_points(first, second):
+    if np.shape(first)[:-1] != np.shape(second)[:-1] or np.ndim(first) < 2:
+        raise ValueError(
+            f"both representations must have shape [..., points, width] of the same points; got {np.shape(first)} and "
+            f"{np.shape(second)}"
+        )
