@@ -367,11 +367,13 @@ def test_several_processes_write_one_workdir(tmp_path):
     assert len(store.provenance(tmp_path)["resumes"]) == 1
     with store.open_run(tmp_path, CONFIG) as alone:
         assert alone.restore("shared", state_at(0))[0] == 10
+        assert store.runs(tmp_path)["run"].to_list() == ["r0", "r1"]
         alone.write_metrics("shared", 20, pl.concat([rows(20, "r0"), rows(20, "r1")]))
         alone.write_runs("shared", pl.concat([run_rows(20, "r0"), run_rows(20, "r1")]))
     assert store.metrics(tmp_path).filter(step=20)["run"].to_list() == ["r0", "r0", "r1"]
     assert store.metrics(tmp_path).filter(step=10)["run"].to_list() == ["r0", "r0", "r1"]
     assert store.runs(tmp_path)["run"].to_list() == ["r0", "r1"]
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["shared.parquet"]
 
 
 def test_a_bucket_needs_no_lock_and_no_rename(tmp_path, monkeypatch):

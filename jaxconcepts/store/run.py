@@ -127,7 +127,12 @@ class Run:
             raise ValueError(f"status must be one of {', '.join(tables.STATUSES)}, got {sorted(given)}")
         if frame["run"].is_duplicated().any():
             raise ValueError(f"run must name each run once, got {frame['run'].to_list()}")
-        files.write(self.workdir / "runs" / f"{files.valid_pack(pack)}{self._suffix}.parquet", tables.to_parquet(frame))
+        folder = self.workdir / "runs"
+        files.write(folder / f"{files.valid_pack(pack)}{self._suffix}.parquet", tables.to_parquet(frame))
+        for path in folder.glob(f"{pack}.*parquet"):
+            # Rows written when another number of processes shared the pack are replaced too.
+            if not path.name.endswith(f"of{self._count}.parquet" if self._suffix else f"{pack}.parquet"):
+                path.unlink(missing_ok=True)
 
     def save(self, pack: str, step: int, state: Any) -> None:
         """Commits a checkpoint of a pytree of arrays (typed PRNG keys too), then deletes those that need not stay.
@@ -192,10 +197,6 @@ class Run:
         if checkpointing.is_primary():
             for path in past:
                 path.unlink(missing_ok=True)
-            for path in (self.workdir / "runs").glob(f"{pack}.*parquet"):
-                # Rows written when another number of processes shared the pack would be double beside the new ones.
-                if not path.name.endswith(f"of{self._count}.parquet" if self._suffix else f"{pack}.parquet"):
-                    path.unlink(missing_ok=True)
             files.remove_temporary(self.workdir, pack)
         checkpointing.wait_for_all(f"{pack} dropped")
         self._saved[pack] = step

@@ -47,7 +47,9 @@ def metrics(workdir: epath.PathLike) -> pl.DataFrame:
 def runs(workdir: epath.PathLike) -> pl.DataFrame:
     """A row a run: `RUNS`' columns and the hyper-parameters. Raises DamagedFileError naming a part that is damaged."""
     frames = [read_parquet(path) for path in sorted((existing_run(workdir) / "runs").glob("*.parquet"))]
-    return pl.concat([pl.DataFrame(schema=RUNS), *(f for f in frames if f is not None)], how="diagonal_relaxed")
+    table = pl.concat([pl.DataFrame(schema=RUNS), *(f for f in frames if f is not None)], how="diagonal_relaxed")
+    # A pack taken over by another number of processes has two parts for a moment.
+    return table.unique("run", keep="last", maintain_order=True)
 
 
 def hidden(workdir: epath.PathLike) -> Iterator[HiddenSnapshot]:
