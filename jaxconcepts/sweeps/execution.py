@@ -12,6 +12,7 @@ import logging
 import signal
 import time
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -30,6 +31,18 @@ EXIT_PREEMPTED = 75
 
 LONGEST_CHUNK = 500
 """Steps between looks at the clock and at signals."""
+
+
+def default_config() -> dict[str, Any]:
+    """Every field of a config file at its default: a run's (`synthetic.default_config`), and how runs are executed.
+
+    num_seeds: how many runs are trained together, with seeds seed, seed + 1, ...
+    run: how, not what; it may change between a run and its resumption. how: runs of a pack side by side ("vmap"), one
+        after another ("map") or by backend ("auto"). data: devices that each run's batch is sharded over. cpu_devices:
+        on a CPU, how many devices to make of it. checkpoint_seconds: time between checkpoints.
+    """
+    run = {"how": "auto", "data": 1, "cpu_devices": 1, "checkpoint_seconds": 60.0}
+    return synthetic.default_config() | {"num_seeds": 1, "run": run}
 
 
 class PreemptedError(Exception):
