@@ -6,7 +6,6 @@ elsewhere. What the tables lack is named on the page; the rest is drawn.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -18,8 +17,6 @@ from jaxconcepts.figures import catalogue, page, projection, style
 from jaxconcepts.figures.tables import MissingData, Study
 
 RUNS_PER_FIGURE = 12
-
-log = logging.getLogger(__name__)
 
 
 class Drawn(NamedTuple):
