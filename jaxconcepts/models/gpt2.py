@@ -12,15 +12,20 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, PyTree
 
-from jaxconcepts.models import layers, residual
+from jaxconcepts.models import decoder, layers, residual
 
 ACTIVATIONS = {"gelu_new": lambda x: nn.gelu(x, approximate=True), "relu": nn.relu}
 
 
+def _named(ours: str, theirs: str, weight: str) -> dict[str, str]:
+    return {f"{ours}/{weight}": f"{theirs}.weight", f"{ours}/bias": f"{theirs}.bias"}
+
+
 @dataclass(frozen=True)
-class GPT2Config:
+class GPT2Config(decoder.Decoder):
     """The static part of the model.
 
     layers, heads, width: blocks, attention heads a block, width d of the residual stream (heads divides width).
@@ -35,6 +40,7 @@ class GPT2Config:
     dtype: of matrix products, "float32" or "bfloat16"; weights, norms, softmax and the residual stream stay float32.
     remat: recompute blocks in the backward pass, for memory.
     unroll: blocks unrolled in the scan, 0 for the backend's default (all on CPU, one elsewhere).
+    stop_tokens: end-of-text ids of a language model.
     """
 
     layers: int = 12
@@ -51,6 +57,30 @@ class GPT2Config:
     dtype: str = "float32"
     remat: bool = False
     unroll: int = 0
+    stop_tokens: tuple[int, ...] = ()
+
+    MODEL_TYPE = "gpt2"
+    CHECKPOINT = {
+        "embed": "transformer.wte.weight",
+        "unembed": "lm_head.weight",
+        "positions": "transformer.wpe.weight",
+        **_named("ln_f", "transformer.ln_f", "scale"),
+        **_named("blocks/ln_1", "transformer.h.{}.ln_1", "scale"),
+        **_named("blocks/attn_qkv", "transformer.h.{}.attn.c_attn", "kernel"),
+        **_named("blocks/attn_out", "transformer.h.{}.attn.c_proj", "kernel"),
+        **_named("blocks/ln_2", "transformer.h.{}.ln_2", "scale"),
+        **_named("blocks/mlp_up", "transformer.h.{}.mlp.c_fc", "kernel"),
+        **_named("blocks/mlp_down", "transformer.h.{}.mlp.c_proj", "kernel"),
+    }
+    TRANSPOSED = False
+    BASE_PREFIX = "transformer."
+    BUFFERS = (r"transformer\.h\.\d+\.attn\.(masked_)?bias",)
+    SHARDING = (
+        (r"embed", P("model", None)),
+        (r"blocks/(attn_qkv|mlp_up)/kernel", P(None, None, "model")),
+        (r"blocks/(attn_out|mlp_down)/kernel", P(None, "model", None)),
+        (r"positions|.*/(bias|scale)|read_(in|out)/kernel", P()),
+    )
 
     def __post_init__(self):
         for name in ("layers", "heads", "width", "context", "input_dim", "output_dim"):
@@ -65,6 +95,55 @@ class GPT2Config:
             raise ValueError(f"model.activation must be one of {', '.join(ACTIVATIONS)}, got {self.activation!r}")
         if self.dtype not in ("float32", "bfloat16"):
             raise ValueError(f'model.dtype must be "float32" or "bfloat16", got {self.dtype!r}')
+
+    tied = True  # the read-out of a language model is its embedding table
+    kv_heads = property(lambda self: self.heads)
+    head_dim = property(lambda self: self.width // self.heads)
+
+    def init(self, key):
+        return init(self, key)
+
+    def block(self):
+        return Block(self)
+
+    def embed(self, params, tokens, positions):
+        return params["embed"][tokens] + params["positions"][positions]
+
+    def unembed(self, params, stream):
+        final = layers.LayerNorm(self.eps).apply({"params": params["ln_f"]}, stream)
+        return jnp.einsum("...d,vd->...v", final, params["embed"])
+
+    @classmethod
+    def from_hf(cls, fields):
+        fields.only("add_cross_attention", False)
+        fields.only("scale_attn_weights", True)
+        fields.only("scale_attn_by_inverse_layer_idx", False)
+        # Moves the scaling before the product, in float32: equal but for rounding.
+        fields.only("reorder_and_upcast_attn", False, True)
+        fields.only("tie_word_embeddings", True)
+        return cls(
+            vocab_size=fields.take("vocab_size"),
+            context=fields.take("n_positions"),
+            width=fields.take("n_embd"),
+            layers=fields.take("n_layer"),
+            heads=fields.take("n_head"),
+            mlp_width=fields.take("n_inner", 0),
+            activation=fields.only("activation_function", *ACTIVATIONS),
+            eps=fields.take("layer_norm_epsilon", 1e-5),
+        )
+
+    def to_hf(self):
+        return {
+            "architectures": ["GPT2LMHeadModel"],
+            "vocab_size": self.vocab_size,
+            "n_positions": self.context,
+            "n_embd": self.width,
+            "n_layer": self.layers,
+            "n_head": self.heads,
+            "n_inner": self.mlp_width or None,
+            "activation_function": self.activation,
+            "layer_norm_epsilon": self.eps,
+        }
 
 
 class InitScales(NamedTuple):
@@ -90,25 +169,20 @@ class Block(nn.Module):
     config: GPT2Config
 
     @nn.compact
-    def __call__(self, stream: Float[Array, "B T d"], head_scale=None) -> Float[Array, "B T d"]:
+    def __call__(self, stream: Float[Array, "B T d"], context: decoder.Context | None = None, head_scale=None):
+        """context None: positions 0, 1, ... and no past. Returns the stream and the new tokens' (keys, values)."""
         config, dtype = self.config, self.config.dtype
         batch, length, width = stream.shape
-        head_dim = width // config.heads
         normed = layers.LayerNorm(config.eps, name="ln_1")(stream)
         qkv = layers.Dense(3 * width, dtype, name="attn_qkv")(normed)
-        q, k, v = (a.reshape(batch, length, config.heads, head_dim) for a in jnp.split(qkv, 3, axis=-1))
+        q, k, v = (a.reshape(batch, length, config.heads, config.head_dim) for a in jnp.split(qkv, 3, axis=-1))
         if config.qk_norm:
             q, k = (layers.rms_normalise(a, 1e-6).astype(a.dtype) for a in (q, k))
-        causal = jnp.tril(jnp.ones((length, length), bool))
-        heads = layers.attention(q, k, v, causal, head_dim**-0.5)
-        if head_scale is not None:
-            heads = heads * head_scale[:, None, :, None].astype(heads.dtype)
-        stream = stream + layers.Dense(width, dtype, name="attn_out")(heads.reshape(batch, length, width))
+        heads = layers.attend(q, k, v, context, config.head_dim**-0.5)
+        stream = stream + layers.Dense(width, dtype, name="attn_out")(layers.merge_heads(heads, head_scale))
         normed = layers.LayerNorm(config.eps, name="ln_2")(stream)
-        hidden = ACTIVATIONS[config.activation](
-            layers.Dense(config.mlp_width or 4 * width, dtype, name="mlp_up")(normed)
-        )
-        return stream + layers.Dense(width, dtype, name="mlp_down")(hidden)
+        up = layers.Dense(config.mlp_width or 4 * width, dtype, name="mlp_up")(normed)
+        return stream + layers.Dense(width, dtype, name="mlp_down")(ACTIVATIONS[config.activation](up)), (k, v)
 
 
 class Output(NamedTuple):
@@ -166,12 +240,11 @@ def apply(config: GPT2Config, params: PyTree, inputs, capture=None, edits: resid
         raise ValueError(f"the model's context is {config.context} tokens, got a sequence of {length}")
     dense = lambda name, features: lambda x: layers.Dense(features, config.dtype).apply({"params": params[name]}, x)  # noqa: E731
     if config.vocab_size:
-        stream = params["embed"][inputs]
+        stream = config.embed(params, inputs, jnp.arange(length))
     else:
-        stream = dense("read_in", config.width)(inputs).astype(jnp.float32)
-    stream = stream + params["positions"][:length]
+        stream = dense("read_in", config.width)(inputs).astype(jnp.float32) + params["positions"][:length]
     trace = residual.run(
-        lambda p, x, _, head_scale: (Block(config).apply({"params": p}, x, head_scale), None),
+        lambda p, x, _, head_scale: (Block(config).apply({"params": p}, x, None, head_scale)[0], None),
         params["blocks"],
         stream,
         capture=capture,
@@ -179,9 +252,9 @@ def apply(config: GPT2Config, params: PyTree, inputs, capture=None, edits: resid
         unroll=config.unroll or (True if jax.default_backend() == "cpu" else 1),
         remat=config.remat,
     )
-    final = layers.LayerNorm(config.eps).apply({"params": params["ln_f"]}, trace.stream)
     if config.vocab_size:
-        out = jnp.einsum("btd,vd->btv", final, params["embed"])
+        out = config.unembed(params, trace.stream)
     else:
+        final = layers.LayerNorm(config.eps).apply({"params": params["ln_f"]}, trace.stream)
         out = dense("read_out", config.output_dim)(final).astype(jnp.float32)
     return Output(out, trace.captured)

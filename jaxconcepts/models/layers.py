@@ -1,6 +1,6 @@
 """Building blocks that architectures share: matrix products, norms and attention with their precision settled.
 
-Master weights are float32. `dtype` is the type of matrix products only; norms and softmax are computed in float32.
+`dtype` is the type of matrix products only; norms, softmax and rotations are computed in float32 whatever it is.
 """
 
 from __future__ import annotations
@@ -8,7 +8,10 @@ from __future__ import annotations
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from jaxconcepts.models.decoder import Context
 
 
 class Dense(nn.Module):
@@ -47,10 +50,92 @@ class LayerNorm(nn.Module):
         return centred * jax.lax.rsqrt(variance + self.eps) * scale + bias
 
 
+class PlainLayerNorm(nn.Module):
+    """Layer norm without parameters (OLMo)."""
+
+    eps: float = 1e-5
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*batch d"]) -> Float[Array, "*batch d"]:
+        centred = x.astype(jnp.float32) - x.astype(jnp.float32).mean(-1, keepdims=True)
+        return rms_normalise(centred, self.eps).astype(x.dtype)
+
+
+class RMSNorm(nn.Module):
+    """x / rms(x) times a scale kept as scale - offset (offset 1 for Gemma, whose checkpoints hold scale - 1)."""
+
+    eps: float = 1e-6
+    offset: float = 0.0
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*batch d"]) -> Float[Array, "*batch d"]:
+        scale = self.param("scale", nn.initializers.constant(1 - self.offset), (x.shape[-1],))
+        return (rms_normalise(x, self.eps) * (self.offset + scale.astype(jnp.float32))).astype(x.dtype)
+
+
 def rms_normalise(x: Float[Array, "*batch d"], eps: float) -> Float[Array, "*batch d"]:
     """x / sqrt(mean(x^2) + eps) over the last axis, in float32."""
     x = x.astype(jnp.float32)
     return x * jax.lax.rsqrt(jnp.square(x).mean(-1, keepdims=True) + eps)
+
+
+def inverse_frequencies(theta: float, head_dim: int) -> Float[np.ndarray, " half"]:
+    """theta^(-2i / head_dim) for i < head_dim / 2, radians a token (Su et al. 2021), in float32 as in training."""
+    return np.float32(1) / np.float32(theta) ** (np.arange(0, head_dim, 2, dtype=np.float32) / np.float32(head_dim))
+
+
+def rope(x: Float[Array, "B T H e"], positions: Int[Array, "B T"], frequencies) -> Float[Array, "B T H e"]:
+    """Rotates the pairs (x_i, x_(i + e/2)) by position * frequency_i, in float32."""
+    angles = positions[..., None, None].astype(jnp.float32) * frequencies
+    cos, sin = jnp.cos(angles), jnp.sin(angles)
+    left, right = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+    return jnp.concatenate([left * cos - right * sin, right * cos + left * sin], axis=-1).astype(x.dtype)
+
+
+def soft_cap(x: Float[Array, "*any"], cap: float | None) -> Float[Array, "*any"]:
+    """cap * tanh(x / cap): keeps x within (-cap, cap). None leaves it as it is."""
+    return x if cap is None else cap * jnp.tanh(x / cap)
+
+
+def attend(
+    q: Float[Array, "B T H e"],
+    k: Float[Array, "B T K e"],
+    v: Float[Array, "B T K e"],
+    context: Context | None,
+    scale: float,
+    cap: float | None = None,
+) -> Float[Array, "B T H e"]:
+    """Causal attention over the new tokens and the context's past, if any; H / K query heads share a key head.
+
+    context None means positions 0, 1, ... with no past and no window. Scores and softmax are float32.
+    """
+    batch, length, heads, head_dim = q.shape
+    if context is None:
+        causal = jnp.tril(jnp.ones((length, length), bool))
+        return attention(q, k, v, causal, scale)
+    here, window = context.positions[:, :, None], context.window
+    pairs = [(k, v, here >= context.positions[:, None, :], context.positions[:, None, :])]
+    if context.past is not None:
+        slots = jnp.arange(context.past[0].shape[1])[None, None]
+        pairs.insert(0, (*context.past, slots < here[:, :1], slots))
+    grouped = q.reshape(batch, length, k.shape[2], -1, head_dim)
+    scores = []
+    for keys, _, seen, there in pairs:
+        seen = seen if window is None else seen & (here - there < window)
+        score = jnp.einsum("btkge,bske->bkgts", grouped, keys, preferred_element_type=jnp.float32) * scale
+        scores.append(jnp.where(seen[:, None, None], soft_cap(score, cap), jnp.finfo(jnp.float32).min))
+    # One softmax over past and new scores, so that the past's keys and values are never copied.
+    weights = jax.nn.softmax(jnp.concatenate(scores, axis=-1), axis=-1).astype(v.dtype)
+    weights = jnp.split(weights, [pairs[0][0].shape[1]], axis=-1)
+    sums = [jnp.einsum("bkgts,bske->btkge", w, pair[1]) for w, pair in zip(weights, pairs, strict=False)]
+    return sum(sums).reshape(batch, length, heads, head_dim)
+
+
+def merge_heads(heads: Float[Array, "B T H e"], head_scale: Float[Array, "B H"] | None) -> Float[Array, "B T He"]:
+    """The heads side by side, each multiplied by its scale (0 ablates it)."""
+    if head_scale is not None:
+        heads = heads * head_scale[:, None, :, None].astype(heads.dtype)
+    return heads.reshape(*heads.shape[:2], -1)
 
 
 def attention(

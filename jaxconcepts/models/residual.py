@@ -53,6 +53,7 @@ def run(
     layer_inputs: PyTree = None,
     capture=None,
     edits: Edits | None = None,
+    depth: int | None = None,
     unroll: int | bool = 1,
     remat: bool = False,
 ) -> Trace:
@@ -62,18 +63,22 @@ def run(
         `layer_inputs` (a local-attention flag, a key-value cache), `head_scale` [B, H] its slice of the edits.
     capture: None; positions [P] or [B, P]; or "all" for every position.
     edits: see `Edits`; captured layers show the stream as edited.
+    depth: run only the first `depth` blocks; L is then `depth` in everything else, `layer_inputs` included.
     unroll: blocks unrolled in the scan; True unrolls all (faster on CPU, slower to compile).
     remat: recompute each block in the backward pass instead of keeping its activations.
 
     Raises ValueError where an edit has another rank or layer axis than `Edits` says, or a mask comes without a value.
     """
-    blocks = jax.tree.leaves(params)[0].shape[0]
+    total = jax.tree.leaves(params)[0].shape[0]
+    blocks = total if depth is None else min(depth, total)
     edits = _checked(edits or Edits(), blocks)
     at_layer = Edits(mask=edits.mask, value=edits.value, add=edits.add)
     first, later = (jax.tree.map(lambda a, cut=cut: a[cut], at_layer) for cut in (0, slice(1, None)))
 
     def step(stream, layer):
         layer_params, layer_input, edit, head_scale = layer
+        if blocks < total:
+            layer_params = jax.tree.map(lambda a: a[layer_params], params)
         stream, output = block(layer_params, stream, layer_input, head_scale)
         stream = _edit(stream, edit)
         return stream, (select(stream, capture), output)
@@ -82,10 +87,14 @@ def run(
         step = jax.checkpoint(step)
     stream = _edit(stream, first)
     embedded = select(stream, capture)
+    # Cutting the stacked parameters would copy them, so a partial run looks each block up by its number.
+    scanned = params if blocks == total else jnp.arange(blocks)
     stream, (captured, outputs) = jax.lax.scan(
-        step, stream, (params, layer_inputs, later, edits.head_scale), length=blocks, unroll=unroll
+        step, stream, (scanned, layer_inputs, later, edits.head_scale), length=blocks, unroll=unroll
     )
-    if capture is not None:
+    if capture is not None and blocks == 0:
+        captured = embedded[None]
+    elif capture is not None:
         captured = jnp.concatenate([embedded[None], captured])
     return Trace(stream, captured, outputs)
 

@@ -27,7 +27,7 @@ def stream():
 
 
 def block(layer_params, stream, layer_input, head_scale):
-    stream = gpt2.Block(CONFIG).apply({"params": layer_params}, stream, head_scale)
+    stream = gpt2.Block(CONFIG).apply({"params": layer_params}, stream, None, head_scale)[0]
     if layer_input is not None:
         stream = stream * layer_input
     return stream, stream.sum()

@@ -1,0 +1,220 @@
+"""What one does with a language model: hidden states of every layer, logits, and greedy answers, under edits.
+
+Prompts are right-padded. Attention is causal, so a prompt's states never see the padding and are the same alone and in
+any batch. In float32 the matrix products run at full precision on every device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, PyTree
+
+from jaxconcepts.models import residual, sharding
+from jaxconcepts.models.decoder import Context, Decoder
+
+
+def hidden_states(
+    model: Decoder,
+    params: PyTree,
+    tokens: Int[Array, "B T"],
+    lengths: Int[Array, " B"] | None = None,
+    at: str | Int[Array, " P"] | Int[Array, "B P"] = "last",
+    layers: Sequence[int] | None = None,
+    edits: residual.Edits | None = None,
+    with_logits: bool = False,
+):
+    """The residual stream after each block, before the final norm; layer 0 is the embeddings.
+
+    tokens, lengths: right-padded prompts and how many tokens of each are real (default: all).
+    at: "last" token of each prompt -> [layers, B, d]; "all" -> [layers, B, T, d] (meaningless at padding);
+        positions [P] or [B, P] -> [layers, B, P, d].
+    layers: which of 0 ... L, in any order (default: all L + 1); no block after the last of them is run.
+    edits: see `residual.Edits`.
+    with_logits: return (states, logits) with the logits [B, V], or [B, P, V], at the same positions; runs every block.
+
+    Raises ValueError for an empty prompt, one beyond the model's context, a token outside the vocabulary, and a layer
+    or position that does not exist.
+    """
+    tokens, lengths = checked(model, tokens, lengths)
+    layers = tuple(range(model.layers + 1)) if layers is None else tuple(layers)
+    if not layers or not all(0 <= layer <= model.layers for layer in layers):
+        raise ValueError(f"layers must be among 0 ... {model.layers}, got {list(layers)}")
+    positions = _positions(at, lengths, tokens.shape)
+    tokens, positions = (None if a is None else sharding.shard_batch(a, params) for a in (tokens, positions))
+    with exact_products(model):
+        states, logits = _states(model, params, tokens, positions, edits, layers, with_logits)
+    if isinstance(at, str) and at == "last":
+        states, logits = states[:, :, 0], (logits[:, 0] if with_logits else None)
+    return (states, logits) if with_logits else states
+
+
+def logits(
+    model: Decoder,
+    params: PyTree,
+    tokens: Int[Array, "B T"],
+    lengths: Int[Array, " B"] | None = None,
+    at: str | Int[Array, " P"] | Int[Array, "B P"] = "all",
+    edits: residual.Edits | None = None,
+) -> Float[Array, "B T V"]:
+    """Next-word logits in float32, [B, T, V], or [B, V] at="last"; see `hidden_states` for the rest."""
+    return hidden_states(model, params, tokens, lengths, at, (model.layers,), edits, with_logits=True)[1]
+
+
+def generate(
+    model: Decoder,
+    params: PyTree,
+    tokens: Int[Array, "B T"],
+    lengths: Int[Array, " B"] | None = None,
+    max_new_tokens: int = 8,
+    edits: residual.Edits | None = None,
+    stop_tokens: Sequence[int] | None = None,
+) -> Int[Array, "B new"]:
+    """The most likely continuation, greedily, with a key-value cache, in one compiled loop.
+
+    edits: applied to the prompt's tokens (see `residual.Edits`); the tokens that follow are affected through the cache.
+    stop_tokens: ids after which a row ends (default: those of the checkpoint's config). A row keeps its stop token and
+        is filled up with the first of `stop_tokens`.
+
+    Raises ValueError as `hidden_states` does, and where prompt and answer together exceed the context.
+    """
+    tokens, lengths = checked(model, tokens, lengths)
+    if max_new_tokens < 1:
+        raise ValueError(f"max_new_tokens must be positive, got {max_new_tokens}")
+    if (longest := int(lengths.max()) + max_new_tokens) > model.context:
+        raise ValueError(f"prompt and answer take {longest} tokens, the model's context is {model.context}")
+    stop_tokens = model.stop_tokens if stop_tokens is None else tuple(stop_tokens)
+    tokens, lengths = (sharding.shard_batch(a, params) for a in (tokens, lengths))
+    with exact_products(model):
+        return _generate(model, params, tokens, lengths, edits, max_new_tokens, stop_tokens)
+
+
+def batches(
+    prompts: Sequence[Sequence[int]], batch_size: int, multiple: int = 64
+) -> Iterator[tuple[np.ndarray, Int[np.ndarray, "B T"], Int[np.ndarray, " B"]]]:
+    """(indices into `prompts`, tokens, lengths) in batches of prompts of like length, right-padded with token 0.
+
+    Lengths are padded up to a multiple of `multiple` and the last batch is filled by repeating its first prompt (index
+    -1), so there are as many compilations as distinct multiples.
+    """
+    order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
+    buckets: dict[int, list[int]] = {}
+    for i in order:
+        buckets.setdefault(-(-max(len(prompts[i]), 1) // multiple) * multiple, []).append(i)
+    for width, members in buckets.items():
+        for start in range(0, len(members), batch_size):
+            rows = members[start : start + batch_size]
+            filled = rows + rows[:1] * (batch_size - len(rows))
+            tokens = np.zeros((batch_size, width), np.int32)
+            for row, i in enumerate(filled):
+                tokens[row, : len(prompts[i])] = prompts[i]
+            indices = np.array(rows + [-1] * (batch_size - len(rows)))
+            yield indices, tokens, np.array([len(prompts[i]) for i in filled], np.int32)
+
+
+def exact_products(model: Decoder):
+    """Full-precision products in float32: accelerators would otherwise round the factors to TF32 or bfloat16."""
+    return jax.default_matmul_precision("highest" if model.dtype == "float32" else "default")
+
+
+def forward(model: Decoder, params, tokens, positions, past=None, capture=None, edits=None, depth=None, keep=False):
+    """The residual stack on tokens at `positions`; `keep` returns the new keys and values as the trace's outputs."""
+
+    def block(layer_params, stream, layer_input, head_scale):
+        window, layer_past = layer_input
+        context = Context(positions, layer_past, window)
+        stream, pair = model.block().apply({"params": layer_params}, stream, context, head_scale)
+        return stream, pair if keep else None
+
+    stream = model.embed(params, tokens, positions)
+    windows = model.windows()
+    windows = None if windows is None else jnp.asarray(windows)[: model.layers if depth is None else depth]
+    return residual.run(
+        block, params["blocks"], stream, layer_inputs=(windows, past), capture=capture, edits=edits, depth=depth
+    )
+
+
+@partial(jax.jit, static_argnums=(0, 5, 6))
+def _states(model, params, tokens, positions, edits, layers, with_logits):
+    depth = model.layers if with_logits else max(layers)
+    capture = "all" if positions is None else positions
+    trace = forward(model, params, tokens, jnp.arange(tokens.shape[1])[None], None, capture, edits, depth)
+    states = trace.captured if layers == tuple(range(model.layers + 1)) else trace.captured[jnp.array(layers)]
+    return states, model.unembed(params, trace.captured[-1]) if with_logits else None
+
+
+@partial(jax.jit, static_argnums=(0, 5, 6))
+def _generate(model, params, tokens, lengths, edits, max_new_tokens, stop_tokens):
+    batch, length = tokens.shape
+    rows, fill = jnp.arange(batch), stop_tokens[0] if stop_tokens else 0
+    stops = jnp.array(stop_tokens, jnp.int32)
+    choose = lambda stream: jnp.argmax(model.unembed(params, stream), axis=-1).astype(jnp.int32)  # noqa: E731
+    ends = lambda token: (token[:, None] == stops).any(-1)  # noqa: E731
+
+    trace = forward(model, params, tokens, jnp.arange(length)[None], edits=edits, keep=True)
+    room = [(0, 0), (0, 0), (0, max_new_tokens), (0, 0), (0, 0)]
+    cache = jax.tree.map(lambda a: jnp.pad(a, room), trace.outputs)
+    token = choose(trace.stream[rows, lengths - 1])
+    answer = jnp.full((batch, max_new_tokens), fill, jnp.int32).at[:, 0].set(token)
+
+    def step(state):
+        count, token, done, answer, cache = state
+        position = lengths + count - 1
+        trace = forward(model, params, token[:, None], position[:, None], past=cache, keep=True)
+        # Each row writes to its own slot, over what the prompt's padding left there.
+        cache = jax.tree.map(lambda old, new: old.at[:, rows, position].set(new[:, :, 0]), cache, trace.outputs)
+        token = jnp.where(done, fill, choose(trace.stream[:, 0]))
+        return count + 1, token, done | ends(token), answer.at[:, count].set(token), cache
+
+    going = lambda state: (state[0] < max_new_tokens) & ~state[2].all()  # noqa: E731
+    return jax.lax.while_loop(going, step, (1, token, ends(token), answer, cache))[3]
+
+
+def checked(model: Decoder, tokens, lengths) -> tuple[np.ndarray, np.ndarray]:
+    """Tokens and lengths as int32 arrays on the host, or a ValueError that says what is wrong with which prompt."""
+    tokens = np.asarray(tokens)
+    if tokens.ndim != 2 or tokens.dtype.kind not in "iu":
+        raise ValueError(f"tokens must be integers [batch, length], got {tokens.dtype} of shape {tokens.shape}")
+    batch, longest = tokens.shape
+    lengths = np.full(batch, longest) if lengths is None else np.asarray(lengths)
+    if lengths.shape != (batch,):
+        raise ValueError(f"lengths must have one entry a prompt, [{batch}], got shape {lengths.shape}")
+    for wrong, what in (
+        (lengths < 1, "is empty; a prompt needs at least one token"),
+        (lengths > longest, f"is longer than tokens has columns ({longest})"),
+        (lengths > model.context, f"is longer than the model's context of {model.context} tokens"),
+    ):
+        if wrong.any():
+            raise ValueError(f"prompt {wrong.argmax()} ({lengths[wrong.argmax()]} tokens) {what}")
+    real = np.arange(longest) < lengths[:, None]
+    outside = real & ((tokens < 0) | (tokens >= model.vocab_size))
+    if outside.any():
+        row, column = np.argwhere(outside)[0]
+        raise ValueError(
+            f"token {tokens[row, column]} at position {column} of prompt {row} is outside the vocabulary of "
+            f"{model.vocab_size}"
+        )
+    # Whatever pads the prompts, -100 included, must not index outside the tables.
+    width = min(longest, model.context)
+    return np.where(real, tokens, 0)[:, :width].astype(np.int32), lengths.astype(np.int32)
+
+
+def _positions(at, lengths, shape) -> np.ndarray | None:
+    """[B, P] positions to capture, None for all."""
+    if isinstance(at, str):
+        if at not in ("last", "all"):
+            raise ValueError(f'at must be "last", "all" or an array of positions, got {at!r}')
+        return None if at == "all" else lengths[:, None] - 1
+    positions = np.asarray(at)
+    if positions.ndim not in (1, 2) or positions.dtype.kind not in "iu":
+        raise ValueError(f"positions must be integers [P] or [batch, P], got {positions.dtype} of {positions.shape}")
+    positions = np.broadcast_to(positions, (shape[0], positions.shape[-1]))
+    if (positions < 0).any() or (positions >= lengths[:, None]).any():
+        raise ValueError(
+            f"positions must lie within every prompt (lengths {lengths.tolist()}), got {np.asarray(at).tolist()}"
+        )
+    return positions.astype(np.int32)

@@ -1,0 +1,144 @@
+"""Llama 3, 3.1, 3.2 and 3.3 (Grattafiori et al. 2024): pre-norm, grouped queries, rotary positions, SwiGLU.
+
+From 3.1 on the rotary frequencies are scaled for long contexts ("llama3" scaling), which changes short prompts as well.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
+
+import flax.linen as nn
+import numpy as np
+
+from jaxconcepts.models import decoder, hf_config, layers
+
+
+class RopeScaling(NamedTuple):
+    """Llama-3.1's frequency scaling: wavelengths beyond context / low_freq_factor tokens are stretched by `factor`,
+    those below context / high_freq_factor kept, those between interpolated; `context` is the pre-training one."""
+
+    factor: float = 8.0
+    low_freq_factor: float = 1.0
+    high_freq_factor: float = 4.0
+    context: int = 8192
+
+
+@dataclass(frozen=True)
+class LlamaConfig(decoder.Decoder):
+    """Llama-3.1-8B by default. Sizes as in `decoder.Decoder`; mlp_width: of the feed-forward part; rope_theta: base of
+    the rotary frequencies; rope_scaling: None for Llama 3; tied: the read-out is the embedding table."""
+
+    vocab_size: int = 128256
+    width: int = 4096
+    layers: int = 32
+    heads: int = 32
+    kv_heads: int = 8
+    head_dim: int = 128
+    mlp_width: int = 14336
+    context: int = 131072
+    rope_theta: float = 500000.0
+    rope_scaling: RopeScaling | None = RopeScaling()
+    eps: float = 1e-5
+    tied: bool = False
+    dtype: str = "float32"
+    stop_tokens: tuple[int, ...] = ()
+
+    MODEL_TYPE = "llama"
+    CHECKPOINT = {
+        "embed": "model.embed_tokens.weight",
+        "unembed": "lm_head.weight",
+        "final_norm/scale": "model.norm.weight",
+        "blocks/attn_norm/scale": "model.layers.{}.input_layernorm.weight",
+        "blocks/q/kernel": "model.layers.{}.self_attn.q_proj.weight",
+        "blocks/k/kernel": "model.layers.{}.self_attn.k_proj.weight",
+        "blocks/v/kernel": "model.layers.{}.self_attn.v_proj.weight",
+        "blocks/out/kernel": "model.layers.{}.self_attn.o_proj.weight",
+        "blocks/mlp_norm/scale": "model.layers.{}.post_attention_layernorm.weight",
+        "blocks/gate/kernel": "model.layers.{}.mlp.gate_proj.weight",
+        "blocks/up/kernel": "model.layers.{}.mlp.up_proj.weight",
+        "blocks/down/kernel": "model.layers.{}.mlp.down_proj.weight",
+    }
+
+    BUFFERS = (r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq",)
+
+    def __post_init__(self):
+        names = ("vocab_size", "width", "layers", "heads", "kv_heads", "head_dim", "mlp_width", "context")
+        decoder.check_sizes(self, names)
+
+    def block(self):
+        return Block(self)
+
+    def final_norm(self):
+        return layers.RMSNorm(self.eps)
+
+    def frequencies(self):
+        """Rotary frequencies, radians a token."""
+        plain = layers.inverse_frequencies(self.rope_theta, self.head_dim)
+        return plain if self.rope_scaling is None else scaled_frequencies(plain, self.rope_scaling)
+
+    @classmethod
+    def from_hf(cls, fields):
+        sizes = fields.sizes()
+        fields.only("hidden_act", "silu")
+        for name in ("attention_bias", "mlp_bias"):
+            fields.only(name, False)
+        fields.only("pretraining_tp", 1)
+        theta, scaling = fields.rope(supported=("default", "llama3"), default_theta=10000.0)
+        if scaling is not None:
+            scaling = RopeScaling(
+                scaling["factor"],
+                scaling["low_freq_factor"],
+                scaling["high_freq_factor"],
+                scaling["original_max_position_embeddings"],
+            )
+        return cls(
+            **sizes,
+            rope_theta=theta,
+            rope_scaling=scaling,
+            eps=fields.take("rms_norm_eps", 1e-6),
+            tied=fields.take("tie_word_embeddings", False),
+        )
+
+    def to_hf(self):
+        rope = {"rope_type": "default", "rope_theta": self.rope_theta}
+        if self.rope_scaling is not None:
+            factor, low, high, context = self.rope_scaling
+            rope |= {"rope_type": "llama3", "factor": factor, "low_freq_factor": low, "high_freq_factor": high}
+            rope |= {"original_max_position_embeddings": context}
+        own = {"architectures": ["LlamaForCausalLM"], "rms_norm_eps": self.eps, "rope_parameters": rope}
+        return hf_config.sizes_of(self) | own
+
+
+def scaled_frequencies(frequencies, scaling: RopeScaling):
+    """Llama-3.1's scaling of the rotary frequencies (Grattafiori et al. 2024; as in Meta's reference code)."""
+    wavelengths = np.float32(2 * np.pi) / frequencies
+    # 0 where a wavelength is as long as the pre-training context / low factor, 1 at context / high factor.
+    smooth = (np.float32(scaling.context) / wavelengths - np.float32(scaling.low_freq_factor)) / np.float32(
+        scaling.high_freq_factor - scaling.low_freq_factor
+    )
+    smooth = np.clip(smooth, np.float32(0), np.float32(1))
+    return (1 - smooth) * frequencies / np.float32(scaling.factor) + smooth * frequencies
+
+
+class Block(nn.Module):
+    """x + attention(norm(x)), then x + mlp(norm(x))."""
+
+    config: LlamaConfig
+
+    @nn.compact
+    def __call__(self, stream, context: decoder.Context, head_scale=None):
+        c = self.config
+        dense = partial(layers.Dense, dtype=c.dtype, use_bias=False)
+        rope = partial(layers.rope, positions=context.positions, frequencies=c.frequencies())
+        normed = layers.RMSNorm(c.eps, name="attn_norm")(stream)
+        split = lambda x: x.reshape(*x.shape[:2], -1, c.head_dim)  # noqa: E731
+        q = rope(split(dense(c.heads * c.head_dim, name="q")(normed)))
+        k = rope(split(dense(c.kv_heads * c.head_dim, name="k")(normed)))
+        v = split(dense(c.kv_heads * c.head_dim, name="v")(normed))
+        heads = layers.attend(q, k, v, context, c.head_dim**-0.5)
+        stream = stream + dense(c.width, name="out")(layers.merge_heads(heads, head_scale))
+        normed = layers.RMSNorm(c.eps, name="mlp_norm")(stream)
+        gated = nn.silu(dense(c.mlp_width, name="gate")(normed)) * dense(c.mlp_width, name="up")(normed)
+        return stream + dense(c.width, name="down")(gated), (k, v)

@@ -1,0 +1,196 @@
+"""Checkpoints in Hugging Face's layout: a folder in, (model, params) out, and back. Strict, streamed, no pickle.
+
+A tensor at a time is read from safetensors and placed straight into its shard of the device array, so host memory holds
+one tensor, not the model. Whatever the config or the files hold that is not understood is an error.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import PyTree
+
+from jaxconcepts.models import gpt2, hf_config, llama, safetensors_io, sharding
+from jaxconcepts.models.decoder import Decoder
+
+FAMILIES: dict[str, type[Decoder]] = {family.MODEL_TYPE: family for family in (gpt2.GPT2Config, llama.LlamaConfig)}
+
+
+def load_pretrained(
+    folder_or_repo_id: str | Path,
+    dtype=jnp.float32,
+    mesh: Mesh | None = None,
+    revision: str | None = None,
+) -> tuple[Decoder, PyTree]:
+    """The model and its parameters from a folder, or from a Hugging Face repository through huggingface_hub's cache.
+
+    dtype: float32 (exact) or bfloat16, of weights, matrix products and stream.
+    mesh: parameters are sharded over its "model" axis; None puts them on the first device.
+    revision: branch, tag or commit of a repository.
+
+    Raises ValueError for a folder without config.json or safetensors, a model_type or an attribute that is not
+    implemented, and for tensors that are missing, left over, misshapen or cut short, by name.
+    """
+    folder = resolve(folder_or_repo_id, revision)
+    model = read_config(folder, dtype)
+    return model, read_params(model, folder, sharding.auto_mesh(mesh))
+
+
+def save_pretrained(model: Decoder, params: PyTree, folder: str | Path) -> None:
+    """Writes config.json and model.safetensors, which transformers and `load_pretrained` read back to equal logits."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    stop = list(model.stop_tokens)
+    config = {"model_type": model.MODEL_TYPE, "dtype": model.dtype, "tie_word_embeddings": model.tied}
+    config |= {"eos_token_id": stop[0] if len(stop) == 1 else stop or None, "bos_token_id": None, "pad_token_id": None}
+    (folder / "config.json").write_text(json.dumps(config | model.to_hf(), indent=2, sort_keys=True) + "\n")
+
+    def read(leaf, layer, transposed):
+        array = np.asarray(leaf if layer is None else leaf[layer])
+        return array.T if transposed else array
+
+    tensors = []
+    for name, path, layer in _tensor_names(model):
+        leaf = _at(params, path)
+        shape, transposed = leaf.shape[layer is not None :], _is_transposed(model, path)
+        tensors.append((name, shape[::-1] if transposed else shape, leaf.dtype, partial(read, leaf, layer, transposed)))
+    safetensors_io.write(folder / "model.safetensors", tensors)
+
+
+def resolve(folder_or_repo_id: str | Path, revision: str | None = None) -> Path:
+    """The folder itself, or the local copy of a repository (fetched where it is not in the cache)."""
+    folder = Path(folder_or_repo_id)
+    if folder.is_dir():
+        return folder
+    text = str(folder_or_repo_id)
+    if text.count("/") != 1 or text.startswith((".", "/", "~")):
+        raise ValueError(f"{text!r} is neither a folder nor a repository id (owner/name)")
+    from huggingface_hub import snapshot_download
+
+    return Path(snapshot_download(text, revision=revision, allow_patterns=["*.json", "*.safetensors", "tokenizer*"]))
+
+
+def read_config(folder: Path, dtype=jnp.float32) -> Decoder:
+    """The model that config.json describes; every attribute must be understood."""
+    path = folder / "config.json"
+    if not path.exists():
+        raise ValueError(f"{folder} has no config.json; expected a checkpoint folder as save_pretrained writes it")
+    attributes: dict[str, Any] = json.loads(path.read_text())
+    model_type = attributes.get("model_type")
+    if model_type not in FAMILIES:
+        raise ValueError(
+            f"{path}: model_type {model_type!r} is not supported; supported: {', '.join(sorted(FAMILIES))}"
+        )
+    fields = hf_config.Fields(attributes)
+    model = FAMILIES[model_type].from_hf(fields)
+    fields.finish()
+    generation = folder / "generation_config.json"
+    stop = json.loads(generation.read_text()).get("eos_token_id") if generation.exists() else None
+    stop = attributes.get("eos_token_id") if stop is None else stop
+    stop = () if stop is None else (stop,) if isinstance(stop, int) else tuple(stop)
+    return dataclasses.replace(model, dtype=jnp.dtype(dtype).name, stop_tokens=stop)
+
+
+def read_params(model: Decoder, folder: Path, mesh: Mesh) -> PyTree:
+    """The parameters of `folder`, sharded over `mesh`; each tensor is read once and then dropped."""
+    entries = safetensors_io.scan_folder(folder)
+    shapes = jax.eval_shape(model.init, jax.random.key(0))
+    shardings = sharding.specs(model, mesh, shapes)
+    wanted = list(_tensor_names(model))
+    entries = _checked(model, folder, entries, shapes, wanted)
+    params = jax.tree.map(lambda _: None, shapes)
+    for name, path, layer in wanted:
+        shape, where = _at(shapes, path), _at(shardings, path)
+        transposed = _is_transposed(model, path)
+        if layer is None:
+            _set(params, path, _place(entries[name], transposed, where, shape.dtype))
+            continue
+        if layer == 0:
+            _set(params, path, jax.jit(partial(jnp.zeros, shape.shape, shape.dtype), out_shardings=where)())
+        one_layer = NamedSharding(mesh, PartitionSpec(*where.spec[1:]))
+        tensor = _place(entries[name], transposed, one_layer, shape.dtype)
+        _set(params, path, _set_layer(_at(params, path), tensor, layer))
+    return params
+
+
+@partial(jax.jit, donate_argnums=0)
+def _set_layer(stacked, tensor, layer):
+    return stacked.at[layer].set(tensor)
+
+
+def _place(entry: safetensors_io.Entry, transposed: bool, where: NamedSharding, dtype):
+    """The tensor on its devices, in `dtype`; each device gets only its shard, still in the type of the file."""
+    data = entry.read()
+    data = data.T if transposed else data
+    placed = jax.make_array_from_callback(data.shape, where, lambda index: data[index])
+    return placed if placed.dtype == dtype else _cast(placed, jnp.dtype(dtype).name)
+
+
+@partial(jax.jit, static_argnums=1)
+def _cast(array, dtype):
+    return array.astype(dtype)
+
+
+def _tensor_names(model: Decoder):
+    """(tensor name, parameter path, layer or None) for every tensor of the checkpoint."""
+    for path, name in model.CHECKPOINT.items():
+        if path == "unembed" and model.tied:
+            continue
+        for layer in range(model.layers) if path.startswith("blocks/") else (None,):
+            yield name.format(layer), path, layer
+
+
+def _checked(model: Decoder, folder: Path, entries, shapes, wanted):
+    """The entries under the names of the family's table; raises ValueError naming every tensor that does not fit."""
+    base = model.BASE_PREFIX
+    if base and not any(name.startswith(base) for name in entries):
+        entries = {base + name: entry for name, entry in entries.items()}
+    entries = {
+        name: entry
+        for name, entry in entries.items()
+        if not any(re.fullmatch(pattern, name) for pattern in model.BUFFERS)
+    }
+    names = [name for name, _, _ in wanted]
+    spare = set(entries) - set(names)
+    if model.tied and (head := model.CHECKPOINT.get("unembed")) in spare:
+        # Some tied checkpoints hold the table twice.
+        if not np.array_equal(entries[head].read(), entries[model.CHECKPOINT["embed"]].read()):
+            raise ValueError(f"{folder}: {head} differs from the embedding table, but tie_word_embeddings is true")
+        spare.discard(head)
+    problems = [f"missing: {name}" for name in names if name not in entries]
+    problems += [f"left over: {name}" for name in sorted(spare)]
+    for name, path, layer in wanted:
+        shape = _at(shapes, path).shape[layer is not None :]
+        shape = shape[::-1] if _is_transposed(model, path) else shape
+        if name in entries and entries[name].shape != shape:
+            problems.append(f"misshapen: {name} is {entries[name].shape}, the config says {shape}")
+    if problems:
+        more = f", and {len(problems) - 8} more" if len(problems) > 8 else ""
+        raise ValueError(f"the tensors of {folder} do not fit its config.json: {'; '.join(problems[:8])}{more}")
+    return entries
+
+
+def _is_transposed(model: Decoder, path: str) -> bool:
+    return model.TRANSPOSED and path.endswith("/kernel")
+
+
+def _at(tree: PyTree, path: str):
+    for key in path.split("/"):
+        tree = tree[key]
+    return tree
+
+
+def _set(tree: PyTree, path: str, leaf) -> None:
+    *folders, last = path.split("/")
+    for key in folders:
+        tree = tree[key]
+    tree[last] = leaf
