@@ -79,10 +79,11 @@ def run_pack(
     fresh = state is None
     if fresh:
         state = program.init(hparams)
-    elif step == static.train.steps:
+    record = _Record(name, points, run, static, np.array(state.diverged_at[: len(points)]))
+    record.write_runs(step, finished=step == static.train.steps)
+    if step == static.train.steps:
         return
     held_out = program.prepare(hparams)
-    record = _Record(name, points, run, static)
     measured_at = static.measure.at_steps(static.train.steps)
     keep_steps = static.measure.checkpoint_steps
     hidden_at = set(static.measure.hidden_steps(static.train.steps))
@@ -108,6 +109,7 @@ def run_pack(
                 record.settle(progress)
                 record.flush(step)
                 run.save(name, step, state)
+                record.write_runs(step, finished=step == static.train.steps)
                 last_checkpoint = time.monotonic()
             if stopping and step < static.train.steps:
                 raise PreemptedError(f"stopped by signal {stopping[0]} at step {step}; start again to go on")
@@ -121,15 +123,17 @@ def _chunk_ends(start: int, steps: int, at: Sequence[int]) -> list[int]:
 class _Record:
     """Turns measurements into rows, a chunk late, and keeps them until a checkpoint covers them."""
 
-    def __init__(self, pack: str, points: Sequence[Point], run: store.Run, static: synthetic.Static):
+    def __init__(self, pack: str, points: Sequence[Point], run: store.Run, static: synthetic.Static, diverged_at):
         self._pack, self._points, self._run, self._static = pack, points, run, static
         self._pending: list[tuple] = []
         self._frames: list[pl.DataFrame] = []
-        self._diverged_at = np.full(len(points), -1)
-        self._write_runs(0)
+        self._diverged_at = diverged_at
 
     def constants(self, step, values):
+        """What does not change over training: the references' losses, and the number of points behind a CD."""
+        points = self._static.task.num_concepts * self._static.measure.cd_per_concept
         for index, point in enumerate(self._points):
+            self._frames.append(rows.scalar(point.run, step, "cd_points", points))
             for metric, array in jax.device_get(values).items():
                 self._frames.append(rows.by_concept_and_position(point.run, step, metric, array[index]))
 
@@ -163,7 +167,6 @@ class _Record:
         if self._frames:
             self._run.write_metrics(self._pack, step, pl.concat(self._frames))
             self._frames.clear()
-        self._write_runs(step)
 
     def _note_divergence(self, diverged_at):
         for index in np.flatnonzero((diverged_at >= 0) & (self._diverged_at < 0)):
@@ -174,8 +177,8 @@ class _Record:
             )
         self._diverged_at = np.asarray(diverged_at)
 
-    def _write_runs(self, step):
-        finished = step == self._static.train.steps
+    def write_runs(self, step, finished):
+        """The runs table; "done" only once the last checkpoint is committed, so that a done run needs no repair."""
         table = [
             {
                 "run": point.run,

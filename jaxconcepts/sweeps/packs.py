@@ -78,7 +78,7 @@ def make_program(static: synthetic.Static, runs: int, layout: Layout, devices=No
     measuring = synthetic.make_measure(static)
 
     def over_runs(function, shared=0, donate=()):
-        """`function` of one run, over the runs of a device, over the devices; the last `shared` arguments are common."""
+        """`function` of one run, over the runs of a device and over devices; the last `shared` arguments are common."""
 
         def on_device(own, common):
             one_run = lambda run: function(*run, *common)  # noqa: E731

@@ -21,18 +21,25 @@ from jaxconcepts.models import gpt2
 from jaxconcepts.tasks import curriculum, regression
 from jaxconcepts.training import optimizers
 
+LOSSES = ("mse", "log_mse")
+
 
 @dataclass(frozen=True)
 class TrainConfig:
     """The static part of training.
 
     steps: of the whole run (the schedule's length). batch_size: sequences a step.
+    loss: what is minimised. "mse": the mean squared error over batch and positions, the paper's. "log_mse": the mean
+        over positions of the logarithm of each position's mean squared error, the likelihood of Gaussian errors with a
+        variance for each position: late positions, whose errors are small, count as much as early ones, which no model
+        can predict. Reported losses are squared errors either way.
     optimizer: "adam", "adamw" or "muon". schedule: "constant", "cosine" or "linear", see `optimizers.schedule`, with
-    warmup_steps and decay_fraction.
+        warmup_steps and decay_fraction.
     """
 
     steps: int = 80_000
     batch_size: int = 128
+    loss: str = "mse"
     optimizer: str = "adam"
     schedule: str = "constant"
     warmup_steps: int = 0
@@ -43,7 +50,8 @@ class TrainConfig:
             value = getattr(self, name)
             if not isinstance(value, int) or value < least:
                 raise ValueError(f"train.{name} must be an integer of at least {least}, got {value!r}")
-        for name, accepted in (("optimizer", optimizers.OPTIMIZERS), ("schedule", optimizers.SCHEDULES)):
+        choices = {"loss": LOSSES, "optimizer": optimizers.OPTIMIZERS, "schedule": optimizers.SCHEDULES}
+        for name, accepted in choices.items():
             if getattr(self, name) not in accepted:
                 raise ValueError(f"train.{name} must be one of {', '.join(accepted)}, got {getattr(self, name)!r}")
         if not 0 < self.decay_fraction <= 1:
@@ -106,7 +114,8 @@ def make_train(
         batch = regression.sample(task, now, key, train.batch_size)
         if data_axis:
             batch = jax.tree.map(lambda a: _shard_batch(a, train.batch_size, data_axis), batch)
-        loss, grads = jax.value_and_grad(lambda p: mean_loss(model, p, batch))(state.params)
+        objective = jax.value_and_grad(lambda p: _objective(model, train.loss, p, batch), has_aux=True)
+        (_, loss), grads = objective(state.params)
         updates, opt_state = optimizer(hparams).update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         healthy = jnp.isfinite(loss) & jnp.isfinite(optax.global_norm(updates)) & (state.diverged_at < 0)
@@ -131,8 +140,15 @@ def make_train(
 
 def mean_loss(model: gpt2.GPT2Config, params: PyTree, batch: regression.Batch) -> Float[Array, ""]:
     """Mean squared error over the batch and the pairs that carry loss, the zero-example one included."""
-    errors = jnp.square(predictions(model, params, batch).out - batch.targets)
-    return (errors.mean(0) * batch.pair_mask).sum() / batch.pair_mask.sum()
+    return _objective(model, "mse", params, batch)[1]
+
+
+def _objective(model, kind, params, batch):
+    """What is minimised, and the mean squared error beside it."""
+    errors = jnp.square(predictions(model, params, batch).out - batch.targets).mean(0)
+    over_pairs = lambda values: (values * batch.pair_mask).sum() / batch.pair_mask.sum()  # noqa: E731
+    mse = over_pairs(errors)
+    return (over_pairs(jnp.log(errors + 1e-4)) if kind == "log_mse" else mse), mse
 
 
 class Predictions(NamedTuple):
@@ -143,7 +159,7 @@ class Predictions(NamedTuple):
 
 
 def predictions(model: gpt2.GPT2Config, params: PyTree, batch: regression.Batch, capture=None, edits=None):
-    """The model's predictions for a batch; capture and edits as in `models.residual.run` (token 2i is x_i, 2i+1 y_i)."""
+    """The model's predictions for a batch; capture, edits as in `models.residual.run` (token 2i is x_i, 2i+1 y_i)."""
     output = gpt2.apply(model, params, regression.interleave(batch), capture=capture, edits=edits)
     return Predictions(output.out[:, ::2, 0], output.captured)
 

@@ -1,0 +1,114 @@
+"""Training steps per second against PyTorch: Hugging Face's GPT2Model with read-in and read-out, as Garg et al. train.
+
+Same model, batch, optimiser (Adam) and data distribution, eager PyTorch on all cores; ours on the same cores. A step
+includes drawing the batch on both sides. Compilation is left out on ours, three warm-up steps on theirs.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import time
+from pathlib import Path
+from statistics import median
+
+import jax
+
+from jaxconcepts.studies import synthetic
+from jaxconcepts.sweeps import packs, points
+
+# config: our timed steps in a chunk, the peer's, the aim.
+CONFIGS = {"quickstart": (50, 20, 3.0), "paper": (4, 4, 1.5)}
+
+
+def rows(quick: bool = False) -> list[dict]:
+    """A row for each config: seconds a step, ours and PyTorch's."""
+    result = []
+    for name, (steps, peer_steps, aim) in CONFIGS.items():
+        if quick and name == "paper":
+            continue
+        point = _point(name)
+        static = point.static
+        ours, peer = seconds_a_step(point, steps), torch_seconds_a_step(static, peer_steps)
+        row = {
+            "benchmark": f"training step, {name}",
+            "shape": f"{static.model.layers} x {static.model.width}, batch {static.train.batch_size}, "
+            f"{static.model.context} tokens",
+            "ours_s": ours,
+            "peer": "PyTorch + Hugging Face GPT2Model",
+            "peer_s": peer,
+            "ratio": peer / ours,
+            "aim": aim,
+        }
+        result.append(row)
+    return result
+
+
+def _point(config_name: str) -> points.Point:
+    """The config's run with Adam, the paper's loss and GPT-2's own block, so that both sides do the same work."""
+    path = Path(__file__).parents[2] / "configs" / f"{config_name}.py"
+    spec = importlib.util.spec_from_file_location(config_name, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    config = module.get_config().to_dict()
+    del config["run"], config["num_seeds"]
+    config["train"] |= {"optimizer": "adam", "loss": "mse"}
+    config["model"] |= {"qk_norm": False}
+    return points.make_point(config)
+
+
+def seconds_a_step(point: points.Point, steps: int) -> float:
+    """Median over five chunks of our compiled training, the batch sharded over all host devices."""
+    program = packs.make_program(point.static, 1, packs.Layout(data=jax.device_count()))
+    hparams = packs.stack_hparams(program, [point.hparams])
+    state = program.init(hparams)
+    count = packs.step_count(steps)
+    times = []
+    for _ in range(6):
+        start = time.perf_counter()
+        state, result = program.chunk(state, hparams, count)
+        jax.block_until_ready(result)
+        times.append((time.perf_counter() - start) / steps)
+    return median(times[1:])
+
+
+def torch_seconds_a_step(static: synthetic.Static, steps: int) -> float:
+    """Median over five chunks of the PyTorch loop."""
+    import torch
+    from transformers import GPT2Config, GPT2Model
+
+    task, model = static.task, static.model
+    config = GPT2Config(
+        n_positions=model.context, n_embd=model.width, n_layer=model.layers, n_head=model.heads, resid_pdrop=0.0,
+        embd_pdrop=0.0, attn_pdrop=0.0, use_cache=False,
+    )  # fmt: skip
+    backbone = GPT2Model(config)
+    read_in, read_out = torch.nn.Linear(task.dim, model.width), torch.nn.Linear(model.width, 1)
+    parameters = [*backbone.parameters(), *read_in.parameters(), *read_out.parameters()]
+    optimizer = torch.optim.Adam(parameters, lr=1e-4)
+    masks = torch.zeros(task.num_concepts, task.dim)
+    for k in range(task.num_concepts):
+        masks[k, k * task.rank : (k + 1) * task.rank] = 1
+
+    def step():
+        size, n = static.train.batch_size, task.num_pairs
+        weights = torch.randn(size, task.dim) * masks[torch.randint(task.num_concepts, (size,))]
+        inputs = torch.randn(size, n, task.dim)
+        targets = torch.einsum("bnd,bd->bn", inputs, weights) + 0.1 * torch.randn(size, n)
+        wide = torch.zeros_like(inputs)
+        wide[:, :, 0] = targets
+        tokens = torch.stack([inputs, wide], dim=2).view(size, 2 * n, task.dim)
+        hidden = backbone(inputs_embeds=read_in(tokens)).last_hidden_state
+        loss = (read_out(hidden)[:, ::2, 0] - targets).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    for _ in range(3):
+        step()
+    times = []
+    for _ in range(5):
+        start = time.perf_counter()
+        for _ in range(steps):
+            step()
+        times.append((time.perf_counter() - start) / steps)
+    return median(times)
