@@ -29,10 +29,10 @@ TOKENS = ("x", "y")
 class MeasureConfig:
     """When and on what a run is measured.
 
-    count, spacing: how many measurements, "log" or "linear" over the steps, the first at step 0 and the last at the end;
-        steps: given steps instead.
+    count, spacing: how many measurements, "log" or "linear" over the steps, the first at step 0, the last at the end.
+    steps: given steps instead.
     per_concept: held-out sequences of each concept. cd_per_concept: how many of them CD is computed on; neighbours: k.
-    hidden_count: at how many of the measured steps the hidden states are kept for projections (evenly among them, 0 for none).
+    hidden_count: at how many of the measured steps the hidden states are kept for projections (0 for none).
     checkpoint_steps: steps whose checkpoints are kept for good, for studies over training; the last is kept anyway.
     """
 
@@ -181,7 +181,7 @@ class HeldOut(NamedTuple):
 
 
 class Measure(NamedTuple):
-    """prepare(hparams) -> HeldOut. measure(params, held_out) -> arrays by name. hidden(params, held_out) -> [L+1, N, d].
+    """prepare(hparams) -> HeldOut. measure(params, held_out) -> arrays by name. hidden(params, held_out) -> states.
 
     constant(held_out) -> {"loss_<reference>": [K, n]}. measure gives "loss" [K, n], "distance_<reference>" [K, n] and
     "cd" [token, L + 1, K], the fraction right of each concept's points at the last pair's x token and y token.
