@@ -77,14 +77,17 @@ def nearest_values(squared: Float[Array, "B N N"], count: int) -> Float[Array, "
     whose minimum needs no test for NaN.
     """
     as_integer = jnp.int64 if squared.dtype == jnp.float64 else jnp.int32
-    rows = jnp.moveaxis(lax.bitcast_convert_type(squared, as_integer), 1, 0)
-    smallest = jnp.full((count, *rows.shape[1:]), jnp.iinfo(as_integer).max)
 
     def insert(smallest, row):
-        below = jnp.pad(smallest[:-1], [(1, 0)] + [(0, 0)] * row.ndim, constant_values=-1)
+        below = jnp.pad(smallest[:-1], ((1, 0), (0, 0)), constant_values=-1)
         return jnp.minimum(smallest, jnp.maximum(below, row)), None
 
-    return lax.bitcast_convert_type(lax.scan(insert, smallest, rows)[0], squared.dtype)
+    def smallest_of_columns(matrix):
+        start = jnp.full((count, matrix.shape[-1]), jnp.iinfo(as_integer).max)
+        return lax.scan(insert, start, lax.bitcast_convert_type(matrix, as_integer))[0]
+
+    # One matrix at a time: its list stays in the fastest cache.
+    return lax.bitcast_convert_type(jnp.moveaxis(lax.map(smallest_of_columns, squared), 0, 1), squared.dtype)
 
 
 def nearest_candidates(squared: Float[Array, "B T N"], count: int):
@@ -123,15 +126,20 @@ def decide(
     all points are compared. `last`: the k-th smallest approximate distance. `start`: index of the first target.
     """
     points = hidden.shape[1]
-    kept = jnp.ones(hidden.shape[:2], bool)
     few = min(points, k + MARGIN)
-    table, open_ = _decide_among(few, hidden, distances, last, open_, k, start, kept, table, entry)
+
+    def among_few(attempt, carry):
+        table, open_, kept = carry
+        again = (attempt > 0) & jnp.any(open_)
+        kept = lax.cond(again, lambda: _first_of_kind(hidden, k + 1), lambda: kept)
+        table, open_ = _decide_among(few, hidden, distances, last, open_, k, start, kept, table, entry)
+        return table, open_, kept
+
+    kept = jnp.ones(hidden.shape[:2], bool)
     if few == points:
-        return table
-    kept = lax.cond(jnp.any(open_), lambda: _first_of_kind(hidden, k + 1), lambda: kept)
-    table, open_ = _decide_among(few, hidden, distances, last, open_, k, start, kept, table, entry)
-    table, _ = _decide_among(points, hidden, distances, last, open_, k, start, kept, table, entry)
-    return table
+        return _decide_among(points, hidden, distances, last, open_, k, start, kept, table, entry)[0]
+    table, open_, kept = lax.fori_loop(0, 2, among_few, (table, open_, kept))
+    return _decide_among(points, hidden, distances, last, open_, k, start, kept, table, entry)[0]
 
 
 def _block(centred, norms, start, count, first_column):
