@@ -64,9 +64,12 @@ class Fields:
             raise self._not_implemented({name: value}, f"only {' or '.join(map(repr, accepted))}")
         return value
 
-    def sizes(self) -> dict[str, Any]:
+    def nullable(self, name: str, default: Any) -> Any:
+        """The attribute, None where it is null, `default` only where it is absent (transformers' default then)."""
+        return self._left.pop(name, default)
+
+    def sizes(self, optional: Iterable[str] = ("num_key_value_heads", "head_dim")) -> dict[str, Any]:
         """The sizes that decoders of the Llama lineage share, by the names of our configs."""
-        optional = ("num_key_value_heads", "head_dim")
         sizes = {ours: self.take(theirs, None if theirs in optional else REQUIRED) for ours, theirs in SIZES.items()}
         sizes["kv_heads"] = sizes["kv_heads"] or sizes["heads"]
         sizes["head_dim"] = sizes["head_dim"] or sizes["width"] // sizes["heads"]

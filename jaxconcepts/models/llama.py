@@ -64,8 +64,7 @@ class LlamaConfig(decoder.Decoder):
     BUFFERS = (r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq",)
 
     def __post_init__(self):
-        names = ("vocab_size", "width", "layers", "heads", "kv_heads", "head_dim", "mlp_width", "context")
-        decoder.check_sizes(self, names)
+        decoder.check_sizes(self, tuple(hf_config.SIZES))
 
     def block(self):
         return Block(self)

@@ -19,10 +19,13 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
-from jaxconcepts.models import gpt2, hf_config, llama, safetensors_io, sharding
+from jaxconcepts.models import gemma2, gpt2, hf_config, llama, olmo, olmo2, safetensors_io, sharding
 from jaxconcepts.models.decoder import Decoder
 
-FAMILIES: dict[str, type[Decoder]] = {family.MODEL_TYPE: family for family in (gpt2.GPT2Config, llama.LlamaConfig)}
+FAMILIES: dict[str, type[Decoder]] = {
+    family.MODEL_TYPE: family
+    for family in (gpt2.GPT2Config, llama.LlamaConfig, gemma2.Gemma2Config, olmo.OlmoConfig, olmo2.Olmo2Config)
+}
 
 
 def load_pretrained(

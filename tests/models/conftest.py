@@ -66,7 +66,7 @@ def build(config_name, folder, length=300, **sizes) -> Reference:
                 # Norms around their neutral value, biases around 0.
                 weight.add_(0.3 * torch.randn_like(weight))
             elif "embed" in name or "wte" in name or "wpe" in name:
-                weight.normal_(std=1.0)
+                weight.normal_(std=0.2)
             else:
                 weight.normal_(std=2.0 / weight.shape[-1] ** 0.5)
         tokens = np.random.default_rng(0).integers(0, config.vocab_size, (2, length))

@@ -1,0 +1,144 @@
+"""Gemma 2 (Gemma Team 2024): every other layer sees a window only, soft-capped scores and logits, norms on both sides.
+
+Norms scale by 1 + w, embeddings are multiplied by sqrt(d), and the scores' scale is set apart from the head's size.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+
+import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
+
+from jaxconcepts.models import decoder, hf_config, layers, llama
+
+BLOCK = "model.layers.{}."
+
+
+@dataclass(frozen=True)
+class Gemma2Config(decoder.Decoder):
+    """Gemma-2-9B by default. Sizes as in `llama.LlamaConfig`.
+
+    query_scale: scores are multiplied by query_scale ** -0.5 (query_pre_attn_scalar).
+    window: tokens that a local layer looks back, itself included.
+    local: which layers are local; empty means every other one, beginning with the first.
+    score_cap, logit_cap: the soft-caps, None for none.
+    """
+
+    vocab_size: int = 256000
+    width: int = 3584
+    layers: int = 42
+    heads: int = 16
+    kv_heads: int = 8
+    head_dim: int = 256
+    mlp_width: int = 14336
+    context: int = 8192
+    rope_theta: float = 10000.0
+    query_scale: float = 256.0
+    window: int = 4096
+    local: tuple[bool, ...] = ()
+    score_cap: float | None = 50.0
+    logit_cap: float | None = 30.0
+    eps: float = 1e-6
+    tied: bool = True
+    dtype: str = "float32"
+    stop_tokens: tuple[int, ...] = ()
+
+    MODEL_TYPE = "gemma2"
+    CHECKPOINT = {
+        **llama.LlamaConfig.CHECKPOINT,
+        "blocks/attn_out_norm/scale": BLOCK + "post_attention_layernorm.weight",
+        "blocks/mlp_norm/scale": BLOCK + "pre_feedforward_layernorm.weight",
+        "blocks/mlp_out_norm/scale": BLOCK + "post_feedforward_layernorm.weight",
+    }
+    BUFFERS = llama.LlamaConfig.BUFFERS
+
+    def __post_init__(self):
+        decoder.check_sizes(self, (*hf_config.SIZES, "window"))
+        if self.local and len(self.local) != self.layers:
+            raise ValueError(f"model.local needs {self.layers} entries, one a layer, got {len(self.local)}")
+
+    def block(self):
+        return Block(self)
+
+    def final_norm(self):
+        return layers.RMSNorm(self.eps, offset=1.0)
+
+    def windows(self):
+        local = np.array(self.local) if self.local else np.arange(self.layers) % 2 == 0
+        return np.where(local, self.window, decoder.EVERYWHERE).astype(np.int32)
+
+    def embed(self, params, tokens, positions):
+        # The factor is rounded to the table's type, as in training: 55.5 for sqrt(3072) in bfloat16.
+        return params["embed"][tokens] * jnp.asarray(self.width**0.5, params["embed"].dtype)
+
+    def unembed(self, params, stream):
+        return layers.soft_cap(super().unembed(params, stream), self.logit_cap)
+
+    @classmethod
+    def from_hf(cls, fields):
+        sizes = fields.sizes(optional=())
+        fields.only("hidden_activation", "gelu_pytorch_tanh", None)
+        # Configs of the first release say "gelu" here or nothing; hidden_activation is what counts.
+        fields.only("hidden_act", "gelu_pytorch_tanh", "gelu", None)
+        fields.only("attention_bias", False)
+        fields.only("use_bidirectional_attention", None, False)
+        theta, _ = fields.rope(supported=("default",), default_theta=10000.0)
+        kinds = fields.take("layer_types", ())
+        if unknown := set(kinds) - {"sliding_attention", "full_attention"}:
+            raise ValueError(
+                f"config.json has layer_types {sorted(unknown)}; implemented: sliding_attention, full_attention"
+            )
+        return cls(
+            **sizes,
+            rope_theta=theta,
+            query_scale=fields.take("query_pre_attn_scalar", 256),
+            window=fields.take("sliding_window", 4096),
+            local=tuple(kind == "sliding_attention" for kind in kinds),
+            score_cap=fields.nullable("attn_logit_softcapping", 50.0),
+            logit_cap=fields.nullable("final_logit_softcapping", 30.0),
+            eps=fields.take("rms_norm_eps", 1e-6),
+            tied=fields.take("tie_word_embeddings", True),
+        )
+
+    def to_hf(self):
+        local = self.windows() < decoder.EVERYWHERE
+        return hf_config.sizes_of(self) | {
+            "architectures": ["Gemma2ForCausalLM"],
+            "hidden_activation": "gelu_pytorch_tanh",
+            "rms_norm_eps": self.eps,
+            "rope_parameters": {"rope_type": "default", "rope_theta": self.rope_theta},
+            "query_pre_attn_scalar": self.query_scale,
+            "sliding_window": self.window,
+            "layer_types": ["sliding_attention" if is_local else "full_attention" for is_local in local],
+            "attn_logit_softcapping": self.score_cap,
+            "final_logit_softcapping": self.logit_cap,
+        }
+
+
+class Block(nn.Module):
+    """x + norm(attention(norm(x))), then x + norm(mlp(norm(x)))."""
+
+    config: Gemma2Config
+
+    @nn.compact
+    def __call__(self, stream, context: decoder.Context, head_scale=None):
+        c = self.config
+        dense = partial(layers.Dense, dtype=c.dtype, use_bias=False)
+        norm = partial(layers.RMSNorm, c.eps, offset=1.0)
+        frequencies = layers.inverse_frequencies(c.rope_theta, c.head_dim)
+        rope = partial(layers.rope, positions=context.positions, frequencies=frequencies)
+        split = lambda x: x.reshape(*x.shape[:2], -1, c.head_dim)  # noqa: E731
+        normed = norm(name="attn_norm")(stream)
+        q = rope(split(dense(c.heads * c.head_dim, name="q")(normed)))
+        k = rope(split(dense(c.kv_heads * c.head_dim, name="k")(normed)))
+        v = split(dense(c.kv_heads * c.head_dim, name="v")(normed))
+        heads = layers.attend(q, k, v, context, c.query_scale**-0.5, c.score_cap)
+        attended = dense(c.width, name="out")(layers.merge_heads(heads, head_scale))
+        stream = stream + norm(name="attn_out_norm")(attended)
+        normed = norm(name="mlp_norm")(stream)
+        gate = nn.gelu(dense(c.mlp_width, name="gate")(normed), approximate=True)
+        down = dense(c.width, name="down")(gate * dense(c.mlp_width, name="up")(normed))
+        return stream + norm(name="mlp_out_norm")(down), (k, v)
