@@ -93,6 +93,19 @@ def generate(
         return _generate(model, params, tokens, lengths, edits, max_new_tokens, stop_tokens)
 
 
+def tokens_with(token_texts: Sequence[str], stop_strings: Sequence[str]) -> tuple[int, ...]:
+    """The ids of the tokens whose text holds a stop string: `generate`'s stop_tokens, so that it ends there.
+
+    token_texts: what each id decodes to. A string that spans tokens is not seen here: generate on, and `cut` the text.
+    """
+    return tuple(i for i, text in enumerate(token_texts) if any(stop in text for stop in stop_strings))
+
+
+def cut(text: str, stop_strings: Sequence[str]) -> str:
+    """The text up to the first of the stop strings."""
+    return text[: min((text.find(stop) for stop in stop_strings if stop in text), default=len(text))]
+
+
 def batches(
     prompts: Sequence[Sequence[int]], batch_size: int, multiple: int = 64
 ) -> Iterator[tuple[np.ndarray, Int[np.ndarray, "B T"], Int[np.ndarray, " B"]]]:

@@ -115,12 +115,12 @@ def read_params(model: Decoder, folder: Path, mesh: Mesh) -> PyTree:
         shape, where = _at(shapes, path), _at(shardings, path)
         transposed = _is_transposed(model, path)
         if layer is None:
-            _set(params, path, _place(entries[name], transposed, where, shape.dtype))
+            _set(params, path, _place(entries[name], transposed, where, model.dtype))
             continue
         if layer == 0:
-            _set(params, path, jax.jit(partial(jnp.zeros, shape.shape, shape.dtype), out_shardings=where)())
+            _set(params, path, jax.jit(partial(jnp.zeros, shape.shape, model.dtype), out_shardings=where)())
         one_layer = NamedSharding(mesh, PartitionSpec(*where.spec[1:]))
-        tensor = _place(entries[name], transposed, one_layer, shape.dtype)
+        tensor = _place(entries[name], transposed, one_layer, model.dtype)
         _set(params, path, _set_layer(_at(params, path), tensor, layer))
     return params
 
@@ -130,12 +130,12 @@ def _set_layer(stacked, tensor, layer):
     return stacked.at[layer].set(tensor)
 
 
-def _place(entry: safetensors_io.Entry, transposed: bool, where: NamedSharding, dtype):
+def _place(entry: safetensors_io.Entry, transposed: bool, where: NamedSharding, dtype: str):
     """The tensor on its devices, in `dtype`; each device gets only its shard, still in the type of the file."""
     data = entry.read()
     data = data.T if transposed else data
     placed = jax.make_array_from_callback(data.shape, where, lambda index: data[index])
-    return placed if placed.dtype == dtype else _cast(placed, jnp.dtype(dtype).name)
+    return placed if placed.dtype == dtype else _cast(placed, dtype)
 
 
 @partial(jax.jit, static_argnums=1)

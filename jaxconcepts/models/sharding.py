@@ -49,7 +49,7 @@ def auto_mesh(mesh: Mesh | None) -> Mesh:
 
 def shard_batch(array, params: PyTree):
     """The array's first axis split over "data" of the parameters' mesh, whole where it does not divide."""
-    sharding = jax.tree.leaves(params)[0].sharding
+    sharding = getattr(jax.tree.leaves(params)[0], "sharding", None)
     if not isinstance(sharding, NamedSharding):
         return array
     data = sharding.mesh.shape.get("data", 1)

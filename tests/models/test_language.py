@@ -1,0 +1,219 @@
+"""Hidden states, logits and greedy answers: against transformers, in padded batches, under edits, with bad input."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from jaxconcepts.models import gemma2, language, llama
+from jaxconcepts.models.residual import Edits
+
+SIZES = {"vocab_size": 31, "width": 16, "heads": 4, "kv_heads": 2, "head_dim": 8, "mlp_width": 24, "context": 64}
+LLAMA = llama.LlamaConfig(layers=3, **SIZES)
+GEMMA = gemma2.Gemma2Config(layers=3, window=5, query_scale=8.0, **SIZES)
+
+
+def random_params(model, seed=0):
+    rng = np.random.default_rng(seed)
+    shapes = jax.eval_shape(model.init, jax.random.key(0))
+    return jax.tree.map(lambda leaf: rng.normal(size=leaf.shape, scale=0.4).astype(leaf.dtype), shapes)
+
+
+def random_prompts(lengths, seed=0):
+    rng = np.random.default_rng(seed)
+    return [rng.integers(0, 31, length).tolist() for length in lengths]
+
+
+def padded(prompts, width, pad=0):
+    tokens = np.full((len(prompts), width), pad)
+    for row, prompt in enumerate(prompts):
+        tokens[row, : len(prompt)] = prompt
+    return tokens, np.array([len(prompt) for prompt in prompts])
+
+
+@pytest.mark.parametrize("model", [LLAMA, GEMMA], ids=["llama", "gemma2"])
+def test_states_are_the_same_alone_and_in_any_padded_batch(model):
+    params, prompts = random_params(model), random_prompts([1, 9, 20, 13])
+    tokens, lengths = padded(prompts, 24, pad=-100)
+    everywhere = language.hidden_states(model, params, tokens, lengths, at="all")
+    last, logits = language.hidden_states(model, params, tokens, lengths, with_logits=True)
+    for row, prompt in enumerate(prompts):
+        alone = language.hidden_states(model, params, np.array([prompt]), at="all")[:, 0]
+        # 1e-5 relative to the largest state of the layer.
+        for layer in range(4):
+            scale = np.abs(alone[layer]).max()
+            np.testing.assert_allclose(everywhere[layer, row, : len(prompt)], alone[layer], atol=1e-5 * scale, rtol=0)
+            np.testing.assert_allclose(last[layer, row], alone[layer, -1], atol=1e-5 * scale, rtol=0)
+        expected = language.logits(model, params, np.array([prompt]))[0, -1]
+        np.testing.assert_allclose(logits[row], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_positions_and_layers_select_from_all_states():
+    params = random_params(LLAMA)
+    tokens, lengths = padded(random_prompts([12, 7]), 12)
+    everywhere = language.hidden_states(LLAMA, params, tokens, lengths, at="all")
+    at = np.array([[0, 11], [6, 2]])
+    some = language.hidden_states(LLAMA, params, tokens, lengths, at=at, layers=[2, 0])
+    expected = np.take_along_axis(np.asarray(everywhere), at[None, :, :, None], axis=2)[[2, 0]]
+    np.testing.assert_allclose(some, expected, rtol=1e-5, atol=1e-5)
+    shared = language.hidden_states(LLAMA, params, tokens, lengths, at=np.array([3]))
+    np.testing.assert_allclose(shared, everywhere[:, :, 3:4], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("layers", [[0], [1], [0, 2]], ids=str)
+def test_blocks_after_the_last_layer_asked_for_are_not_run(layers):
+    params = random_params(LLAMA)
+    tokens = np.array(random_prompts([6]))
+    expected = language.hidden_states(LLAMA, params, tokens, layers=layers)
+    # A block that ran would spread its NaN.
+    ruined = params | {"blocks": jax.tree.map(lambda leaf: leaf.copy(), params["blocks"])}
+    ruined["blocks"]["q"]["kernel"][max(layers) :] = np.nan
+    np.testing.assert_array_equal(language.hidden_states(LLAMA, ruined, tokens, layers=layers), expected)
+
+
+def test_batches_hold_every_prompt_once_and_compile_once_a_length():
+    params, prompts = random_params(LLAMA), random_prompts([3, 17, 9, 30, 31, 8, 25, 1, 16], seed=2)
+    states, before = {}, language._states._cache_size()
+    for rows, tokens, lengths in language.batches(prompts, batch_size=2, multiple=16):
+        assert tokens.shape[1] in (16, 32)
+        found = language.hidden_states(LLAMA, params, tokens, lengths)
+        for row, i in enumerate(rows):
+            if i >= 0:
+                assert i not in states
+                states[i] = found[:, row]
+    assert language._states._cache_size() - before == 2
+    assert sorted(states) == list(range(len(prompts)))
+    for i, prompt in enumerate(prompts):
+        alone = language.hidden_states(LLAMA, params, np.array([prompt + [0] * (32 - len(prompt))]), [len(prompt)])
+        np.testing.assert_allclose(states[i], alone[:, 0], rtol=1e-4, atol=1e-4)
+
+
+def slow_generate(model, params, prompt, count, edits=None):
+    """Greedy decoding with no cache: the whole sequence again for every token."""
+    sequence = list(prompt)
+    for _ in range(count):
+        if edits is not None:
+            grown = len(sequence) - len(prompt)
+            padding = [(0, 0), (0, 0), (0, grown), (0, 0)]
+            now = Edits(mask=np.pad(edits.mask, padding[:3]), value=np.pad(edits.value, padding))
+        else:
+            now = None
+        row = np.array([sequence + [0] * (len(prompt) + count - len(sequence))])
+        if now is not None:
+            missing = row.shape[1] - now.mask.shape[2]
+            now = Edits(
+                mask=np.pad(now.mask, [(0, 0), (0, 0), (0, missing)]),
+                value=np.pad(now.value, [(0, 0), (0, 0), (0, missing), (0, 0)]),
+            )
+        sequence.append(int(language.logits(model, params, row, [len(sequence)], at="last", edits=now)[0].argmax()))
+    return sequence[len(prompt) :]
+
+
+@pytest.mark.parametrize("model", [LLAMA, GEMMA], ids=["llama", "gemma2"])
+def test_the_cache_changes_no_answer_and_edits_of_the_prompt_reach_it(model):
+    params, prompts = random_params(model, seed=3), random_prompts([4, 9, 7], seed=3)
+    tokens, lengths = padded(prompts, 9)
+    plain = language.generate(model, params, tokens, lengths, max_new_tokens=6)
+    mask = np.zeros((4, 3, 9), bool)
+    mask[2, range(3), lengths - 1] = mask[1, :, 1] = True
+    value = np.random.default_rng(4).normal(size=(4, 3, 9, 16)).astype(np.float32)
+    edited = language.generate(model, params, tokens, lengths, max_new_tokens=6, edits=Edits(mask=mask, value=value))
+    assert (np.asarray(plain) != np.asarray(edited)).any()
+    for row, prompt in enumerate(prompts):
+        assert plain[row].tolist() == slow_generate(model, params, prompt, 6)
+        own = Edits(mask=mask[:, row : row + 1, : len(prompt)], value=value[:, row : row + 1, : len(prompt)])
+        assert edited[row].tolist() == slow_generate(model, params, prompt, 6, own)
+
+
+def test_a_row_ends_at_its_stop_token():
+    params, prompts = random_params(LLAMA, seed=3), random_prompts([4, 9, 7], seed=3)
+    tokens, lengths = padded(prompts, 9)
+    plain = np.asarray(language.generate(LLAMA, params, tokens, lengths, max_new_tokens=6))
+    stop = int(plain[0, 2])
+    stopped = np.asarray(language.generate(LLAMA, params, tokens, lengths, max_new_tokens=6, stop_tokens=[stop]))
+    for row, full in zip(stopped, plain, strict=True):
+        end = full.tolist().index(stop) if stop in full else 6
+        assert row.tolist() == full[:end].tolist() + [stop] * (6 - end)
+    by_config = dataclasses.replace(LLAMA, stop_tokens=(stop,))
+    assert (language.generate(by_config, params, tokens, lengths, max_new_tokens=6) == stopped).all()
+
+
+def test_stop_strings_end_an_answer():
+    texts = ["a", " b", "\n", ".\n\n", "Q:", "xQ:y"]
+    assert language.tokens_with(texts, ["\n"]) == (2, 3)
+    assert language.tokens_with(texts, ["Q:", "\n\n"]) == (3, 4, 5)
+    assert language.cut("answer\nQ: more", ["Q:", "\n"]) == "answer"
+    assert language.cut("answer", ["\n"]) == "answer"
+
+
+SHAPES = {
+    "GPT2Config": {"vocab_size": 97, "n_positions": 64, "n_embd": 32, "n_layer": 3, "n_head": 4},
+    "LlamaConfig": {"num_key_value_heads": 2},
+    "OlmoConfig": {"clip_qkv": 1.0},
+    "Olmo2Config": {},
+    "Gemma2Config": {"num_key_value_heads": 2, "head_dim": 16, "sliding_window": 6, "query_pre_attn_scalar": 16},
+}
+COMMON = {
+    "vocab_size": 97, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4,
+    "max_position_embeddings": 64,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("config_name", SHAPES)
+def test_generated_tokens_equal_transformers(reference, config_name):
+    import torch
+
+    sizes = SHAPES[config_name] if config_name == "GPT2Config" else COMMON | SHAPES[config_name]
+    found = reference(config_name, length=20, **sizes)
+    rng, count = np.random.default_rng(5), 40
+    lengths = rng.integers(1, 24, count)
+    tokens = rng.integers(0, 97, (count, 24))
+    ours = np.asarray(language.generate(found.model, found.params, tokens, lengths, max_new_tokens=6))
+    for row in range(count):
+        prompt = torch.tensor(tokens[row : row + 1, : lengths[row]])
+        theirs = found.theirs.generate(
+            prompt, attention_mask=torch.ones_like(prompt), do_sample=False, max_new_tokens=6, pad_token_id=0
+        )
+        assert theirs[0, lengths[row] :].tolist() == ours[row].tolist()
+
+
+@pytest.mark.parametrize("config_name", SHAPES)
+def test_bfloat16_stays_near_float32_at_every_layer(reference, config_name):
+    from jaxconcepts.models import pretrained
+
+    sizes = SHAPES[config_name] if config_name == "GPT2Config" else COMMON | SHAPES[config_name]
+    found = reference(config_name, length=20, **sizes)
+    model, params = pretrained.load_pretrained(found.folder, dtype="bfloat16")
+    assert {leaf.dtype.name for leaf in jax.tree.leaves(params)} == {"bfloat16"}
+    states = language.hidden_states(model, params, found.tokens, at="all")
+    assert states.dtype == "bfloat16"
+    for ours, exact in zip(np.asarray(states, np.float32), found.states, strict=True):
+        # Root mean square: bfloat16 keeps 8 bits, and these weights amplify each rounding.
+        assert np.sqrt(np.square(ours - exact).mean() / np.square(exact).mean()) < 0.1
+
+
+@pytest.mark.parametrize(
+    ("tokens", "lengths", "more", "message"),
+    [
+        ([[1, 2]], [0], {}, r"prompt 0 \(0 tokens\) is empty"),
+        ([[1, 2], [3, 4]], [2, 3], {}, r"prompt 1 \(3 tokens\) is longer than tokens has columns \(2\)"),
+        ([[1] * 65], None, {}, r"prompt 0 \(65 tokens\) is longer than the model's context of 64 tokens"),
+        ([[1, 31]], None, {}, "token 31 at position 1 of prompt 0 is outside the vocabulary of 31"),
+        ([[1, -1]], None, {}, "token -1 at position 1 of prompt 0 is outside the vocabulary of 31"),
+        ([[1.0, 2.0]], None, {}, r"tokens must be integers \[batch, length\], got float64 of shape \(1, 2\)"),
+        ([1, 2], None, {}, r"tokens must be integers \[batch, length\], got int64 of shape \(2,\)"),
+        ([[1, 2]], [1, 1], {}, r"lengths must have one entry a prompt, \[1\], got shape \(2,\)"),
+        ([[1, 2]], None, {"at": "first"}, 'at must be "last", "all" or an array of positions, got \'first\''),
+        ([[1, 2]], [1], {"at": [1]}, r"positions must lie within every prompt \(lengths \[1\]\), got \[1\]"),
+        ([[1, 2]], None, {"layers": [4]}, r"layers must be among 0 ... 3, got \[4\]"),
+    ],
+)
+def test_bad_input_is_named(tokens, lengths, more, message):
+    with pytest.raises(ValueError, match=message):
+        language.hidden_states(LLAMA, random_params(LLAMA), np.array(tokens), lengths, **more)
+
+
+def test_an_answer_beyond_the_context_is_refused():
+    with pytest.raises(ValueError, match="prompt and answer take 66 tokens, the model's context is 64"):
+        language.generate(LLAMA, random_params(LLAMA), np.ones((1, 60), int), max_new_tokens=6)
