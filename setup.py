@@ -10,6 +10,7 @@ TORCH = "torch==2.13.0"
 EXTRAS = {
     "cuda": ["jax[cuda13]>=0.10"],
     "tpu": ["jax[tpu]>=0.10"],
+    "hf": ["transformers>=5.0", "safetensors>=0.5", "huggingface_hub>=1.0"],
     "umap": ["umap-learn>=0.5.7"],
     "test": [
         "pytest>=8.3",

@@ -36,7 +36,7 @@ class Gemma2Config(decoder.Decoder):
     mlp_width: int = 14336
     context: int = 8192
     rope_theta: float = 10000.0
-    query_scale: float = 256.0
+    query_scale: int | float = 256
     window: int = 4096
     local: tuple[bool, ...] = ()
     score_cap: float | None = 50.0

@@ -11,7 +11,7 @@ from jaxconcepts.models.residual import Edits
 
 SIZES = {"vocab_size": 31, "width": 16, "heads": 4, "kv_heads": 2, "head_dim": 8, "mlp_width": 24, "context": 64}
 LLAMA = llama.LlamaConfig(layers=3, **SIZES)
-GEMMA = gemma2.Gemma2Config(layers=3, window=5, query_scale=8.0, **SIZES)
+GEMMA = gemma2.Gemma2Config(layers=3, window=5, query_scale=8, **SIZES)
 
 
 def random_params(model, seed=0):
