@@ -5,23 +5,25 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
-TORCH = "torch==2.13.0"
+# The reference implementations that parity tests and benchmarks run beside ours. This exact torch: its wheel for the
+# CPU serves Python 3.11, where all tests run; elsewhere those that need it are skipped.
+PEERS = ["torch==2.13.0; python_version < '3.12'", "transformers>=5.0", "safetensors>=0.4"]
 
 EXTRAS = {
     "cuda": ["jax[cuda13]>=0.10"],
     "tpu": ["jax[tpu]>=0.10"],
-    "hf": ["transformers>=5.0", "safetensors>=0.5", "huggingface_hub>=1.0"],
+    "hf": ["huggingface-hub>=0.25", "safetensors>=0.4", "transformers>=5.0"],
     "umap": ["umap-learn>=0.5.7"],
     "test": [
+        *PEERS,
+        "import-linter>=2.1",
+        "pillow>=10",
         "pytest>=8.3",
         "ruff>=0.9",
-        "import-linter>=2.1",
-        "scipy>=1.13",
         "scikit-learn>=1.5",
+        "scipy>=1.13",
     ],
-    # The reference implementations that parity tests and benchmarks run beside ours.
-    "parity": [f"{TORCH}; python_version < '3.12'", "transformers>=5.0; python_version < '3.12'"],
-    "bench": [TORCH, "transformers>=5.0", "scikit-learn>=1.5", "faiss-cpu>=1.9"],
+    "bench": [*PEERS, "faiss-cpu>=1.9", "scikit-learn>=1.5"],
 }
 
 setup(
