@@ -6,8 +6,8 @@ the prior's standard deviations alone:
 
     oracle   the sequence's own basis is known (for bases="random_support", its own support).
     bayes    the optimum without labels: sum_k p(k | pairs before i) * (prediction within basis k).
-    ridge    one variance for all dimensions, the mean over dimensions of sum_k p(k) masks[k]^2 (r/D for D dimensions in
-             disjoint use). In scikit-learn's terms Ridge(alpha=noise^2 / that variance, fit_intercept=False).
+    ridge    one variance for all dimensions: the mean over (active) dimensions of sum_k p(k) masks[k]^2, or r/D where
+             the support is random and in families. scikit-learn's Ridge(alpha=noise^2 / variance, fit_intercept=False).
     zero     nothing is learned.
 
 Three are Garg et al.'s baselines (arXiv 2208.01066, section 3): lasso, 3-nearest-neighbour averaging (knn3), and
@@ -47,8 +47,9 @@ def predict(
 
     names: which to compute, out of `names(config)` and "lasso_<alpha>"; all of `names(config)` when None.
 
-    Jit-able with `config` and `names` static, vmappable over the rest. float32: within 1e-5 of
-    float64 at noise 0.1 and 1e-3 at any noise down to 0 (lasso: 1e-3 for alpha of 0.001 and more). Memory grows as B D^2 + B n^2, however many concepts. Raises ValueError for a name that does not apply.
+    Jit-able with `config` and `names` static, vmappable over the rest. float32: within 1e-5 of float64 at noise 0.1 and
+    1e-3 at any noise down to 0 (lasso: 1e-3 for alpha of 0.001 and more). Memory grows as B D^2 + B n^2, however many
+    concepts. Raises ValueError for a name that does not apply.
     """
     chosen = _applicable(config) if names is None else tuple(names)
     alphas = {name: _lasso_alpha(config, name) for name in chosen if name.startswith("lasso")}
@@ -265,7 +266,7 @@ def _times(matrix, vector):
 
 
 def _nearest(inputs, targets, neighbours):
-    """[B, n]: the mean y of the nearest pairs before (fewer where there are not so many), Euclidean, ties to the first."""
+    """[B, n]: the mean y of the nearest pairs before (all, where there are fewer), Euclidean, ties to the first."""
     n = inputs.shape[1]
     distance = jnp.sum((inputs[:, :, None] - inputs[:, None]) ** 2, axis=-1)
     before = jnp.arange(n)[None, :] < jnp.arange(n)[:, None]

@@ -104,7 +104,7 @@ class RegressionHParams(NamedTuple):
 
     noise: Float[Array, ""]
     masks: Float[Array, "K D"]
-    concept_weights: Float[Array, "K"]
+    concept_weights: Float[Array, " K"]
     active_dim: Float[Array, ""]
     active_pairs: Float[Array, ""]
 
@@ -118,9 +118,9 @@ class Batch(NamedTuple):
 
     inputs: Float[Array, "B n D"]
     targets: Float[Array, "B n"]
-    concepts: Int[Array, "B"]
+    concepts: Int[Array, " B"]
     weights: Float[Array, "B D"]
-    pair_mask: Float[Array, "n"]
+    pair_mask: Float[Array, " n"]
 
 
 def default_masks(config: RegressionConfig) -> np.ndarray:
