@@ -1,1 +1,8 @@
-"""Many runs as one program: packs of runs, laid out over a mesh of devices."""
+"""Many runs as one program: which points a sweep has, packs of runs, and packs laid out over a mesh of devices.
+
+The names that a config's `get_sweep` uses are here, without importing jax.
+"""
+
+from jaxconcepts.sweeps.space import Space, choice, log_uniform, product, sample, uniform, zip_
+
+__all__ = ["Space", "choice", "log_uniform", "product", "sample", "uniform", "zip_"]

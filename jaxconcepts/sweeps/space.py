@@ -1,0 +1,137 @@
+"""What a sweep varies: a config's `get_sweep()` returns a `Space`, an iterable of overrides by dotted field.
+
+    rates = product(**{"train.learning_rate": [1e-4, 1e-3], "task.noise": [0.1, 0.3]})  # 4 points, all pairs
+    sizes = zip_(**{"task.num_concepts": [2, 4], "task.dim": [8, 16]})  # 2 points, side by side
+    drawn = sample(100, 0, **{"train.learning_rate": log_uniform(1e-4, 1e-2)})  # 100 points, seed 0
+    sweep = (rates + drawn) * product(seed=range(5))  # one after the other; crossed
+
+Nothing here knows which fields exist; `points.expand` checks them, and every point, before anything runs.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+Draw = Callable[[np.random.Generator], Any]
+"""Draws one value of a sampled field."""
+
+
+class Space(Sequence[Mapping[str, Any]]):
+    """Overrides, each a dict {dotted field: value}, in order. `a + b`: those of a, then those of b. `a * b`: every one
+    of a with every one of b; they must not share a field."""
+
+    def __init__(self, overrides: Iterable[Mapping[str, Any]]):
+        self._overrides = tuple(dict(override) for override in overrides)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return (dict(override) for override in self._overrides)
+
+    def __getitem__(self, index):
+        return Space(self._overrides[index]) if isinstance(index, slice) else dict(self._overrides[index])
+
+    def __len__(self) -> int:
+        return len(self._overrides)
+
+    def __add__(self, other: Iterable[Mapping[str, Any]]) -> Space:
+        return Space([*self, *other])
+
+    def __mul__(self, other: Iterable[Mapping[str, Any]]) -> Space:
+        pairs = list(itertools.product(self, other))
+        for left, right in pairs:
+            if shared := sorted(left.keys() & right.keys()):
+                raise ValueError(f"a field must be swept once, but {shared[0]} is given by both sides of *")
+        return Space(left | right for left, right in pairs)
+
+    def __repr__(self) -> str:
+        return f"Space({list(self._overrides)!r})"
+
+
+def product(**fields: Iterable[Any]) -> Space:
+    """Every combination of the fields' values, the last field varying fastest.
+
+    Raises ValueError for no fields, for a field without values, and for a value given twice.
+    """
+    values = _lists(fields, "product")
+    return Space(dict(zip(fields, combination, strict=True)) for combination in itertools.product(*values))
+
+
+def zip_(**fields: Iterable[Any]) -> Space:
+    """The first values of all fields together, then the second ones, and so on.
+
+    Raises ValueError for no fields, for a field without values, and for fields of different lengths.
+    """
+    values = _lists(fields, "zip_", repeats=True)
+    lengths = {name: len(value) for name, value in zip(fields, values, strict=True)}
+    if len(set(lengths.values())) > 1:
+        raise ValueError(f"zip_ needs as many values of every field, got {lengths}")
+    return Space(dict(zip(fields, row, strict=True)) for row in zip(*values, strict=True))
+
+
+def sample(count: int, seed: int, **fields: Draw) -> Space:
+    """`count` independent draws of all fields, each `uniform`, `log_uniform` or `choice`.
+
+    A longer sample with the same seed begins with the shorter one, so that raising `count` only adds points; so does
+    a field's stream not depend on the other fields. Seeds of runs are swept by `sample(...) * product(seed=range(3))`.
+    """
+    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+        raise ValueError(f"sample's count must be a positive integer, got {count!r}")
+    if not fields:
+        raise ValueError("sample needs at least one field")
+    for name, draw in fields.items():
+        if not callable(draw):
+            raise ValueError(f"sample's {name} must be uniform(...), log_uniform(...) or choice(...), got {draw!r}")
+    # A stream a field, keyed by its name.
+    streams = {name: np.random.default_rng([seed, *name.encode()]) for name in fields}
+    return Space({name: draw(streams[name]) for name, draw in fields.items()} for _ in range(count))
+
+
+def uniform(low: float, high: float) -> Draw:
+    """Uniform in [low, high)."""
+    _check_range("uniform", low, high, -math.inf)
+    return lambda generator: float(generator.uniform(low, high))
+
+
+def log_uniform(low: float, high: float) -> Draw:
+    """Uniform on a logarithmic scale in [low, high), 0 < low."""
+    _check_range("log_uniform", low, high, 0.0)
+    return lambda generator: float(np.exp(generator.uniform(math.log(low), math.log(high))))
+
+
+def choice(values: Iterable[Any]) -> Draw:
+    """One of the values, each as likely."""
+    values = list(values)
+    if not values:
+        raise ValueError("choice needs at least one value, got none")
+    return lambda generator: values[int(generator.integers(len(values)))]
+
+
+def _lists(fields: Mapping[str, Iterable[Any]], function: str, repeats: bool = False) -> list[list[Any]]:
+    if not fields:
+        raise ValueError(f"{function} needs at least one field")
+    lists = []
+    for name, values in fields.items():
+        if isinstance(values, str | bytes) or not isinstance(values, Iterable):
+            raise ValueError(f"{function}'s {name} must be a list of values, got {values!r}")
+        values = list(values)
+        if not values:
+            raise ValueError(f"{function}'s {name} must have at least one value, got none")
+        twice = [value for index, value in enumerate(values) if not repeats and _contains(values[:index], value)]
+        if twice:
+            raise ValueError(f"{function}'s {name} must have each value once, got {twice[0]!r} twice")
+        lists.append(values)
+    return lists
+
+
+def _contains(values: list[Any], value: Any) -> bool:
+    return any(np.array_equal(other, value) for other in values)
+
+
+def _check_range(function: str, low: float, high: float, above: float) -> None:
+    if not (above < low < high < math.inf):
+        bound = "0 < low < high" if above == 0 else "low < high"
+        raise ValueError(f"{function} needs {bound}, both finite, got {low!r} and {high!r}")
