@@ -118,9 +118,9 @@ def parse(config: Mapping[str, Any]) -> tuple[Static, train.HParams]:
     task = regression.RegressionConfig(**sections["task"] | {"families": tuple(sections["task"]["families"])})
     static = Static(
         task=task,
-        model=gpt2.GPT2Config(context=2 * task.num_pairs, input_dim=task.dim, **sections["model"]),
+        model=gpt2.GPT2Config(context=2 * task.num_pairs, input_dim=task.dim, **_hashable(sections["model"])),
         train=train.TrainConfig(**train_static),
-        measure=MeasureConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in sections["measure"].items()}),
+        measure=MeasureConfig(**_hashable(sections["measure"])),
     )
     static.measure.at_steps(static.train.steps)
     points = static.measure.cd_per_concept * task.num_concepts
@@ -138,6 +138,11 @@ def parse(config: Mapping[str, Any]) -> tuple[Static, train.HParams]:
     )
     as_float = jax.tree.map(lambda a: np.asarray(a, np.float32), numbers)
     return static, as_float._replace(seed=np.uint32(config["seed"]))
+
+
+def _hashable(section):
+    """Tuples for the lists that JSON and the command line give."""
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in section.items()}
 
 
 def check_fields(config: Mapping[str, Any]) -> None:

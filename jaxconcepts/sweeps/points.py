@@ -68,7 +68,7 @@ def expand(base: Mapping[str, Any], sweep: Iterable[Mapping[str, Any]]) -> list[
 
 
 def apply(base: Mapping[str, Any], override: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy of the configuration with fields replaced by dotted name. Raises ValueError for a value of a wrong type."""
+    """A copy of the configuration with fields replaced by dotted name; ValueError for a value of another type."""
     config = copy.deepcopy(dict(base))
     for name, value in override.items():
         section, _, field = name.rpartition(".")
