@@ -161,8 +161,7 @@ def _predict(hidden, concepts, *, k, num_concepts, memory):
         return majority(concepts[_indices(hidden, k=k, memory=memory)], num_concepts)
 
     def predict(states):
-        centred, norms = neighbours.centre(states)
-        return _vote(states, neighbours.all_distances(centred, norms), concepts, k, num_concepts)
+        return _vote(states, neighbours.all_distances(states), concepts, k, num_concepts)
 
     return _by_slabs(predict, hidden, memory)
 
@@ -173,8 +172,13 @@ def _vote(hidden, distances, concepts, k, num_concepts):
     last = values[k - 1]
     near = (distances.squared <= last[:, None, :]).astype(jnp.float32)
     own = (concepts == jnp.arange(num_concepts)[:, None]).astype(jnp.float32)
-    predicted = jnp.argmax(jnp.einsum("kn,bnt->bkt", own, near), 1)
-    open_ = neighbours.unproved(distances, last, values[k])
+    votes = jnp.einsum("kn,bnt->bkt", own, near)
+    predicted = jnp.argmax(votes, 1)
+    # The true votes are these less some of the points in question, of which at most `doubtful` are among the k.
+    doubtful = neighbours.in_question(distances, values[:k])
+    ahead = -jnp.diff(lax.top_k(jnp.swapaxes(votes, 1, 2), 2)[0])[..., 0] if num_concepts > 1 else jnp.inf
+    settled = ahead > (jnp.sum(votes, 1) - k + doubtful) + doubtful
+    open_ = neighbours.unproved(distances, last, values[k]) & ~settled
     return neighbours.decide(
         hidden, distances, last, open_, k, 0, predicted, lambda chosen: majority(concepts[chosen], num_concepts)
     )
@@ -187,9 +191,9 @@ def _indices(hidden, *, k, memory):
     at_once = max(at_once, 1)
 
     def find(states):
-        centred, norms = neighbours.centre(states)
         if at_once == points:
-            return _choose(states, neighbours.all_distances(centred, norms), k, 0)
+            return _choose(states, neighbours.all_distances(states), k, 0)
+        centred, norms = neighbours.centre(states)
 
         def find_some(step, table):
             start = jnp.minimum(step * at_once, points - at_once)
@@ -215,8 +219,7 @@ def _pairwise(hidden, concepts, *, k, num_concepts, memory):
     first, second = np.triu_indices(num_concepts, 1)
 
     def scores(states):
-        centred, norms = neighbours.centre(states)
-        distances = neighbours.all_distances(centred, norms)
+        distances = neighbours.all_distances(states)
 
         def score(pair):
             member = (concepts == pair[0]) | (concepts == pair[1])

@@ -72,7 +72,7 @@ def _silhouette(hidden, concepts, *, num_concepts):
     sizes = jnp.sum(own, 0)
 
     def score(states):
-        squared = neighbours.all_distances(*neighbours.centre(states[None])).squared[0]
+        squared = neighbours.all_distances(states[None]).squared[0]
         distances = jnp.sqrt(jnp.where(jnp.isfinite(squared), squared, 0))
         totals = jnp.matmul(distances, own, precision=lax.Precision.HIGHEST)
         inside = jnp.take_along_axis(totals, concepts[:, None], 1)[:, 0] / jnp.maximum(sizes[concepts] - 1, 1)

@@ -16,14 +16,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 DEFAULT_MEMORY = 1 << 30
 # Elements of the differences held at once while points are decided again.
 EXACT_ELEMENTS = 1 << 21
+# Candidates either side of the k-th that are compared first, and beyond it that are compared next.
+NEAR = 4
 MARGIN = 14
+# Terms of a norm summed up before the sums are.
+NORM_TERMS = 64
+# From here on half of the Gram matrix is worth leaving out.
+SYMMETRIC_MIN_POINTS = 512
 # Width of the partial sums that differences are added into.
-LANES = 16
+LANES = 64
 
 
 class Distances(NamedTuple):
@@ -31,42 +37,47 @@ class Distances(NamedTuple):
 
     squared: [B, T, N], infinite for a point to itself and for points that may not be neighbours.
     norms: [B, T], squared norms of the (centred) targets. largest: [B, 1], the largest squared norm of all points.
-    rounding: bound on the relative error of a dot product of their width.
+    width: number of terms of their dot products.
     """
 
     squared: Float[Array, "B T N"]
     norms: Float[Array, "B T"]
     largest: Float[Array, "B 1"]
-    rounding: float
+    width: int
 
 
 def centre(hidden: Float[Array, "B N d"]) -> tuple[Float[Array, "B N d"], Float[Array, "B N"]]:
     """Hidden states without their mean over points (distances stay as they are), and their squared norms."""
     centred = hidden - jnp.mean(hidden, -2, keepdims=True)
-    return centred, jnp.sum(centred * centred, -1)
+    terms = min(NORM_TERMS, centred.shape[-1])
+    padded = jnp.pad(centred, ((0, 0), (0, 0), (0, -centred.shape[-1] % terms)))
+    partial = jnp.sum(jnp.square(padded.reshape(*centred.shape[:2], terms, -1)), -2)
+    return centred, partial @ jnp.ones(partial.shape[-1], partial.dtype)
 
 
-def all_distances(centred: Float[Array, "B N d"], norms: Float[Array, "B N"]) -> Distances:
-    """Every point to every point; of the symmetric Gram matrix only block rows right of the diagonal are multiplied."""
-    batch, points, _ = centred.shape
-    rows = points if points < 256 else -(-points // 8)
-    if rows == points:
-        squared = _block(centred, norms, 0, points, 0)
+def all_distances(hidden: Float[Array, "B N d"]) -> Distances:
+    """Every point to every point. Of the symmetric Gram matrix of many points only 5/8 are multiplied out: square
+    blocks beside the diagonal, halved down to a quarter of the points."""
+
+    def several(hidden):
+        centred, norms = centre(hidden)
+        if hidden.shape[1] < SYMMETRIC_MIN_POINTS:
+            return _block(centred, norms, 0, hidden.shape[1], 0, hidden.shape[1]), norms
+        return _symmetric(centred, norms), norms
+
+    if hidden.shape[1] < SYMMETRIC_MIN_POINTS:
+        squared, norms = several(hidden)
     else:
-        squared = jnp.zeros((batch, points, points), centred.dtype)
-        for start in range(0, points, rows):
-            stop = min(start + rows, points)
-            block = _block(centred, norms, start, stop - start, start)
-            squared = squared.at[:, start:stop, start:].set(block)
-            squared = squared.at[:, stop:, start:stop].set(jnp.swapaxes(block[:, :, stop - start :], 1, 2))
-    return Distances(squared, norms, jnp.max(norms, -1, keepdims=True), _rounding(centred))
+        # One at a time: the centred copy of one layer stays in the cache.
+        squared, norms = lax.map(lambda one: tuple(x[0] for x in several(one[None])), hidden)
+    return Distances(squared, norms, jnp.max(norms, -1, keepdims=True), hidden.shape[-1])
 
 
 def some_distances(centred: Float[Array, "B N d"], norms: Float[Array, "B N"], start, count: int) -> Distances:
     """Points start to start + count (start may be traced) to every point."""
     targets = lax.dynamic_slice_in_dim(norms, start, count, 1)
-    squared = _block(centred, norms, start, count, 0)
-    return Distances(squared, targets, jnp.max(norms, -1, keepdims=True), _rounding(centred))
+    squared = _block(centred, norms, start, count, 0, centred.shape[1])
+    return Distances(squared, targets, jnp.max(norms, -1, keepdims=True), centred.shape[-1])
 
 
 def nearest_values(squared: Float[Array, "B N N"], count: int) -> Float[Array, "count B N"]:
@@ -115,66 +126,93 @@ def unproved(distances: Distances, last: Float[Array, "B T"], following: Float[A
     return ~(following - last > _window(distances, last)) & jnp.isfinite(last)
 
 
+def in_question(distances: Distances, values: Float[Array, "k B T"]) -> Int[Array, "B T"]:
+    """How many of the k nearest (`values`, ascending) could have to give way to points further off."""
+    return jnp.sum(values >= values[-1] - _window(distances, values[-1]), 0)
+
+
 def decide(
     hidden: Float[Array, "B N d"], distances: Distances, last, open_: Bool[Array, "B T"], k: int, start, table, entry
 ):
     """Overwrites, in `table` [B, T, ...], the entries of the open targets by `entry(neighbours [R, k])`.
 
-    The neighbours are the k smallest in (distance, index) order, distances taken to float-float precision, of the
-    points whose approximate distance leaves them in question. If these are more than a few, exact duplicates beyond
-    the first k + 1 of their kind are left out (others of their kind come before them), and if that is not enough,
-    all points are compared. `last`: the k-th smallest approximate distance. `start`: index of the first target.
+    The neighbours are the k smallest in (distance, index) order. Distances to float-float precision are taken of the
+    few points around the k-th. Where more are in question, exact duplicates beyond the first k + 1 of their kind are
+    left out (others of their kind come before them) and more points compared, and if that is not enough, all points.
+    `last`: [B, T], the k-th smallest approximate distance. `start`: index of the first target.
     """
     points = hidden.shape[1]
-    few = min(points, k + MARGIN)
+    everyone = jnp.ones(hidden.shape[:2], bool)
 
-    def among_few(attempt, carry):
-        table, open_, kept = carry
-        again = (attempt > 0) & jnp.any(open_)
-        kept = lax.cond(again, lambda: _first_of_kind(hidden, k + 1), lambda: kept)
-        table, open_ = _decide_among(few, hidden, distances, last, open_, k, start, kept, table, entry)
-        return table, open_, kept
+    def among(table, open_, sure, count, kept):
+        return _decide_among(hidden, distances, last, k, start, entry, sure, count, kept, table, open_)
 
-    kept = jnp.ones(hidden.shape[:2], bool)
-    if few == points:
-        return _decide_among(points, hidden, distances, last, open_, k, start, kept, table, entry)[0]
-    table, open_, kept = lax.fori_loop(0, 2, among_few, (table, open_, kept))
-    return _decide_among(points, hidden, distances, last, open_, k, start, kept, table, entry)[0]
+    def further(table, open_):
+        kept = _first_of_kind(hidden, k + 1)
+        if k + MARGIN < points:
+            table, open_ = among(table, open_, 0, k + MARGIN, kept)
+        return among(table, open_, 0, points, kept)[0]
+
+    def first(table, open_):
+        table, open_ = among(table, open_, max(k - NEAR, 0), min(k + NEAR, points), everyone)
+        return lax.cond(jnp.any(open_), further, lambda table, _: table, table, open_)
+
+    return lax.cond(jnp.any(open_), first, lambda table, _: table, table, open_)
 
 
-def _block(centred, norms, start, count, first_column):
-    """Squared distances of `count` points from `start` on to all points from `first_column` on."""
+def _symmetric(centred, norms):
+    points = centred.shape[1]
+
+    def fill(squared, start, stop):
+        if stop - start <= -(-points // 4):
+            block = _block(centred, norms, start, stop - start, start, stop)
+            return squared.at[:, start:stop, start:stop].set(block)
+        middle = (start + stop) // 2
+        block = _block(centred, norms, start, middle - start, middle, stop)
+        squared = squared.at[:, start:middle, middle:stop].set(block)
+        squared = squared.at[:, middle:stop, start:middle].set(jnp.swapaxes(block, 1, 2))
+        return fill(fill(squared, start, middle), middle, stop)
+
+    return fill(jnp.zeros((1, points, points), centred.dtype), 0, points)
+
+
+def _block(centred, norms, start, count, first, stop):
+    """Squared distances of `count` points from `start` on (it may be traced) to the points from `first` to `stop`."""
     targets = lax.dynamic_slice_in_dim(centred, start, count, 1)
-    gram = jnp.einsum("btd,bnd->btn", targets, centred[:, first_column:], precision=lax.Precision.HIGHEST)
+    gram = jnp.einsum("btd,bnd->btn", targets, centred[:, first:stop], precision=lax.Precision.HIGHEST)
     own = lax.dynamic_slice_in_dim(norms, start, count, 1)
-    squared = jnp.maximum(own[..., None] + norms[:, None, first_column:] - 2 * gram, 0)
-    same = lax.broadcasted_iota(jnp.int32, gram.shape[1:], 0) + start == (
-        lax.broadcasted_iota(jnp.int32, gram.shape[1:], 1) + first_column
-    )
-    return jnp.where(same, jnp.inf, squared)
+    squared = jnp.maximum(own[..., None] + norms[:, None, first:stop] - 2 * gram, 0)
+    row, column = (lax.broadcasted_iota(jnp.int32, gram.shape[1:], axis) for axis in (0, 1))
+    return jnp.where(row + start == column + first, jnp.inf, squared)
 
 
-def _rounding(centred) -> float:
-    unit, width = float(jnp.finfo(centred.dtype).eps) / 2, centred.shape[-1]
-    return unit * (min(width, 4 * width**0.5) + 8)
+def _rounding(dtype, width: int) -> float:
+    """Bound on the rounding error of a dot product of `width` terms, relative to the sum of their sizes."""
+    return float(jnp.finfo(dtype).eps) / 2 * (min(width, 4 * width**0.5) + 4)
 
 
 def _window(distances: Distances, last):
     """Two distances of a target, both near `last`, that differ by more than this [B, T] are in the right order.
 
-    A dot product of points i and j errs by at most rounding * (|i|^2 + |j|^2) / 2, a norm by rounding * |j|^2; and no
-    neighbour at squared distance `last` has a squared norm above 2 (|i|^2 + last).
+    The dot product of points i and j errs by at most its rounding times (|i|^2 + |j|^2) / 2, the norm of j (its partial
+    sums are short) by its own rounding times |j|^2; that of i is common to both. No neighbour at squared distance
+    `last` has a squared norm above 2 (|i|^2 + last).
     """
     other = jnp.minimum(distances.largest, 2 * (distances.norms + last))
-    return 2 * distances.rounding * (distances.norms + 2 * other)
+    dtype, width = distances.norms.dtype, distances.width
+    product, norm = _rounding(dtype, width), _rounding(dtype, min(width, NORM_TERMS + width // NORM_TERMS))
+    return 2 * (product * (distances.norms + other) + norm * other)
 
 
-def _decide_among(count, hidden, distances, last, open_, k, start, kept, table, entry):
-    """One pass of `decide` over the `count` nearest candidates; returns the table and the targets still open."""
+def _decide_among(hidden, distances, last, k, start, entry, sure, count, kept, table, open_):
+    """One pass of `decide`: of the `count` nearest candidates the `sure` nearest are taken, the others compared.
+
+    Returns the table and the targets for which that was not enough.
+    """
     batch, targets, points = distances.squared.shape
-    width = hidden.shape[-1]
-    rows = int(np.clip(EXACT_ELEMENTS // (count * width), 1, min(64, batch * targets)))
-    at_once = int(np.clip(EXACT_ELEMENTS // (rows * width), 1, count))
+    width, compared = hidden.shape[-1], count - sure
+    rows = int(np.clip(EXACT_ELEMENTS // (compared * width), 1, min(64, batch * targets)))
+    at_once = int(np.clip(EXACT_ELEMENTS // (rows * width), 1, compared))
     window = _window(distances, last)
     order = jnp.cumsum(open_.reshape(-1))
 
@@ -182,25 +220,28 @@ def _decide_among(count, hidden, distances, last, open_, k, start, kept, table, 
         step, table, still_open = carry
         flat = jnp.searchsorted(order, step * rows + 1 + jnp.arange(rows))
         b, t = jnp.divmod(flat, targets)
-        squared = distances.squared.at[b, t].get(mode="clip")
-        squared = jnp.where(kept.at[b].get(mode="clip"), squared, jnp.inf)
-        if count == points:
-            candidates, approximate = jnp.broadcast_to(jnp.arange(points), squared.shape), squared
-            beyond = jnp.zeros(rows, bool)
-        else:
-            approximate, candidates = lax.top_k(-squared, count)
+        squared, own_last, own_window = (x.at[b, t].get(mode="clip") for x in (distances.squared, last, window))
+        approximate = jnp.where(kept.at[b].get(mode="clip"), squared, jnp.inf)
+        candidates, beyond = jnp.broadcast_to(jnp.arange(points), squared.shape), jnp.zeros(rows, bool)
+        if count < points:
+            approximate, candidates = lax.top_k(-approximate, count)
             approximate = -approximate
-            limit = last.at[b, t].get(mode="clip") + window.at[b, t].get(mode="clip")
-            beyond = approximate[:, -1] <= limit
+            beyond = approximate[:, -1] <= own_last + own_window
+        elif sure:
+            candidates = jnp.argsort(approximate, -1)
+            approximate = jnp.take_along_axis(approximate, candidates, -1)
+        if sure:
+            beyond |= approximate[:, sure - 1] >= own_last - own_window
         target = hidden.at[b, start + t].get(mode="clip")
         high, low = lax.map(
             lambda one: _exact_squared_distance(target, hidden.at[b, one].get(mode="clip")),
-            candidates.T,
+            candidates[:, sure:].T,
             batch_size=at_once,
         )
-        high = jnp.where(jnp.isfinite(approximate), high.T, jnp.inf)
-        neighbours = lax.sort((high, low.T, candidates), num_keys=3)[2][:, :k]
-        table = table.at[b, t].set(entry(jnp.sort(neighbours, -1)).astype(table.dtype), mode="drop")
+        high = jnp.where(jnp.isfinite(approximate[:, sure:]), high.T, jnp.inf)
+        nearest = lax.sort((high, low.T, candidates[:, sure:]), num_keys=3)[2][:, : k - sure]
+        neighbours = jnp.sort(jnp.concatenate([candidates[:, :sure], nearest], -1), -1)
+        table = table.at[b, t].set(entry(neighbours).astype(table.dtype), mode="drop")
         return step + 1, table, still_open.at[b, t].set(beyond, mode="drop")
 
     _, table, open_ = lax.while_loop(lambda c: c[0] * rows < order[-1], decide_some, (0, table, open_))
