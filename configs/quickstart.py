@@ -1,4 +1,15 @@
-"""Quickstart."""
+"""Quickstart: a small transformer learns four concepts, on a laptop's CPU, in minutes.
+
+Command:  bash launch/quickstart.sh [DIR] [--config.seed=1 ...]
+          python -m jaxconcepts train --config=configs/quickstart.py --workdir=runs/quickstart
+Time:     TIME
+Expected: best-layer CD from chance (0.25) to at least 0.9, and held-out loss at the last position from the level of
+          ridge (0.45) to within 1.3 times that of the Bayes mixture (0.14).
+
+Four bases of two dimensions in eight, ten pairs, noise 0.3. What makes it fast, against the paper's setting: Muon, large
+initial positions and QK norm; a loss in which late positions count as much as early ones; and concepts drawn unequally
+often in turn, without which a model this small stays for thousands of steps at the symmetric solution, ridge.
+"""
 
 from ml_collections import config_dict
 
@@ -7,14 +18,14 @@ from jaxconcepts.sweeps.execution import default_config
 
 def get_config() -> config_dict.ConfigDict:
     config = config_dict.ConfigDict(default_config())
-    config.task.update(num_concepts=4, dim=8, rank=2, num_pairs=6, noise=0.15)
-    config.model.update(layers=6, heads=4, width=64, qk_norm=True)
-    config.init.update(weights=0.0, positions=0.5, read_in=0.2, read_out=0.02)
+    config.task.update(num_concepts=4, dim=8, rank=2, num_pairs=10, noise=0.3)
+    config.model.update(layers=4, heads=4, width=64, qk_norm=True)
+    config.init.update(weights=0.0, positions=0.5, read_in=0.2, read_out=0.0)
     config.train.update(
-        steps=6000, batch_size=256, optimizer="muon", learning_rate=7e-3, warmup_steps=200, schedule="linear",
-        decay_fraction=0.3, b2=0.99, clip_norm=1.0,
+        steps=6000, batch_size=256, loss="log_mse", optimizer="muon", learning_rate=7e-3, warmup_steps=200,
+        schedule="linear", b2=0.99, clip_norm=1.0,
     )  # fmt: skip
-    config.curriculum.update(concept_ratio=2.0, concept_steps=2000.0)
-    config.measure.update(count=40, spacing="linear")
+    config.curriculum.update(concept_ratio=2.0, concept_steps=2100.0)
+    config.measure.update(count=41, spacing="linear")
     config.run.update(data=2, cpu_devices=2)
     return config

@@ -85,7 +85,7 @@ class Static:
 
 
 # Fields of the model that follow from the task.
-_DERIVED = ("context", "input_dim", "output_dim", "vocab_size")
+_DERIVED = ("context", "input_dim", "output_dim", "vocab_size", "stop_tokens")
 
 
 def _field_defaults(cls, without=()) -> dict[str, Any]:

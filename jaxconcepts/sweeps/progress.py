@@ -24,7 +24,7 @@ class Progress:
         now = time.monotonic()
         if measured is not None:
             runs = slice(0, self._runs)
-            self._cd = measured["cd"][runs].mean(-1).max((-1, -2)).mean()
+            self._cd = measured["cd"][runs, 0].mean(-1).max(-1).mean()
             self._loss = measured["loss"][runs].mean()
         if self._timed_from is None:
             if step:

@@ -1,8 +1,8 @@
 """What the task looks like at a training step: numbers that move over training, nothing that changes a shape.
 
-Garg et al. (2022) start with few dimensions and few pairs and add some at intervals. A third schedule starts with
-concepts of unequal frequency and levels them: equal concepts form a symmetric mixture in which small models stay for
-thousands of steps at the solution that ignores the concept (ridge), unequal ones split off one after another.
+Garg et al. (2022) start with few dimensions and few pairs and add some at intervals. A third schedule draws the concepts unequally
+often, in turn: equal concepts form a symmetric mixture in which small models stay for thousands of steps at the
+solution that ignores the concept (ridge), while unequal ones split off one after another.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ class Curriculum(NamedTuple):
     dim_start, dim_increment, dim_interval: the first `dim_start` dimensions of x are drawn at step 0, `dim_increment`
         more every `dim_interval` steps, up to the task's own `active_dim` (0: all from the start).
     pairs_start, pairs_increment, pairs_interval: likewise for the pairs that carry loss.
-    concept_ratio: at step 0 concept k is drawn `concept_ratio` ** -k times as often as concept 0, ...
-    concept_steps: ... and the ratios return geometrically to the task's own weights over this many steps.
+    concept_ratio, concept_steps: concept k is drawn `concept_ratio` ** (-k * tilt) times as often as concept 0, on top
+        of the task's own weights. The tilt falls from 1 at step 0 to -1 at two thirds of `concept_steps`, so that the
+        last concepts get their turn too, and returns to 0, the task's own weights, at `concept_steps`.
     """
 
     dim_start: Float[Array, ""] | float = 0.0
@@ -44,11 +45,10 @@ def at_step(curriculum: Curriculum, task: RegressionHParams, step) -> Regression
         size = start + increment * jnp.floor(step / interval)
         return jnp.where(jnp.asarray(start) > 0, jnp.minimum(size, final), final)
 
-    left = jnp.clip(1.0 - step / c.concept_steps, 0.0, 1.0)
+    tilt = jnp.interp(step / c.concept_steps, jnp.array([0.0, 2 / 3, 1.0]), jnp.array([1.0, -1.0, 0.0]))
     order = jnp.arange(task.concept_weights.shape[0], dtype=jnp.float32)
-    tilt = jnp.exp(-order * left * jnp.log(c.concept_ratio))
     return task._replace(
-        concept_weights=task.concept_weights * tilt,
+        concept_weights=task.concept_weights * jnp.exp(-order * tilt * jnp.log(c.concept_ratio)),
         active_dim=grown(c.dim_start, c.dim_increment, c.dim_interval, task.active_dim),
         active_pairs=grown(c.pairs_start, c.pairs_increment, c.pairs_interval, task.active_pairs),
     )
