@@ -6,9 +6,9 @@ Time:     TIME
 Expected: best-layer CD from chance (0.25) to at least 0.9, and held-out loss at the last position from the level of
           ridge (0.45) to within 1.3 times that of the Bayes mixture (0.14).
 
-Four bases of two dimensions in eight, ten pairs, noise 0.3. What makes it fast, against the paper's setting: Muon, large
-initial positions and QK norm; a loss in which late positions count as much as early ones; and concepts drawn unequally
-often in turn, without which a model this small stays for thousands of steps at the symmetric solution, ridge.
+Four bases of two dimensions in eight, ten pairs, noise 0.3. What makes it fast, against the paper's setting: Muon,
+large initial positions and QK norm; a loss in which late positions count as much as early ones; and concepts drawn
+unequally often in turn, without which a model this small stays for thousands of steps at the symmetric solution, ridge.
 """
 
 from ml_collections import config_dict

@@ -1,8 +1,8 @@
 """What the task looks like at a training step: numbers that move over training, nothing that changes a shape.
 
-Garg et al. (2022) start with few dimensions and few pairs and add some at intervals. A third schedule draws the concepts unequally
-often, in turn: equal concepts form a symmetric mixture in which small models stay for thousands of steps at the
-solution that ignores the concept (ridge), while unequal ones split off one after another.
+Garg et al. (2022) start with few dimensions and few pairs and add some at intervals. A third schedule draws the
+concepts unequally often, in turn: equal concepts form a symmetric mixture in which small models stay for thousands of
+steps at the solution that ignores the concept (ridge), while unequal ones split off one after another.
 """
 
 from __future__ import annotations
