@@ -8,12 +8,11 @@ fills the chip, on a CPU the second is faster and uses less memory, and gives a 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
@@ -60,17 +59,26 @@ def make_mesh(runs: int, data: int, devices: Sequence[jax.Device] | None = None)
     devices = list(jax.devices() if devices is None else devices)
     if len(devices) % data:
         raise ValueError(f"run.data must divide the number of devices, {len(devices)}, got {data}")
-    rows = min(len(devices) // data, runs)
+    rows = len(devices) // data
+    if jax.process_count() == 1:
+        rows = min(rows, runs)  # Several processes must all take part.
     return Mesh(np.array(devices[: rows * data]).reshape(rows, data), ("runs", "data"), axis_types=(AxisType.Auto,) * 2)
 
 
 def make_program(static: synthetic.Static, runs: int, layout: Layout, devices=None) -> Program:
-    """The program of `runs` runs. Raises ValueError where the batch cannot be sharded over the data axis."""
+    """The program of `runs` runs, for `devices` (all by default), which may be ones that are only compiled for.
+
+    Raises ValueError where the batch cannot be sharded over the data axis.
+    """
     mesh = make_mesh(runs, layout.data, devices)
     if static.train.batch_size % layout.data:
         raise ValueError(f"run.data must divide train.batch_size = {static.train.batch_size}, got {layout.data}")
     platform = mesh.devices.flat[0].platform
     how = layout.how if layout.how != "auto" else ("map" if platform == "cpu" else "vmap")
+    if not static.model.unroll:
+        # By the devices that the program is for, which need not be the default ones.
+        unroll = static.model.layers if platform == "cpu" else 1
+        static = replace(static, model=replace(static.model, unroll=unroll))
     rows = mesh.shape["runs"]
     spec = PartitionSpec("runs")
     sharding = NamedSharding(mesh, spec)
@@ -84,7 +92,7 @@ def make_program(static: synthetic.Static, runs: int, layout: Layout, devices=No
             one_run = lambda run: function(*run, *common)  # noqa: E731
             return jax.vmap(one_run)(own) if how == "vmap" else jax.lax.map(one_run, own)
 
-        @partial(jax.jit, donate_argnums=donate)
+        @partial(jax.jit, donate_argnums=donate, out_shardings=sharding)
         def everywhere(*args):
             split = len(args) - shared
             specs = (spec, PartitionSpec())
@@ -116,7 +124,13 @@ def stack_hparams(program: Program, hparams: Sequence[train.HParams]) -> train.H
     """The runs' numbers with a leading run axis, on the program's devices; padded with copies of the last run."""
     padded = [*hparams, *[hparams[-1]] * (program.size - len(hparams))]
     stacked = jax.tree.map(lambda *leaves: np.stack([np.asarray(leaf) for leaf in leaves]), *padded)
-    return jax.device_put(stacked, program.sharding)
+    place = lambda a: jax.make_array_from_callback(a.shape, program.sharding, lambda index: a[index])  # noqa: E731
+    return jax.tree.map(place, stacked)
+
+
+def abstract_hparams(program: Program, one: train.HParams) -> train.HParams:
+    """The shapes, dtypes and shardings of `stack_hparams`, given one run's numbers."""
+    return jax.tree.map(lambda a: _abstract(program, np.asarray(a).shape, np.asarray(a).dtype), one)
 
 
 def abstract_state(program: Program, hparams: train.HParams) -> train.TrainState:
@@ -125,6 +139,46 @@ def abstract_state(program: Program, hparams: train.HParams) -> train.TrainState
     return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=program.sharding), shapes)
 
 
-def step_count(steps: int) -> jax.Array:
+def saved_state(program: Program, hparams: train.HParams, saved_size: int) -> train.TrainState:
+    """As `abstract_state`, of a pack that was padded to another size on another layout; see `fit_state`."""
+    shared = saved_size % program.mesh.shape["runs"] == 0
+    sharding = program.sharding if shared else NamedSharding(program.mesh, PartitionSpec())
+    shape = lambda a: jax.ShapeDtypeStruct((saved_size, *a.shape[1:]), a.dtype, sharding=sharding)  # noqa: E731
+    return jax.tree.map(shape, abstract_state(program, hparams))
+
+
+def fit_state(program: Program, state: train.TrainState, runs: int) -> train.TrainState:
+    """The state of `runs` runs, padded to the program's size on its devices."""
+    if state.step.shape[0] == program.size:
+        return state
+    take = np.minimum(np.arange(program.size), runs - 1)
+    return jax.jit(lambda s: jax.tree.map(lambda a: a[take], s), out_shardings=program.sharding)(state)
+
+
+def local_runs(program: Program) -> list[int]:
+    """The places in the pack (padding included) whose values this process reads and writes down, ascending."""
+    rows = program.mesh.devices
+    each = program.size // len(rows)
+    own = [row for row in range(len(rows)) if rows[row, 0].process_index == jax.process_index()]
+    return [row * each + place for row in own for place in range(each)]
+
+
+def fetch(program: Program, tree: Any) -> Any:
+    """Arrays with a leading run axis as NumPy, only this process's places of them (`local_runs`); waits for them."""
+    first = set(program.mesh.devices[:, 0])
+
+    def local(array):
+        shards = [shard for shard in array.addressable_shards if shard.device in first]
+        shards.sort(key=lambda shard: shard.index[0].start or 0)
+        return np.concatenate([np.asarray(shard.data) for shard in shards])
+
+    return jax.tree.map(local, tree)
+
+
+def step_count(steps: int) -> np.ndarray:
     """A chunk's length as the array that `Program.chunk` takes (a Python int would have another, weak type)."""
-    return jnp.asarray(steps, jnp.int32)
+    return np.asarray(steps, np.int32)
+
+
+def _abstract(program, shape, dtype):
+    return jax.ShapeDtypeStruct((program.size, *shape), dtype, sharding=program.sharding)
