@@ -38,7 +38,7 @@ def optimizer(
 
     "adam" has no weight decay; "adamw" decays every parameter. "muon" orthogonalises the updates of matrices (those of
     all blocks, batched over the layer axis, the position table, the read-in and the read-out) with momentum 0.95 and
-    Adam's root mean square, and leaves the rest to AdamW (Jordan et al. 2024; optax.contrib).
+    Adam's root mean square, and leaves the rest to AdamW with Nesterov momentum (Jordan et al. 2024; optax.contrib).
     clip_norm: global gradient norm, inf for none.
     """
 
