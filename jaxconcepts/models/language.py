@@ -93,6 +93,18 @@ def generate(
         return _generate(model, params, tokens, lengths, edits, max_new_tokens, stop_tokens)
 
 
+def tokenize(tokenizer, texts: Sequence[str], bos: bool) -> list[list[int]]:
+    """The ids of each text, after the beginning-of-sequence token if `bos`, and with no other special token.
+
+    Whether there is one changes the hidden states, and tokenizers differ in their habit, so it must be said. Raises
+    ValueError where there is to be one and the tokenizer has none.
+    """
+    if bos and tokenizer.bos_token_id is None:
+        raise ValueError("bos=True, but the tokenizer has no beginning-of-sequence token")
+    start = [tokenizer.bos_token_id] if bos else []
+    return [start + list(tokenizer.encode(text, add_special_tokens=False)) for text in texts]
+
+
 def tokens_with(token_texts: Sequence[str], stop_strings: Sequence[str]) -> tuple[int, ...]:
     """The ids of the tokens whose text holds a stop string: `generate`'s stop_tokens, so that it ends there.
 
@@ -111,22 +123,20 @@ def batches(
 ) -> Iterator[tuple[np.ndarray, Int[np.ndarray, "B T"], Int[np.ndarray, " B"]]]:
     """(indices into `prompts`, tokens, lengths) in batches of prompts of like length, right-padded with token 0.
 
-    Lengths are padded up to a multiple of `multiple` and the last batch is filled by repeating its first prompt (index
-    -1), so there are as many compilations as distinct multiples.
+    Longest first, so that the first batch takes the most memory. Each batch is as wide as its longest prompt, rounded
+    up to a multiple of `multiple`: as many compilations as there are distinct widths. The last batch is filled up by
+    repeating its first prompt, with index -1.
     """
     order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
-    buckets: dict[int, list[int]] = {}
-    for i in order:
-        buckets.setdefault(-(-max(len(prompts[i]), 1) // multiple) * multiple, []).append(i)
-    for width, members in buckets.items():
-        for start in range(0, len(members), batch_size):
-            rows = members[start : start + batch_size]
-            filled = rows + rows[:1] * (batch_size - len(rows))
-            tokens = np.zeros((batch_size, width), np.int32)
-            for row, i in enumerate(filled):
-                tokens[row, : len(prompts[i])] = prompts[i]
-            indices = np.array(rows + [-1] * (batch_size - len(rows)))
-            yield indices, tokens, np.array([len(prompts[i]) for i in filled], np.int32)
+    for start in range(0, len(order), batch_size):
+        rows = order[start : start + batch_size]
+        filled = rows + rows[:1] * (batch_size - len(rows))
+        width = -(-max(len(prompts[rows[0]]), 1) // multiple) * multiple
+        tokens = np.zeros((batch_size, width), np.int32)
+        for row, i in enumerate(filled):
+            tokens[row, : len(prompts[i])] = prompts[i]
+        indices = np.array(rows + [-1] * (batch_size - len(rows)))
+        yield indices, tokens, np.array([len(prompts[i]) for i in filled], np.int32)
 
 
 def exact_products(model: Decoder):

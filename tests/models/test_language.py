@@ -6,12 +6,15 @@ import jax
 import numpy as np
 import pytest
 
-from jaxconcepts.models import gemma2, language, llama
+from jaxconcepts.models import gemma2, language, llama, olmo, olmo2
 from jaxconcepts.models.residual import Edits
 
 SIZES = {"vocab_size": 31, "width": 16, "heads": 4, "kv_heads": 2, "head_dim": 8, "mlp_width": 24, "context": 64}
 LLAMA = llama.LlamaConfig(layers=3, **SIZES)
 GEMMA = gemma2.Gemma2Config(layers=3, window=5, query_scale=8, **SIZES)
+
+
+FAMILIES = {"llama": LLAMA, "gemma2": GEMMA, "olmo": olmo.OlmoConfig(clip_qkv=1.0), "olmo2": olmo2.Olmo2Config()}
 
 
 def random_params(model, seed=0):
@@ -124,6 +127,32 @@ def test_the_cache_changes_no_answer_and_edits_of_the_prompt_reach_it(model):
         assert plain[row].tolist() == slow_generate(model, params, prompt, 6)
         own = Edits(mask=mask[:, row : row + 1, : len(prompt)], value=value[:, row : row + 1, : len(prompt)])
         assert edited[row].tolist() == slow_generate(model, params, prompt, 6, own)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_scaling_a_head_is_scaling_its_rows_of_the_output_matrix(family):
+    model = dataclasses.replace(FAMILIES[family], layers=3, dtype="float32", **SIZES)
+    params, tokens = random_params(model), np.array(random_prompts([7, 7]))
+    scales = np.random.default_rng(0).normal(size=(3, 1, 4)).astype(np.float32)
+    by_edit = language.hidden_states(model, params, tokens, edits=Edits(head_scale=scales))
+    out = params["blocks"]["out"]["kernel"] * np.repeat(scales[:, 0], 8, axis=1)[:, :, None]
+    by_weights = language.hidden_states(model, params | {"blocks": params["blocks"] | {"out": {"kernel": out}}}, tokens)
+    np.testing.assert_allclose(by_edit, by_weights, rtol=1e-4, atol=1e-4)
+    assert not np.allclose(by_edit, language.hidden_states(model, params, tokens), atol=1e-2)
+
+
+def test_whether_prompts_begin_with_a_bos_token_is_said_and_done():
+    class Letters:
+        bos_token_id = 9
+
+        def encode(self, text, add_special_tokens):
+            return [ord(letter) - ord("a") for letter in text] + ([99] if add_special_tokens else [])
+
+    assert language.tokenize(Letters(), ["ab", "c"], bos=True) == [[9, 0, 1], [9, 2]]
+    assert language.tokenize(Letters(), ["ab", "c"], bos=False) == [[0, 1], [2]]
+    Letters.bos_token_id = None
+    with pytest.raises(ValueError, match="the tokenizer has no beginning-of-sequence token"):
+        language.tokenize(Letters(), ["ab"], bos=True)
 
 
 def test_a_row_ends_at_its_stop_token():
