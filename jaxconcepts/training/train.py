@@ -118,7 +118,7 @@ def make_train(
         (_, loss), grads = objective(state.params)
         updates, opt_state = optimizer(hparams).update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        healthy = jnp.isfinite(loss) & jnp.isfinite(optax.global_norm(updates)) & (state.diverged_at < 0)
+        healthy = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(updates)) & (state.diverged_at < 0)
         keep = lambda new, old: jnp.where(healthy, new, old)  # noqa: E731
         params, opt_state = jax.tree.map(keep, (params, opt_state), (state.params, state.opt_state))
         failed_now = ~healthy & (state.diverged_at < 0)
