@@ -27,22 +27,29 @@ COLLECTIVES = (
 
 
 class Cost(NamedTuple):
-    """Of one chip. arguments, outputs, temporaries, code: bytes while the program runs (outputs: without those that
-    reuse arguments). flops: of the matrix products of one step. cycles: of one step, the compiler's estimate, None where
-    it gives none. collectives: how many instructions of each kind the program has."""
+    """Of one chip.
+
+    arguments, outputs, temporaries, code: bytes while the program runs (outputs: without those that reuse arguments).
+    held_out: bytes of the runs' held-out sequences, which stay beside it.
+    flops: of the matrix products of one step; where runs are sharded over `data` chips, the optimizer's products (Muon
+        has some, which every chip repeats) are counted as if they were too.
+    cycles: of one step, the compiler's estimate, None where it gives none.
+    collectives: how many instructions of each kind the program has.
+    """
 
     arguments: int
     outputs: int
     temporaries: int
     code: int
+    held_out: int
     flops: float
     cycles: int | None
     collectives: dict[str, int]
 
     @property
     def memory(self) -> int:
-        """Bytes a chip needs for the program."""
-        return self.arguments + self.outputs + self.temporaries + self.code
+        """Bytes a chip needs while the program runs."""
+        return self.arguments + self.outputs + self.temporaries + self.code + self.held_out
 
 
 class DoesNotFitError(Exception):
@@ -59,6 +66,7 @@ def compile_chunk(program: packs.Program, hparams: HParams) -> Cost:
         lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=program.sharding),
         (jax.eval_shape(program.init, stacked), stacked),
     )
+    held_out = jax.eval_shape(program.prepare, stacked)
     traced = program.chunk.trace(*arguments, jax.ShapeDtypeStruct((), jnp.int32))
     try:
         compiled = traced.lower().compile()
@@ -72,6 +80,7 @@ def compile_chunk(program: packs.Program, hparams: HParams) -> Cost:
         outputs=memory.output_size_in_bytes - memory.alias_size_in_bytes,
         temporaries=memory.temp_size_in_bytes,
         code=memory.generated_code_size_in_bytes,
+        held_out=sum(a.size * a.dtype.itemsize for a in jax.tree.leaves(held_out)) // program.mesh.shape["runs"],
         # Inside shard_map shapes are those of one row of the mesh; its batch is shared out over the data axis.
         flops=flops_of_products(traced.jaxpr.jaxpr) / program.mesh.shape["data"],
         cycles=step_cycles(text),
