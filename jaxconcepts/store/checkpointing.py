@@ -37,10 +37,10 @@ def save(path: epath.Path, state: Any) -> None:
 def load(path: epath.Path, like: Any) -> Any:
     """Reads the tree with the structure, shapes, dtypes and shardings of `like` (arrays or jax.ShapeDtypeStruct).
 
+    like: the tree, or a function of the stored shapes, a dict by dotted path, that gives it.
+
     Raises ValueError if the stored arrays are not those of `like`, UnreadableError if they cannot be read.
     """
-    leaves = _leaves(like)
-    wanted = {name: _abstract(leaf) for name, leaf in leaves.items()}
     with ocp.StandardCheckpointer() as checkpointer:
         try:
             described = checkpointer.metadata(path)
@@ -50,6 +50,10 @@ def load(path: epath.Path, like: Any) -> Any:
         if described is None:
             raise UnreadableError("its description cannot be read")
         stored = {name: (tuple(leaf.shape), np.dtype(leaf.dtype)) for name, leaf in described.tree.items()}
+        if callable(like):
+            like = like({name: shape for name, (shape, _) in stored.items()})
+        leaves = _leaves(like)
+        wanted = {name: _abstract(leaf) for name, leaf in leaves.items()}
         expected = {name: (leaf.shape, np.dtype(leaf.dtype)) for name, leaf in wanted.items()}
         differing = [
             f"{name}: stored {_describe(stored.get(name))}, expected {_describe(expected.get(name))}"

@@ -161,6 +161,7 @@ class Run:
 
         like: tree of arrays, or of jax.ShapeDtypeStruct; the state comes back with its structure, shapes, dtypes and
             shardings, whatever devices it was saved from. An abstract leaf without a sharding goes to the first device.
+            Or a function that gives the tree for the stored shapes, a dict by dotted path.
 
         A checkpoint that cannot be read is renamed to <step>.unreadable, and an older one taken. A damaged part voids
         the checkpoints that cover it, so that it is written anew. Both are logged as warnings.
@@ -201,6 +202,19 @@ class Run:
         checkpointing.wait_for_all(f"{pack} dropped")
         self._saved[pack] = step
         return max(step, 0), state
+
+    def drop(self, pack: str) -> None:
+        """Deletes everything of a pack: parts, rows of the runs table, checkpoints."""
+        from jaxconcepts.store import checkpointing
+
+        if checkpointing.is_primary():
+            # Checkpoints last: whoever is killed here and comes back still drops the parts past them.
+            for kind in ("runs", "metrics", "hidden"):
+                for path in (self.workdir / kind).glob(f"{files.valid_pack(pack)}.*"):
+                    path.unlink(missing_ok=True)
+            files.remove(self.workdir / "checkpoints" / pack)
+        checkpointing.wait_for_all(f"{pack} deleted")
+        self._saved.pop(pack, None)
 
     def _write_part(self, kind: str, pack: str, step: int, extension: str, data: bytes) -> None:
         if files.valid_step(step) <= (covered := self._covered(pack)):

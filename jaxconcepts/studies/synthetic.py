@@ -34,6 +34,7 @@ class MeasureConfig:
     per_concept: held-out sequences of each concept. cd_per_concept: how many of them CD is computed on; neighbours: k.
     hidden_count: at how many of the measured steps the hidden states are kept for projections (0 for none).
     checkpoint_steps: steps whose checkpoints are kept for good, for studies over training; the last is kept anyway.
+    detail: how much of a measurement is kept, "full" or, for very many runs, "summary" (see `rows`).
     """
 
     count: int = 50
@@ -44,6 +45,7 @@ class MeasureConfig:
     neighbours: int = 10
     hidden_count: int = 5
     checkpoint_steps: tuple[int, ...] = ()
+    detail: str = "full"
 
     def __post_init__(self):
         for name, least in (("count", 2), ("per_concept", 1), ("cd_per_concept", 1), ("neighbours", 1)):
@@ -51,6 +53,8 @@ class MeasureConfig:
                 raise ValueError(f"measure.{name} must be at least {least}, got {getattr(self, name)!r}")
         if self.spacing not in ("log", "linear"):
             raise ValueError(f'measure.spacing must be "log" or "linear", got {self.spacing!r}')
+        if self.detail not in ("full", "summary"):
+            raise ValueError(f'measure.detail must be "full" or "summary", got {self.detail!r}')
         if self.cd_per_concept > self.per_concept:
             raise ValueError(
                 f"measure.cd_per_concept must be at most measure.per_concept = {self.per_concept}, got "

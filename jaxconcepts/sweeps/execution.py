@@ -14,15 +14,13 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import jax
-import numpy as np
-import polars as pl
-
 from jaxconcepts import store
-from jaxconcepts.studies import rows, synthetic
-from jaxconcepts.sweeps import packs
+from jaxconcepts.studies import synthetic
+from jaxconcepts.sweeps import packs, processes
 from jaxconcepts.sweeps.points import Point
+from jaxconcepts.sweeps.programs import Programs
 from jaxconcepts.sweeps.progress import Progress
+from jaxconcepts.sweeps.recording import Record
 
 log = logging.getLogger("jaxconcepts")
 
@@ -36,12 +34,13 @@ LONGEST_CHUNK = 500
 def default_config() -> dict[str, Any]:
     """Every field of a config file at its default: a run's (`synthetic.default_config`), and how runs are executed.
 
-    num_seeds: how many runs are trained together, with seeds seed, seed + 1, ...
+    num_seeds: how many runs are trained together, with seeds seed, seed + 1, ... (in a sweep: of every point).
     run: how, not what; it may change between a run and its resumption. how: runs of a pack side by side ("vmap"), one
-        after another ("map") or by backend ("auto"). data: devices that each run's batch is sharded over. cpu_devices:
-        on a CPU, how many devices to make of it. checkpoint_seconds: time between checkpoints.
+        after another ("map") or by backend ("auto"). data: devices that each run's batch is sharded over. at_once: in a
+        sweep, the most runs in a pack, 0 for as many as the memory allows. cpu_devices: on a CPU, how many devices to
+        make of it. checkpoint_seconds: time between checkpoints.
     """
-    run = {"how": "auto", "data": 1, "cpu_devices": 1, "checkpoint_seconds": 60.0}
+    run = {"how": "auto", "data": 1, "at_once": 0, "cpu_devices": 1, "checkpoint_seconds": 60.0}
     return synthetic.default_config() | {"num_seeds": 1, "run": run}
 
 
@@ -67,19 +66,27 @@ def run_pack(
     run: store.Run,
     layout: packs.Layout,
     checkpoint_seconds: float = 60.0,
+    *,
+    programs: Programs | None = None,
+    progress: Any = None,
+    signals: list[int] | None = None,
+    size: int = 0,
 ) -> None:
     """Trains and measures the points (of one static part) from where their last checkpoint left them.
+
+    programs: compiled programs to share with other packs. progress: has `update(step, losses, measured)`, a `Progress`
+    by default. signals: those received, where the caller collects them.
+    size: of the program, at least; a smaller pack is padded, so that it shares a larger one's compilation.
 
     Raises PreemptedError after SIGTERM or SIGINT, with everything done so far checkpointed.
     """
     static = points[0].static
-    program = packs.make_program(static, len(points), layout)
+    program = (programs or Programs(layout)).get(static, max(size, len(points)), points[0].hparams)
     hparams = packs.stack_hparams(program, [point.hparams for point in points])
-    step, state = run.restore(name, packs.abstract_state(program, hparams))
+    step, state = run.restore(name, lambda stored: packs.saved_state(program, hparams, stored["step"][0]))
     fresh = state is None
-    if fresh:
-        state = program.init(hparams)
-    record = _Record(name, points, run, static, np.array(state.diverged_at[: len(points)]))
+    state = program.init(hparams) if fresh else packs.fit_state(program, state, len(points))
+    record = Record(name, points, run, program, state.diverged_at)
     record.write_runs(step, finished=step == static.train.steps)
     if step == static.train.steps:
         return
@@ -93,18 +100,19 @@ def run_pack(
             record.pend(0, None, program.measure(state, held_out))
         if 0 in hidden_at:
             record.hidden(0, program.hidden(state, held_out))
-    progress = Progress(log, static.train.steps, step, len(points))
+    progress = progress or Progress(log, static.train.steps, step, len(points))
     last_checkpoint = time.monotonic()
-    with stop_requested() as stopping:
+    with stop_requested() if signals is None else contextlib.nullcontext(signals) as signals:
         for stop in _chunk_ends(step, static.train.steps, [*measured_at, *keep_steps]):
             state, result = program.chunk(state, hparams, packs.step_count(stop - step))
             measured = program.measure(state, held_out) if stop in measured_at else None
             record.settle(progress)
-            record.pend(stop, (stop - step, result), measured)
+            record.pend(stop, result, measured)
             if stop in hidden_at:
                 record.hidden(stop, program.hidden(state, held_out))
             step = stop
             due = time.monotonic() - last_checkpoint >= checkpoint_seconds
+            stopping, due = processes.any_process(bool(signals), due)
             if stopping or due or step == static.train.steps or step in keep_steps:
                 record.settle(progress)
                 record.flush(step)
@@ -112,83 +120,9 @@ def run_pack(
                 record.write_runs(step, finished=step == static.train.steps)
                 last_checkpoint = time.monotonic()
             if stopping and step < static.train.steps:
-                raise PreemptedError(f"stopped by signal {stopping[0]} at step {step}; start again to go on")
+                raise PreemptedError(f"stopped by a signal at step {step}; start again to go on")
 
 
 def _chunk_ends(start: int, steps: int, at: Sequence[int]) -> list[int]:
     """Where chunks end: at every step in `at`, and no more than LONGEST_CHUNK apart counted from step 0."""
     return sorted({stop for stop in (*at, *range(0, steps, LONGEST_CHUNK), steps) if start < stop <= steps})
-
-
-class _Record:
-    """Turns measurements into rows, a chunk late, and keeps them until a checkpoint covers them."""
-
-    def __init__(self, pack: str, points: Sequence[Point], run: store.Run, static: synthetic.Static, diverged_at):
-        self._pack, self._points, self._run, self._static = pack, points, run, static
-        self._pending: list[tuple] = []
-        self._frames: list[pl.DataFrame] = []
-        self._diverged_at = diverged_at
-
-    def constants(self, step, values):
-        """What does not change over training: the references' losses, and the number of points behind a CD."""
-        points = self._static.task.num_concepts * self._static.measure.cd_per_concept
-        for index, point in enumerate(self._points):
-            self._frames.append(rows.scalar(point.run, step, "cd_points", points))
-            for metric, array in jax.device_get(values).items():
-                self._frames.append(rows.by_concept_and_position(point.run, step, metric, array[index]))
-
-    def pend(self, step, trained, measured):
-        self._pending.append((step, trained, measured))
-
-    def hidden(self, step, hidden):
-        names = [point.run for point in self._points]
-        labels = synthetic.decoding_labels(self._static)
-        self._run.write_hidden(self._pack, step, np.asarray(hidden)[: len(names)], labels, names)
-
-    def settle(self, progress):
-        """Fetches what is pending, which waits for the device, and turns it into rows."""
-        for step, trained, measured in self._pending:
-            trained, measured = jax.device_get((trained, measured))
-            losses = np.full(len(self._points), np.nan)
-            if trained is not None:
-                _, result = trained
-                losses = result["train_loss"][: len(self._points)]
-                self._note_divergence(result["diverged_at"][: len(self._points)])
-            for index, point in enumerate(self._points):
-                if trained is not None:
-                    self._frames.append(rows.scalar(point.run, step, "train_loss", losses[index]))
-                if measured is not None:
-                    own = {metric: values[index] for metric, values in measured.items()}
-                    self._frames.append(rows.measurement(point.run, step, own, synthetic.TOKENS))
-            progress.update(step, losses, measured)
-        self._pending.clear()
-
-    def flush(self, step):
-        if self._frames:
-            self._run.write_metrics(self._pack, step, pl.concat(self._frames))
-            self._frames.clear()
-
-    def _note_divergence(self, diverged_at):
-        for index in np.flatnonzero((diverged_at >= 0) & (self._diverged_at < 0)):
-            log.warning(
-                "%s diverged at step %d: its loss or update was not finite. It is frozen there; the others go on.",
-                self._points[index].run,
-                diverged_at[index],
-            )
-        self._diverged_at = np.asarray(diverged_at)
-
-    def write_runs(self, step, finished):
-        """The runs table; "done" only once the last checkpoint is committed, so that a done run needs no repair."""
-        table = [
-            {
-                "run": point.run,
-                "point": point.hash,
-                "status": "diverged" if diverged >= 0 else "done" if finished else "running",
-                "seed": point.config["seed"],
-                "step": step,
-                "diverged_at": int(diverged) if diverged >= 0 else None,
-            }
-            | point.hyper_parameters()
-            for point, diverged in zip(self._points, self._diverged_at, strict=True)
-        ]
-        self._run.write_runs(self._pack, pl.DataFrame(table, infer_schema_length=None))

@@ -65,6 +65,12 @@ def make_mesh(runs: int, data: int, devices: Sequence[jax.Device] | None = None)
     return Mesh(np.array(devices[: rows * data]).reshape(rows, data), ("runs", "data"), axis_types=(AxisType.Auto,) * 2)
 
 
+def platform_how(layout: Layout, platform: str | None = None) -> str:
+    """ "vmap" or "map": what `layout.how` means on the platform (the default backend's if None)."""
+    platform = jax.default_backend() if platform is None else platform
+    return layout.how if layout.how != "auto" else ("map" if platform == "cpu" else "vmap")
+
+
 def make_program(static: synthetic.Static, runs: int, layout: Layout, devices=None) -> Program:
     """The program of `runs` runs, for `devices` (all by default), which may be ones that are only compiled for.
 
@@ -74,7 +80,7 @@ def make_program(static: synthetic.Static, runs: int, layout: Layout, devices=No
     if static.train.batch_size % layout.data:
         raise ValueError(f"run.data must divide train.batch_size = {static.train.batch_size}, got {layout.data}")
     platform = mesh.devices.flat[0].platform
-    how = layout.how if layout.how != "auto" else ("map" if platform == "cpu" else "vmap")
+    how = platform_how(layout, platform)
     if not static.model.unroll:
         # By the devices that the program is for, which need not be the default ones.
         unroll = static.model.layers if platform == "cpu" else 1

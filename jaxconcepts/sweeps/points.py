@@ -67,6 +67,21 @@ def expand(base: Mapping[str, Any], sweep: Iterable[Mapping[str, Any]]) -> list[
     return list(points.values())
 
 
+def with_seeds(sweep: Iterable[Mapping[str, Any]], first: int, count: int) -> list[dict[str, Any]]:
+    """Every override with `count` seeds, first, first + 1, ...; as they are for one seed, which the base then has.
+
+    Raises ValueError where the sweep has seeds of its own beside a `count`.
+    """
+    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+        raise ValueError(f"num_seeds must be a positive integer, got {count!r}")
+    sweep = list(sweep)
+    if count == 1:
+        return sweep
+    if any("seed" in override for override in sweep):
+        raise ValueError(f"seed is given twice: by the sweep and by num_seeds = {count}; leave num_seeds at 1")
+    return [dict(override) | {"seed": seed} for override in sweep for seed in range(first, first + count)]
+
+
 def apply(base: Mapping[str, Any], override: Mapping[str, Any]) -> dict[str, Any]:
     """A copy of the configuration with fields replaced by dotted name; ValueError for a value of another type."""
     config = copy.deepcopy(dict(base))

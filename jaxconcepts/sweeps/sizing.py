@@ -1,0 +1,81 @@
+"""How many runs go at once: what the compiled program needs, against what the devices have."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+
+from jaxconcepts.sweeps import packs
+from jaxconcepts.sweeps.points import Point
+from jaxconcepts.sweeps.programs import Programs
+
+SHARE = 0.9
+"""Of a device's memory that a pack may take."""
+CPU_RUNS = 64
+"""The most runs a CPU device: they go one after another, so more only take memory and come less often to the disk."""
+
+
+def device_memory() -> int:
+    """Bytes of one device; on a CPU its share of the machine's memory."""
+    device = jax.local_devices()[0]
+    stats = device.memory_stats() if device.platform != "cpu" else None
+    if stats and "bytes_limit" in stats:
+        return stats["bytes_limit"]
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // jax.local_device_count()
+
+
+def runs_at_once(programs: Programs, points: Sequence[Point], most: int, memory: int) -> int:
+    """How many of a group's points make a pack. most: a setting, 0 for none. memory: bytes of a device.
+
+    On a CPU ("map"), from the size of the state: only one run at a time needs more. Elsewhere from the compiler's
+    memory analysis of the packed program, compiled again where the first guess, from the state, was far off.
+    Raises ValueError, naming a point, where a single run does not fit.
+    """
+    static, one = points[0].static, points[0].hparams
+    devices = packs.make_mesh(len(points), programs.layout.data).shape["runs"]
+    room = int(SHARE * memory)
+    state = state_bytes(points[0])
+    if state > room:
+        raise ValueError(_too_large(points[0], state, memory))
+    if most:
+        return min(most, len(points))
+    if packs.platform_how(programs.layout) == "map":
+        return min(len(points), devices * max(1, min(CPU_RUNS, room // (4 * state))))
+    each = max(1, min(-(-len(points) // devices), room // (8 * state)))
+    for _ in range(4):
+        needed = programs.memory(static, each * devices, one) / each
+        fitting = min(-(-len(points) // devices), int(room / needed))
+        if fitting < 1 and each == 1:
+            raise ValueError(_too_large(points[0], int(needed), memory))
+        if each <= fitting < 2 * each:
+            break
+        each = max(1, fitting)
+    # As even packs as possible, so that none is mostly padding.
+    number = -(-len(points) // (each * devices))
+    return -(-len(points) // number)
+
+
+def state_bytes(point: Point) -> int:
+    """Bytes of one run's training state: parameters and optimiser."""
+    from jaxconcepts.training import train
+
+    static = point.static
+    init = train.make_train(static.task, static.model, static.train).init
+    return sum(int(np.prod(a.shape)) * a.dtype.itemsize for a in jax.tree.leaves(jax.eval_shape(init, point.hparams)))
+
+
+def work(point: Point) -> float:
+    """About how much a run takes, for ordering packs and for the time left: tokens times parameters."""
+    static = point.static
+    parameters = static.model.layers * 12 * static.model.width**2 + 10_000  # a floor: tiny steps are mostly overhead
+    return float(static.train.steps * static.train.batch_size * 2 * static.task.num_pairs * parameters)
+
+
+def _too_large(point: Point, needed: int, memory: int) -> str:
+    return (
+        f"run {point.run} ({point.static.model.layers} layers, {point.static.model.width} wide) does not fit on one "
+        f"device: it needs {needed / 1e9:.3g} GB of {memory / 1e9:.3g} GB"
+    )

@@ -1,0 +1,112 @@
+"""How far a sweep has come: a line in the log now and then, and progress/<i>of<n>.json for `status`."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import time
+from collections import deque
+from datetime import UTC, datetime
+
+import numpy as np
+from etils import epath
+
+from jaxconcepts.store import files
+from jaxconcepts.sweeps import sizing
+from jaxconcepts.sweeps.membership import Pack
+from jaxconcepts.sweeps.programs import Programs
+from jaxconcepts.sweeps.progress import duration
+
+
+class SweepProgress:
+    """Notes what is done. shard: (index, count) of this job; None in a distributed one, where process 0 tells."""
+
+    def __init__(
+        self,
+        log: logging.Logger,
+        workdir: epath.Path,
+        queue: deque[Pack],
+        programs: Programs,
+        shard: tuple[int, int] | None,
+        every: float = 5.0,
+    ):
+        import jax
+
+        self._log, self._queue, self._programs, self._every = log, queue, programs, every
+        self._packs = len(queue)
+        self._started = self._last = time.monotonic()
+        self._done = 0.0
+        self._steps_done = 0
+        self._expected = False
+        self._pack: Pack | None = None
+        index, count = shard or (0, 1)
+        self._file = workdir / "progress" / f"{index}of{count}.json" if jax.process_index() == 0 else None
+        if self._file is not None:
+            self._file.parent.mkdir(exist_ok=True)
+            for path in self._file.parent.glob("*.json"):
+                if not path.name.endswith(f"of{count}.json"):
+                    path.unlink(missing_ok=True)
+
+    def begin(self, pack: Pack) -> None:
+        self._pack, self._step = pack, None
+        self._packs = max(self._packs, self._number() + len(self._queue))
+        self._tell(0)
+
+    def update(self, step: int, losses: np.ndarray, measured: dict[str, np.ndarray] | None) -> None:
+        """Notes that the pack in hand is done up to `step`."""
+        steps = self._pack.points[0].static.train.steps
+        if self._step is not None:
+            share = (step - self._step) / steps
+            self._done += share * self._work(self._pack)
+        self._step = step
+        now = time.monotonic()
+        left = self._left()
+        if not self._expected and left is not None:
+            self._expected = True
+            self._log.info("expected time: %s", duration(left))
+        if now - self._last < self._every and step < steps:
+            return
+        self._last = now
+        finite = losses[np.isfinite(losses)]
+        self._tell(step)
+        self._log.info(
+            "pack %d of %d, step %d of %d, %d runs%s  train loss %.4g",
+            self._number(), self._packs, step, steps, len(self._pack.points),
+            "" if left is None else f"  {duration(left)} left", finite.mean() if finite.size else np.nan,
+        )  # fmt: skip
+
+    def end(self) -> None:
+        """Notes that nothing is left."""
+        self._pack = None
+        self._tell(0)
+
+    def _number(self) -> int:
+        return self._packs - len(self._queue)
+
+    @staticmethod
+    def _work(pack: Pack) -> float:
+        return len(pack.points) * sizing.work(pack.points[0])
+
+    def _left(self) -> float | None:
+        """Seconds, from the rate so far (compilation apart) and the compilations to come; None before there is one."""
+        if not self._done:
+            return None
+        steps = self._pack.points[0].static.train.steps
+        work = (1 - self._step / steps) * self._work(self._pack) + sum(map(self._work, self._queue))
+        running = time.monotonic() - self._started - self._programs.seconds
+        groups = {pack.points[0].static for pack in self._queue} - {self._pack.points[0].static}
+        compiling = len(groups) * self._programs.seconds / max(1, self._programs.compilations)
+        return work / self._done * max(running, 1e-3) + compiling
+
+    def _tell(self, step: int) -> None:
+        if self._file is None:
+            return
+        content = {"at": datetime.now(UTC).isoformat(timespec="seconds"), "pack": None, "packs": self._packs}
+        if self._pack is not None:
+            left = None if self._step is None else self._left()
+            steps = self._pack.points[0].static.train.steps
+            content |= {"pack": self._pack.name, "number": self._number(), "step": step, "steps": steps}
+            content |= {"runs": len(self._pack.points), "seconds_left": left}
+        with contextlib.suppress(OSError):  # A full disk is named by what must be written.
+            files.write(self._file, json.dumps(content).encode())
