@@ -96,7 +96,7 @@ class RegressionHParams(NamedTuple):
     """The numbers of the task, a pytree of float32 arrays; every leaf may be traced.
 
     noise: [], standard deviation of the noise on y.
-    masks: [K, D], 1 where concept k uses dimension d.
+    masks: [K, D], 1 where concept k uses dimension d and 0 elsewhere; another value is w's standard deviation there.
     concept_weights: [K], relative frequency of each concept.
     active_dim: [], dimensions of x past this one are zero (Garg et al.'s curriculum; D when there is none).
     active_pairs: [], pairs past this one carry no loss (likewise; n when there is none).

@@ -134,6 +134,12 @@ def test_noiseless_predictions_interpolate():
         (MIXTURES["overlapping"], {"concept_weights": [1, 2, 3, 4], "noise": 0.5}, 3 / 8),
         # Past active_dim x is zero; the mean is over the first three: (p0, p0, p1) = (1/6, 1/6, 2/6).
         (MIXTURES["orthogonal"], {"concept_weights": [1, 2, 3], "active_dim": 3}, (1 + 1 + 2) / 18),
+        # A mask that is not 0 or 1 is w's standard deviation.
+        (
+            regression.RegressionConfig(2, 4, 2, 9, "given"),
+            {"masks": [[0.5, 0.5, 0, 0], [0, 0, 2, 2]], "noise": 1.0},
+            (0.25 + 4) / 4,
+        ),
         (regression.RegressionConfig(1, 6, 2, 9, "random_support"), {}, 2 / 6),
         (regression.RegressionConfig(1, 6, 2, 9, "random_support"), {"active_dim": 4}, 2 / 4),
         (regression.RegressionConfig(2, 6, 2, 9, "families", ("linear", "quadratic")), {}, 2 / 6),
