@@ -89,7 +89,7 @@ def test_numbers_are_traced(name):
 
 
 def test_muon_treats_each_layer_as_a_matrix_of_its_own():
-    """Stacked kernels [L, in, out] get the update of per-layer optax Muon; vectors, stacked or not, that of its Adam."""
+    """Stacked kernels [L, in, out] are updated as by optax's Muon layer by layer, and vectors as by its Adam."""
     schedule = optimizers.schedule("constant", STEPS, 0, 1.0)
     numbers = NUMBERS | {"clip_norm": np.inf}
     got = run("muon", schedule, draw(0), GRADS, numbers)
