@@ -38,6 +38,11 @@ def test_inputs_weights_and_noise_are_standard_normal_and_independent():
     first = np.concatenate([batch.inputs[:, :2].reshape(4000, -1), noise[:, :2], batch.weights], axis=1)
     correlation = np.corrcoef(first, rowvar=False) - np.eye(first.shape[1])
     assert np.abs(correlation).max() < 0.08
+    # One key used twice would show in drawing order.
+    order = np.stack(
+        [np.ravel(drawn)[: noise.size] for drawn in (batch.inputs, noise, np.where(on_basis, batch.weights, 0))]
+    )
+    assert np.abs(np.corrcoef(order) - np.eye(3)).max() < 0.04
 
 
 def test_noise_free_targets_are_exactly_linear():
