@@ -19,6 +19,7 @@ EXTRAS = {
         "import-linter>=2.1",
         "pillow>=10",
         "pytest>=8.3",
+        "pytest-xdist>=3.6",
         "ruff>=0.9",
         "scikit-learn>=1.5",
         "scipy>=1.13",

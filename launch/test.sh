@@ -3,4 +3,5 @@
 # PYTHON=python3.12 chooses the interpreter. `bash launch/test.sh -m "not slow"` leaves out what takes long.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh" "test"
-python -m pytest "$@"
+# A file's tests share compiled programs, so a file stays on one worker.
+python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile "$@"
