@@ -1,6 +1,7 @@
+# shellcheck shell=bash
 # Sourced by the scripts beside it: makes .venv if it is not there, installs this package with the extras in $1 into it,
 # and defines `python` as its interpreter. PYTHON chooses the interpreter that .venv is made with, VENV another folder.
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit
 VENV=${VENV:-.venv}
 if [ ! -x "$VENV/bin/python" ]; then
   "${PYTHON:-python3}" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
