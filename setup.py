@@ -13,6 +13,8 @@ EXTRAS = {
     "cuda": ["jax[cuda13]>=0.10"],
     "tpu": ["jax[tpu]>=0.10"],
     "hf": ["huggingface-hub>=0.25", "safetensors>=0.4", "transformers>=5.0"],
+    # Compiles for TPUs on a machine without one: the libtpu that this JAX is released with.
+    "plan": ["jax[tpu]>=0.10"],
     "umap": ["umap-learn>=0.5.7"],
     "test": [
         *PEERS,
