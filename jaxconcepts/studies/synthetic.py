@@ -48,9 +48,11 @@ class MeasureConfig:
     detail: str = "full"
 
     def __post_init__(self):
-        for name, least in (("count", 2), ("per_concept", 1), ("cd_per_concept", 1), ("neighbours", 1)):
-            if getattr(self, name) < least:
-                raise ValueError(f"measure.{name} must be at least {least}, got {getattr(self, name)!r}")
+        least = {"count": 2, "per_concept": 1, "cd_per_concept": 1, "neighbours": 1, "hidden_count": 0}
+        for name, low in least.items():
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < low:
+                raise ValueError(f"measure.{name} must be an integer of at least {low}, got {value!r}")
         if self.spacing not in ("log", "linear"):
             raise ValueError(f'measure.spacing must be "log" or "linear", got {self.spacing!r}')
         if self.detail not in ("full", "summary"):
@@ -63,10 +65,11 @@ class MeasureConfig:
 
     def at_steps(self, steps: int) -> list[int]:
         """The measured steps of a run of `steps` steps, ascending. Raises ValueError for given steps outside it."""
-        if self.steps:
-            outside = [step for step in self.steps if not 0 <= step <= steps]
+        for name in ("steps", "checkpoint_steps"):
+            outside = [step for step in getattr(self, name) if not isinstance(step, int) or not 0 <= step <= steps]
             if outside:
-                raise ValueError(f"measure.steps must lie in 0 to train.steps = {steps}, got {outside}")
+                raise ValueError(f"measure.{name} must be integers from 0 to train.steps = {steps}, got {outside}")
+        if self.steps:
             return sorted(set(self.steps))
         space = np.geomspace(1, steps, self.count - 1) if self.spacing == "log" else np.linspace(0, steps, self.count)
         return sorted({0, steps, *np.round(space).astype(int).tolist()})
@@ -154,6 +157,8 @@ def check_fields(config: Mapping[str, Any]) -> None:
     known = default_config()
     for name, accepted in [("", known)] + [(name, part) for name, part in known.items() if isinstance(part, dict)]:
         given = config if not name else config.get(name, {})
+        if not isinstance(given, Mapping):
+            raise ValueError(f"config field {name} must be a section with {', '.join(sorted(accepted))}, got {given!r}")
         prefix = f"{name}." if name else ""
         unknown = sorted(set(given) - set(accepted))
         if unknown:
@@ -166,20 +171,22 @@ def check_fields(config: Mapping[str, Any]) -> None:
 
 
 def _check_numbers(config):
-    limits = {
-        "task.noise": (0, None), "train.learning_rate": (0, None), "train.weight_decay": (0, None),
-        "train.b1": (0, 1), "train.b2": (0, 1), "train.eps": (0, None), "seed": (0, 2**32 - 1),
-        "curriculum.concept_ratio": (1e-30, None), "curriculum.concept_steps": (1e-30, None),
-        "curriculum.dim_interval": (1e-30, None), "curriculum.pairs_interval": (1e-30, None),
-    }  # fmt: skip
-    for name, (low, high) in limits.items():
-        section, _, field = name.rpartition(".")
-        value = config[section][field] if section else config[field]
-        if not isinstance(value, int | float) or not value >= low or (high is not None and value > high):
-            kind = "positive" if 0 < low < 1 else f"at least {low}" + (f" and at most {high}" if high else "")
-            raise ValueError(f"{name} must be a number, {kind}, got {value!r}")
-    if not config["train"]["clip_norm"] > 0:
-        raise ValueError(f"train.clip_norm must be positive (inf for none), got {config['train']['clip_norm']!r}")
+    at_least_0 = ("task.noise", "train.learning_rate", "train.weight_decay", "train.eps")
+    at_least_0 += tuple(f"init.{name}" for name in gpt2.InitScales._fields)
+    positive = ("train.clip_norm", "curriculum.concept_ratio", "curriculum.concept_steps")
+    positive += ("curriculum.dim_interval", "curriculum.pairs_interval")
+    limits = [
+        (at_least_0, lambda value: value >= 0, "a number of at least 0"),
+        (positive, lambda value: value > 0, "a positive number"),
+        (("train.b1", "train.b2"), lambda value: 0 <= value < 1, "a number of at least 0 and below 1"),
+        (("seed",), lambda value: isinstance(value, int) and 0 <= value < 2**32, "an integer from 0 to 2**32 - 1"),
+    ]
+    for names, holds, accepted in limits:
+        for name in names:
+            section, _, field = name.rpartition(".")
+            value = config[section][field] if section else config[field]
+            if isinstance(value, bool) or not isinstance(value, int | float) or not holds(value):
+                raise ValueError(f"{name} must be {accepted}, got {value!r}")
 
 
 class HeldOut(NamedTuple):
