@@ -170,14 +170,16 @@ def _vote(hidden, distances, concepts, k, num_concepts):
     """[B, N] labels from symmetric distances of all points."""
     values = neighbours.nearest_values(distances.squared, k + 1)
     last = values[k - 1]
-    near = (distances.squared <= last[:, None, :]).astype(jnp.float32)
-    own = (concepts == jnp.arange(num_concepts)[:, None]).astype(jnp.float32)
-    votes = jnp.einsum("kn,bnt->bkt", own, near)
-    predicted = jnp.argmax(votes, 1)
+    # Half way to the next, as the two triangles of the distances may differ by rounding; but short of the infinite.
+    limit = jnp.minimum(last + (values[k] - last) / 2, jnp.finfo(last.dtype).max)
+    near = (distances.squared <= limit[..., None]).astype(jnp.float32)
+    own = (concepts[:, None] == jnp.arange(num_concepts)).astype(jnp.float32)
+    votes = near @ own
+    predicted = jnp.argmax(votes, -1)
     # The true votes are these less some of the points in question, of which at most `doubtful` are among the k.
     doubtful = neighbours.in_question(distances, values[:k])
-    ahead = -jnp.diff(lax.top_k(jnp.swapaxes(votes, 1, 2), 2)[0])[..., 0] if num_concepts > 1 else jnp.inf
-    settled = ahead > (jnp.sum(votes, 1) - k + doubtful) + doubtful
+    others = jnp.where(predicted[..., None] == jnp.arange(num_concepts), -jnp.inf, votes)
+    settled = jnp.max(votes, -1) - jnp.max(others, -1) > (jnp.sum(votes, -1) - k + doubtful) + doubtful
     open_ = neighbours.unproved(distances, last, values[k]) & ~settled
     return neighbours.decide(
         hidden, distances, last, open_, k, 0, predicted, lambda chosen: majority(concepts[chosen], num_concepts)

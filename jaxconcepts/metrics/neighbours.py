@@ -127,8 +127,11 @@ def unproved(distances: Distances, last: Float[Array, "B T"], following: Float[A
 
 
 def in_question(distances: Distances, values: Float[Array, "k B T"]) -> Int[Array, "B T"]:
-    """How many of the k nearest (`values`, ascending) could have to give way to points further off."""
-    return jnp.sum(values >= values[-1] - _window(distances, values[-1]), 0)
+    """How many of the k nearest (`values`, ascending) could have to give way to points further off, at most.
+
+    Twice the window, as the two triangles of the distances may differ by rounding.
+    """
+    return jnp.sum(values >= values[-1] - 2 * _window(distances, values[-1]), 0)
 
 
 def decide(
@@ -224,7 +227,8 @@ def _decide_among(hidden, distances, last, k, start, entry, sure, count, kept, t
         approximate = jnp.where(kept.at[b].get(mode="clip"), squared, jnp.inf)
         candidates, beyond = jnp.broadcast_to(jnp.arange(points), squared.shape), jnp.zeros(rows, bool)
         if count < points:
-            approximate, candidates = lax.top_k(-approximate, count)
+            # Without the barrier XLA:CPU merges the slices below into a full sort.
+            approximate, candidates = lax.optimization_barrier(lax.top_k(-approximate, count))
             approximate = -approximate
             beyond = approximate[:, -1] <= own_last + own_window
         elif sure:
@@ -241,8 +245,12 @@ def _decide_among(hidden, distances, last, k, start, entry, sure, count, kept, t
         high = jnp.where(jnp.isfinite(approximate[:, sure:]), high.T, jnp.inf)
         nearest = lax.sort((high, low.T, candidates[:, sure:]), num_keys=3)[2][:, : k - sure]
         neighbours = jnp.sort(jnp.concatenate([candidates[:, :sure], nearest], -1), -1)
-        table = table.at[b, t].set(entry(neighbours).astype(table.dtype), mode="drop")
-        return step + 1, table, still_open.at[b, t].set(beyond, mode="drop")
+        # Every target looks its own answer up: on a CPU a scatter runs row by row.
+        slot = order.reshape(open_.shape) - 1 - step * rows
+        answered, slot = open_ & (slot >= 0) & (slot < rows), jnp.clip(slot, 0, rows - 1)
+        chosen = answered.reshape(answered.shape + (1,) * (table.ndim - 2))
+        table = jnp.where(chosen, entry(neighbours).astype(table.dtype)[slot], table)
+        return step + 1, table, jnp.where(answered, beyond[slot], still_open)
 
     _, table, open_ = lax.while_loop(lambda c: c[0] * rows < order[-1], decide_some, (0, table, open_))
     return table, open_
