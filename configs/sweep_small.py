@@ -15,7 +15,7 @@ from jaxconcepts.sweeps.execution import default_config
 
 def get_config() -> config_dict.ConfigDict:
     config = config_dict.ConfigDict(default_config())
-    config.task.update(dim=8, num_pairs=6)
+    config.task.update(dim=8, rank=2, num_pairs=6)
     config.model.update(layers=2, heads=2, width=16, qk_norm=True)
     config.init.update(weights=0.0, positions=0.5, read_in=0.2, read_out=0.02)
     config.train.update(

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from matplotlib.figure import Figure
 
-from jaxconcepts.figures import synthetic
+from jaxconcepts.figures import sweep, synthetic
 
 
 class Entry(NamedTuple):
@@ -110,6 +110,55 @@ ENTRIES = (
         f"Mean loss of the training batches since the last measurement, mean over positions. {DIVIDED}",
     ),
 )
+
+HALF_WAY = (
+    "The half-way mark lies in the middle between a curve's first and its best measurement, the step linear between "
+    "measurements. A concept counts whose last-position loss falls by a tenth at least (whose CD, in the layer that "
+    "decodes it best at the end, rises by 0.1)."
+)
+SWEEP_ENTRIES = (
+    Entry(
+        "sweep_fields",
+        "Loss and CD against each swept field",
+        sweep.by_field,
+        "Each dot is a run at its last measurement: held-out loss at the last position, all concepts together, and the "
+        "best layer's CD at the last x token. The line is the median of the runs with that value (values drawn at "
+        "random: in eight classes), the band their middle half. The fields that the outcomes depend on most come "
+        f"first; diverged runs are left out. {DIVIDED}",
+        over_steps=False,
+    ),
+    Entry(
+        "sweep_pairs",
+        "Loss and CD over two fields at a time",
+        sweep.heat_maps,
+        "Medians over all runs with both values, for the three fields that the outcomes depend on most. Brighter is "
+        "better in both rows; white: no run.",
+        over_steps=False,
+    ),
+    Entry(
+        "sweep_parallel",
+        "All fields at once",
+        sweep.parallel,
+        "A line is a run, from its fields to its last-position loss / r and its best-layer CD, which colours it. Of "
+        "many runs an even sample is drawn.",
+        over_steps=False,
+    ),
+    Entry(
+        "sweep_emergence",
+        "When CD rises against when loss falls",
+        sweep.loss_against_cd,
+        f"A dot is a concept of a run. Above the dotted line the loss falls before CD rises. {HALF_WAY}",
+        over_steps=False,
+    ),
+    Entry(
+        "sweep_order",
+        "Order of emergence by seed",
+        sweep.order_by_seed,
+        f"A row is a seed, a panel a setting: those in which most concepts' losses fell. {HALF_WAY}",
+        over_steps=False,
+    ),
+)
+"""Drawn once for all runs, where they differ in more than their seed."""
 
 PROJECTION_CAPTION = (
     "Hidden states of the held-out sequences at the last x token, one dot a sequence, coloured by concept; rows are "

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 
 from jaxconcepts import store
 from jaxconcepts.figures import catalogue, page, projection, style
+from jaxconcepts.figures.sweep_tables import is_sweep
 from jaxconcepts.figures.tables import MissingData, Study
 
 RUNS_PER_FIGURE = 12
@@ -72,6 +73,11 @@ def _figures(
     """Draws one figure at a time; what cannot be drawn goes to `missing`."""
     runs = study.names[:max_runs]
     pages = [runs[start : start + RUNS_PER_FIGURE] for start in range(0, len(runs), RUNS_PER_FIGURE)]
+    for entry in catalogue.SWEEP_ENTRIES if is_sweep(study) else ():
+        try:
+            yield Drawn(entry.name, entry.title, entry.caption, entry.draw(study))
+        except MissingData as error:
+            missing.append(f"{entry.title}: {error}")
     for entry in catalogue.ENTRIES:
         for number, chosen in enumerate(pages, 1):
             suffix = "" if number == 1 else f"_{number}"

@@ -2,7 +2,7 @@
 
 Every function takes the runs' names and arrays with a leading axis of runs. detail: "full" gives every concept,
 position, layer and token; "summary", for sweeps of very many runs, keeps per concept the mean over positions and the
-last position (the references: the same), the distances as one number, and CD of all concepts together.
+last position (the references: the same), the distances as one number, and CD by concept at the first token only.
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ def decodability(
     """Metric "cd": a row for each token, layer and concept, and for all concepts (null)."""
     _, count, layers, concepts = values.shape
     full = np.concatenate([values, values.mean(-1, keepdims=True)], axis=-1)
-    kept = 1 if detail == "summary" else concepts + 1
-    token, layer, concept = np.indices((count, layers, kept)).reshape(3, -1)
+    token, layer, concept = np.indices(full.shape[1:]).reshape(3, -1)
+    kept = np.flatnonzero((detail == "full") | (token == 0) | (concept == concepts))
     columns = {
-        "token": [tokens[t] for t in token],
-        "layer": layer.tolist(),
-        "concept": _null_last(concept + concepts + 1 - kept, concepts),
+        "token": [tokens[t] for t in token[kept]],
+        "layer": layer[kept].tolist(),
+        "concept": _null_last(concept[kept], concepts),
     }
-    return _frame(runs, step, "cd", full[..., -kept:], columns)
+    return _frame(runs, step, "cd", full.reshape(len(runs), -1)[:, kept], columns)
 
 
 def scalars(runs: Sequence[str], step: int, metric: str, values: Float[np.ndarray, " R"]) -> pl.DataFrame:
