@@ -1,0 +1,119 @@
+"""The figures of a sweep: what they read off the tables, against values worked out by hand, and that they are drawn."""
+
+import numpy as np
+import polars as pl
+import pytest
+
+from jaxconcepts.figures import catalogue, style, sweep_tables
+from jaxconcepts.figures.sweep_tables import CD, LOSS, half_way
+from jaxconcepts.figures.tables import MissingData, Study
+
+RATES, NOISES, SEEDS, STEPS = [1e-3, 1e-2, 1e-1], [0.0, 0.5], range(3), [0, 100, 200, 300, 400]
+KEYS = {"layer": pl.Int32, "token": pl.String, "concept": pl.Int32, "position": pl.Int32}
+
+
+@pytest.fixture(scope="module")
+def study():
+    """Two concepts: the loss of concept k falls from 2 to 1 at step 100 (k + 1), its CD rises a measurement later."""
+    runs, rows = [], []
+    for rate in RATES:
+        for noise in NOISES:
+            for seed in SEEDS:
+                run = f"{rate}-{noise}-{seed}"
+                diverged = rate == 0.1 and seed == 0
+                runs.append((run, run, "diverged" if diverged else "done", seed, 400, None, noise, rate, 2, 3))
+                for step in STEPS:
+                    own = [2.0 - (step >= 100 * (k + 1)) for k in range(2)]
+                    cd = [0.5 + 0.5 * (step >= 100 * (k + 2)) for k in range(2)]
+                    for k in range(2):
+                        rows.append((run, step, "loss", None, None, k, 5, own[k]))
+                        rows += [(run, step, "cd", layer, "x", k, None, cd[k] * layer / 2) for layer in (1, 2)]
+                    rows.append((run, step, "loss", None, None, None, 5, np.mean(own) + noise + seed / 10))
+                    rows.append((run, step, "loss", None, None, None, None, 99.0))
+                    rows += [(run, step, "cd", layer, "x", None, None, np.mean(cd) * layer / 2) for layer in (1, 2)]
+    names = ["run", "point", "status", "seed", "step", "diverged_at", "task.noise", "train.learning_rate", "task.rank"]
+    table = pl.DataFrame(runs, [*names, "measure.count"], orient="row")
+    schema = {"run": pl.String, "step": pl.Int64, "metric": pl.String} | KEYS | {"value": pl.Float64}
+    metrics = pl.DataFrame(rows, schema, orient="row")
+    return Study(metrics, table, {})
+
+
+def test_swept_fields_are_those_in_which_runs_differ(study):
+    fields = {field.name: field for field in sweep_tables.swept(study)}
+    assert list(fields) == ["task.noise", "train.learning_rate", "seed"]
+    assert fields["train.learning_rate"].log and not fields["task.noise"].log
+    assert fields["task.noise"].values == NOISES
+    assert sweep_tables.is_sweep(study)
+    seeds_only = Study(study.metrics, study.runs.filter(pl.col("run").str.starts_with("0.001-0.0")), {})
+    assert not sweep_tables.is_sweep(seeds_only)
+
+
+def test_outcomes_are_the_last_measurement_over_the_rank(study):
+    table = sweep_tables.outcomes(study)
+    assert table["run"].to_list() == study.runs["run"].to_list()
+    diverged = table["status"] == "diverged"
+    assert table.filter(diverged)[LOSS].null_count() == table.filter(diverged)[CD].null_count() == 2
+    done = table.filter(~diverged)
+    np.testing.assert_allclose(done[LOSS], (1 + done["task.noise"] + done["seed"] / 10) / 2)
+    np.testing.assert_allclose(done[CD], 1.0)
+
+
+def test_half_way_marks_lie_between_measurements(study):
+    table = sweep_tables.emergence(study)
+    assert table.height == 2 * 16
+    for k in range(2):
+        own = table.filter(pl.col("concept") == k)
+        np.testing.assert_allclose(own["loss_step"], 100 * k + 50)
+        np.testing.assert_allclose(own["cd_step"], 100 * k + 150)
+
+
+@pytest.mark.parametrize(
+    ("values", "falls", "step"),
+    [
+        ([4, 2, 1, 0.5], True, 10 * (4 - 2.25) / 2),
+        ([1, 0.95, 0.95, 0.95], True, None),  # hardly fell
+        ([1, 2, 3, 4], True, None),
+        ([0.25, 0.25, 1.0, 0.9], False, 15.0),
+        ([0.25, 0.3, 0.3, 0.3], False, None),
+        ([0.5, np.nan, 0.0, 0.0], True, 10.0),
+        ([np.nan, np.nan, np.nan, 1.0], True, None),
+    ],
+)
+def test_half_way(values, falls, step):
+    found = half_way(np.arange(0, 40, 10.0), np.array(values, float), falls)
+    assert found is None if step is None else found == pytest.approx(step)
+
+
+def test_influence_is_the_variance_between_values(study):
+    table = sweep_tables.outcomes(study)
+    noise, rate, seed = sweep_tables.swept(study)
+    shares = [sweep_tables.influence(table, field, LOSS) for field in (noise, rate, seed)]
+    assert shares[0] > 0.7 > 0.3 > shares[2] > shares[1]
+
+
+def test_many_values_are_put_into_classes():
+    field = sweep_tables.Field("train.learning_rate", [10.0**-i for i in range(20)], True, True)
+    of, labels = sweep_tables.bins(field, pl.Series([10.0**-i for i in range(20)]))
+    assert len(labels) == 8 and (np.diff(of) <= 0).all() and set(of) == set(range(8))
+
+
+@pytest.mark.parametrize("entry", catalogue.SWEEP_ENTRIES, ids=lambda entry: entry.name)
+def test_every_figure_is_drawn(study, entry):
+    figure = entry.draw(study)
+    assert figure.axes and entry.caption
+    if entry.name == "sweep_emergence":
+        dots = {c.get_gid(): c.get_offsets() for c in figure.axes[0].collections}
+        np.testing.assert_allclose(dots["sweep/half-way/1"], [[150.0, 250.0]] * 16)
+        assert figure.axes[0].get_title().startswith("32 of 32")
+    if entry.name == "sweep_pairs":
+        grid = next(c for c in figure.axes[0].collections if c.get_gid())
+        assert f"{LOSS}/task.noise" in grid.get_gid()
+        assert (np.diff(grid.get_array().reshape(-1, 2), axis=1) > 0).all()
+    assert style.render(figure)[0].startswith(b"\x89PNG")
+
+
+def test_a_sweep_in_which_nothing_moved_says_so(study):
+    still = Study(study.metrics.filter(pl.col("step") == 0), study.runs, {})
+    for entry in catalogue.SWEEP_ENTRIES[-2:]:
+        with pytest.raises(MissingData, match="moved|fell"):
+            entry.draw(still)
