@@ -13,6 +13,8 @@ from typing import Any
 from absl import flags
 from ml_collections import config_dict, config_flags
 
+from jaxconcepts.store import WorkdirInUseError
+
 COMMANDS = {
     "train": "train the runs of a config and measure them: --config=configs/X.py --workdir=DIR [--config.field=value]",
     "sweep": "run every point of a config's get_sweep(): --config=configs/X.py --workdir=DIR [--shard=i/n]",
@@ -41,7 +43,7 @@ def main(argv: list[str] | None = None) -> int:
     }[command]  # fmt: skip
     try:
         return run(argv[1:])
-    except (ValueError, flags.Error, FileNotFoundError) as error:
+    except (ValueError, flags.Error, FileNotFoundError, WorkdirInUseError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
 
@@ -75,8 +77,7 @@ def _train(argv: list[str]) -> int:
 
     import jax
 
-    if jax.config.jax_platforms in (None, "", "cpu"):
-        jax.config.update("jax_num_cpu_devices", execution["cpu_devices"])
+    _make_cpu_devices(execution["cpu_devices"])
     from jaxconcepts import store
     from jaxconcepts.figures.report import write_report
     from jaxconcepts.sweeps import execution as running
@@ -101,6 +102,16 @@ def _train(argv: list[str]) -> int:
         log.info("drawing the report")
         log.info("report: %s", write_report(run.workdir))
     return 0
+
+
+def _make_cpu_devices(count: int) -> None:
+    """Before jax starts its backend: how many devices a CPU is to be."""
+    import jax
+
+    if not isinstance(count, int) or count < 1:
+        raise ValueError(f"run.cpu_devices must be a positive integer, got {count!r}")
+    if jax.config.jax_platforms in (None, "", "cpu") and jax.config.jax_num_cpu_devices != count:
+        jax.config.update("jax_num_cpu_devices", count)
 
 
 def _run_sweep(argv: list[str]) -> int:
@@ -130,17 +141,14 @@ def _run_sweep(argv: list[str]) -> int:
 
     import jax
 
-    if jax.config.jax_platforms in (None, "", "cpu"):
-        jax.config.update("jax_num_cpu_devices", execution["cpu_devices"])
+    _make_cpu_devices(execution["cpu_devices"])
     from jaxconcepts.sweeps import packs, points, processes
 
     chosen = points.expand(config, points.with_seeds(overrides, config["seed"], num_seeds))
     layout = packs.Layout(execution["how"], execution["data"])
     joined = processes.join(values.coordinator, values.num_processes, values.process_id)
     if joined and count > 1:
-        raise ValueError(
-            "--shard is for independent jobs, and this is a process of a distributed one"
-        )
+        raise ValueError("--shard is for independent jobs, and this is a process of a distributed one")
     writer = (jax.process_index(), jax.process_count()) if joined else (index, count)
 
     from jaxconcepts import store
@@ -196,8 +204,8 @@ def _plan(argv: list[str]) -> int:
 
     if values.topology is not None:
         jax.config.update("jax_platforms", "cpu")
-    elif jax.config.jax_platforms in (None, "", "cpu"):
-        jax.config.update("jax_num_cpu_devices", execution["cpu_devices"])
+    else:
+        _make_cpu_devices(execution["cpu_devices"])
     from jaxconcepts.sweeps import chips, packs, plan, points
 
     devices = chips.of_topology(values.topology) if values.topology else jax.devices()
