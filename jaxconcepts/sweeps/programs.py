@@ -51,8 +51,8 @@ def _compile(program: packs.Program, static: synthetic.Static, one: HParams) -> 
     hparams = packs.abstract_hparams(program, one)
     state = packs.abstract_state(program, hparams)
     held_out = _sharded(program, jax.eval_shape(program.prepare, hparams))
+    # Not init: it is also traced for the shapes of the state.
     inputs = {
-        "init": (hparams,),
         "chunk": (state, hparams, packs.step_count(1)),
         "prepare": (hparams,),
         "constant": (held_out,),

@@ -1,0 +1,82 @@
+"""Sweeps started in this process or in others, which share what they compile."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+CONFIG = Path(__file__).with_name("small_sweep.py")
+
+
+@pytest.fixture(scope="session")
+def launch(tmp_path_factory):
+    """launch(workdir, *flags, devices=1, **environment) -> Popen of a sweep of `small_sweep.py`."""
+    cache = tmp_path_factory.mktemp("compiled")
+
+    def start(workdir, *arguments, devices=1, **environment):
+        command = [sys.executable, "-m", "jaxconcepts", "sweep", f"--config={CONFIG}", f"--workdir={workdir}"]
+        command += [f"--config.run.cpu_devices={devices}", *arguments]
+        kept = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+        extra = {
+            "JAX_PLATFORMS": "cpu",
+            "JAX_COMPILATION_CACHE_DIR": os.environ.get("JAX_COMPILATION_CACHE_DIR", str(cache)),
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+            "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+        }
+        return subprocess.Popen(
+            command, env=kept | extra | environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def sweep(launch):
+    """sweep(workdir, ..., code=0) -> output of a sweep run to its end."""
+
+    def run(*arguments, code=0, **keywords):
+        process = launch(*arguments, **keywords)
+        output, _ = process.communicate(timeout=550)
+        assert process.returncode == code, output
+        return output
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def job(launch):
+    """job(workdir, kill_after=None, ...) -> outputs of two processes of four devices each as one job."""
+
+    def run(workdir, kill_after=None, **keywords):
+        with socket.socket() as probe:
+            probe.bind(("localhost", 0))
+            port = probe.getsockname()[1]
+        flags = [f"--coordinator=localhost:{port}", "--num_processes=2"]
+        both = [launch(workdir, *flags, f"--process_id={i}", devices=4, **keywords) for i in range(2)]
+        try:
+            if kill_after is None:
+                outputs = [process.communicate(timeout=550)[0] for process in both]
+                assert [process.returncode for process in both] == [0, 0], outputs
+                return outputs
+            output = "".join(iter(lambda: _until(both[0], kill_after), ""))
+            both[1].send_signal(signal.SIGKILL)
+            return [output]
+        finally:
+            for process in both:
+                process.kill()
+                process.wait()
+
+    return run
+
+
+def _until(process, pattern):
+    """The process's output up to a line that matches; "" once it has been seen or nothing more comes."""
+    for line in process.stdout:
+        if re.search(pattern, line):
+            return ""
+    return ""
