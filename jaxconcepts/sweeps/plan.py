@@ -103,17 +103,20 @@ def largest_fitting(
         cost = compile_with(fitting)
     if cost is None:
         return 0, None
-    per_run = cost.memory / fitting
+    per_run, line_known = cost.memory / fitting, False
     while fitting < wanted:
-        guess = min(wanted, int(fitting + (limit - cost.memory) / per_run))
+        guess = int(fitting + (limit - cost.memory) / per_run)
+        if not line_known:
+            # A line through the origin takes what the program needs once for what every run needs.
+            guess = max(guess, 2 * fitting)
+        guess = min(guess, wanted)
         if guess < wanted and guess <= 1.05 * fitting:
             break
         larger = compile_with(guess)
         if larger is None:
-            # The line was too optimistic.
-            wanted, per_run = guess - 1, 1.1 * per_run
+            wanted, per_run, line_known = guess - 1, 1.1 * per_run, True
         else:
-            per_run = max(1, (larger.memory - cost.memory) / (guess - fitting))
+            per_run, line_known = max(1, (larger.memory - cost.memory) / (guess - fitting)), True
             fitting, cost = guess, larger
     return fitting, cost
 
