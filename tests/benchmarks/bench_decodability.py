@@ -30,7 +30,7 @@ HOST_LIMIT = 1e12
 
 
 def rows(quick: bool = False) -> list[dict]:
-    """One row a shape and peer: benchmark, shape [layers, points, width], ours_s, peer, peer_s, ratio (theirs by ours)."""
+    """A row a shape and peer: benchmark, shape [layers, points, width], seconds of both, ratio."""
     accelerator = jax.default_backend() != "cpu"
     shapes = QUICK_SHAPES if quick else SHAPES + (ACCELERATOR_SHAPES if accelerator else ())
     return [
