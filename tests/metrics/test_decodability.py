@@ -77,6 +77,11 @@ def tied(case, rng):
         hidden = np.concatenate([7.0 * np.eye(16), np.full((200, 16), 40) + 3 * np.eye(16)[rng.integers(0, 16, 200)]])
     elif case == "signs":
         hidden = rng.choice([-1.0, 1.0], (216, 12))
+    elif case == "below float32":
+        # 32 places, about 7 points at each, 2e-6 apart: seen from the next place their squared distances differ by
+        # parts in 1e12, which float32 sums cannot tell and float64 sums can.
+        place = rng.choice([-1.0, 1.0], (216, 5)) * rng.uniform(0.5, 1.5, 5)
+        hidden = np.concatenate([place, 2e-6 * rng.normal(size=(216, 11))], -1)
     elif case == "line":
         hidden = np.linspace(0, 1, 216)[:, None] ** 4 * rng.normal(size=16) + 5.0
     else:
@@ -93,6 +98,7 @@ CASES = (
     "duplicates, not integers",
     "equidistant",
     "signs",
+    "below float32",
     "line",
     "far outlier",
 )
