@@ -144,9 +144,10 @@ def _run_sweep(argv: list[str]) -> int:
     _make_cpu_devices(execution["cpu_devices"])
     from jaxconcepts.sweeps import packs, points, processes
 
+    # Before anything starts jax's backend, which reading a point's numbers does.
+    joined = processes.join(values.coordinator, values.num_processes, values.process_id)
     chosen = points.expand(config, points.with_seeds(overrides, config["seed"], num_seeds))
     layout = packs.Layout(execution["how"], execution["data"])
-    joined = processes.join(values.coordinator, values.num_processes, values.process_id)
     if joined and count > 1:
         raise ValueError("--shard is for independent jobs, and this is a process of a distributed one")
     writer = (jax.process_index(), jax.process_count()) if joined else (index, count)
@@ -194,6 +195,9 @@ def _plan(argv: list[str]) -> int:
         "topology", None, "a TPU slice to plan for, e.g. v5p:4x4x4; it need not exist", flag_values=values
     )
     flags.DEFINE_bool("local", False, "plan for this machine's devices", flag_values=values)
+    flags.DEFINE_bool(
+        "each_group", False, "compile also groups that differ in the task's concepts alone", flag_values=values
+    )
     _parse(argv, with_config=True, values=values)
     if (values.topology is None) == (not values.local):
         raise ValueError("plan needs one of --topology=NAME, e.g. --topology=v5p:4x4x4, and --local")
@@ -214,7 +218,7 @@ def _plan(argv: list[str]) -> int:
         overrides = [{}]
     groups = points.group(points.expand(config, points.with_seeds(overrides, config["seed"], num_seeds)))
     try:
-        plan.plan(groups, packs.Layout(execution["how"], execution["data"]), devices)
+        plan.plan(groups, packs.Layout(execution["how"], execution["data"]), devices, each_group=values.each_group)
     except plan.CannotFitError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import jax
 
@@ -126,8 +126,12 @@ def plan(
     layout: packs.Layout,
     devices: Sequence[jax.Device],
     show: Callable[[str], None] = print,
+    each_group: bool = False,
 ) -> list[GroupPlan]:
     """Plans every group and shows each as it is ready, then the sum.
+
+    each_group: compile every group. Otherwise groups of as many runs that differ in the task's concepts alone (their
+        number, rank and overlap, which only the drawing of data depends on) share one compilation, and are shown so.
 
     Raises CannotFitError after the others are planned where groups do not fit, naming each.
     """
@@ -135,11 +139,18 @@ def plan(
     count, memory = len(devices), f", {_bytes(chip.memory)} of memory each" if chip.memory else ""
     show("This is a plan, not a measurement: the programs were compiled for these devices and not run.")
     show(f"{sum(map(len, groups))} run(s) in {len(groups)} group(s) on {count} x {chip.name}{memory}")
-    plans, refused = [], []
+    plans, refused, compiled = [], [], {}
     for number, group in enumerate(groups, 1):
         show(f"\ngroup {number} of {len(groups)}: {describe_group(group[0].static)}, {len(group)} run(s)")
+        alike = _without_concepts(group)
+        if not each_group and alike in compiled:
+            first, planned = compiled[alike]
+            plans.append(replace(planned, static=group[0].static))
+            show(f"  as group {first}, which differs in the task's concepts alone (not compiled again)")
+            continue
         try:
             plans.append(plan_group(group, layout, devices))
+            compiled[alike] = (number, plans[-1])
             show(describe_plan(plans[-1], chip))
         except CannotFitError as error:
             refused.append(f"group {number}, {error}")
@@ -155,8 +166,8 @@ def describe_group(static: synthetic.Static) -> str:
     model, task, train = static.model, static.task, static.train
     return (
         f"{model.layers} layers x {model.width} wide, {model.heads} heads, {model.dtype}; {task.num_concepts} "
-        f"concepts, {task.num_pairs} pairs of {task.dim} dimensions; batch {train.batch_size}, {train.steps} steps of "
-        f"{train.optimizer}"
+        f"{task.bases} concepts of rank {task.rank}, {task.num_pairs} pairs of {task.dim} dimensions; batch "
+        f"{train.batch_size}, {train.steps} steps of {train.optimizer}"
     )
 
 
@@ -180,6 +191,12 @@ def describe_plan(plan: GroupPlan, chip: chips.Chip) -> str:
         chips_used = plan.rows * plan.data
         lines.append(f"in all           {_hours(plan.hours)}, {plan.hours * chips_used:.3g} chip-hours")
     return "\n".join("  " + line for line in lines)
+
+
+def _without_concepts(group):
+    static = group[0].static
+    task = static.task
+    return len(group), static.model, static.train, task.dim, task.num_pairs, task.families
 
 
 def _time(plan, chip):

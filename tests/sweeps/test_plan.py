@@ -172,6 +172,27 @@ def test_a_program_above_the_chip_s_memory_does_not_fit(monkeypatch):
     assert plan.plan_group(group(1), packs.Layout(), jax.devices()[:1]).cost == cost
 
 
+@pytest.mark.parametrize(("each_group", "compilations"), [(False, 2), (True, 3)])
+def test_groups_that_differ_in_concepts_alone_share_a_compilation(each_group, compilations, monkeypatch):
+    made, lines = [], []
+
+    def compile_chunk(program, hparams):
+        made.append(program)
+        return program_cost.Cost(1, 0, 0, 0, 0, 1e9 * len(made), None, {})
+
+    monkeypatch.setattr(plan, "compile_chunk", compile_chunk)
+    monkeypatch.setattr(chips, "describe", lambda device: chips.Chip("chip", 1000, 1e9))
+    other = config()
+    other["task"]["rank"] = 1
+    groups = [group(1), [points.make_point(other)], group(1, width=16)]
+    plans = plan.plan(groups, packs.Layout(), jax.devices()[:1], lines.append, each_group=each_group)
+    assert len(made) == compilations and [p.static for p in plans] == [g[0].static for g in groups]
+    assert [p.seconds for p in plans] == ([1, 2, 3] if each_group else [1, 1, 2])
+    assert ("as group 1" in "\n".join(lines)) == (not each_group)
+    total = sum(p.hours for p in plans)
+    assert f"about {total:.3g} h" in lines[-1]
+
+
 def command(*arguments, **environment):
     return subprocess.run(
         [sys.executable, "-m", "jaxconcepts", "plan", *arguments],
