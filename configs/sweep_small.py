@@ -3,37 +3,39 @@
 Command:  python -m jaxconcepts sweep --config=configs/sweep_small.py --workdir=runs/sweep_small
           (then: python -m jaxconcepts report --workdir=runs/sweep_small)
 Time:     at most 15 minutes on two CPU cores.
-Expected: losses below the zero predictor's where the learning rate suits; CD mostly near chance: runs as short as these
-          seldom split a basis off. It shows how a sweep is made and read, not the science.
+Expected: with a learning rate that suits (about 1e-2) losses leave the zero predictor's level within these 1 000 steps
+          and CD begins to rise from chance (one over the number of concepts); with others little happens.
 """
 
 from ml_collections import config_dict
 
-from jaxconcepts.sweeps import Space, product
+from jaxconcepts.sweeps import Space, product, zip_
 from jaxconcepts.sweeps.execution import default_config
 
 
 def get_config() -> config_dict.ConfigDict:
     config = config_dict.ConfigDict(default_config())
-    config.task.update(dim=8, rank=2, num_pairs=6)
+    config.task.update(num_concepts=2, dim=4, rank=1, num_pairs=6)
     config.model.update(layers=2, heads=2, width=16, qk_norm=True)
     config.init.update(weights=0.0, positions=0.5, read_in=0.2, read_out=0.02)
     config.train.update(
-        steps=300, batch_size=32, warmup_steps=30, schedule="linear", decay_fraction=0.3, b2=0.99, clip_norm=1.0
+        steps=1000, batch_size=32, optimizer="muon", warmup_steps=30, schedule="linear", decay_fraction=0.3, b2=0.99,
+        clip_norm=1.0,
+    )  # fmt: skip
+    config.curriculum.update(concept_ratio=2.0, concept_steps=300.0)
+    config.measure.update(
+        count=11, spacing="linear", per_concept=40, cd_per_concept=40, hidden_count=0, detail="summary"
     )
-    config.measure.update(count=8, spacing="linear", per_concept=40, cd_per_concept=40, hidden_count=0)
-    config.measure.detail = "summary"
     config.run.update(cpu_devices=2)
     return config
 
 
 def get_sweep() -> Space:
-    return product(
+    concepts = zip_(**{"task.num_concepts": [2, 2, 4], "task.rank": [1, 2, 1]})
+    numbers = product(
         **{
-            "task.num_concepts": [2, 4],
-            "task.rank": [1, 2],
             "train.learning_rate": [1e-3, 3e-3, 1e-2, 3e-2, 1e-1],
             "task.noise": [0.0, 0.05, 0.1, 0.2, 0.5],
-            "seed": range(10),
         }
     )
+    return concepts * numbers * product(seed=range(14))
