@@ -38,6 +38,8 @@ class Record:
 
     def constants(self, step, values):
         """What does not change over training: the references' losses, and the number of points behind a CD."""
+        if not self._runs:
+            return  # Padding only: another process has the runs.
         count = self._static.task.num_concepts * self._static.measure.cd_per_concept
         self._frames.append(rows.scalars(self._runs, step, "cd_points", np.full(len(self._runs), count)))
         for metric, array in self._fetch(values).items():
@@ -60,15 +62,16 @@ class Record:
             if result is not None:
                 losses = result["train_loss"]
                 self._note_divergence(result["diverged_at"])
+            if result is not None and self._runs:
                 self._frames.append(rows.scalars(self._runs, step, "train_loss", losses))
-            if measured is not None:
+            if measured is not None and self._runs:
                 self._frames.append(rows.measurement(self._runs, step, measured, synthetic.TOKENS, self._detail))
             progress.update(step, losses, measured)
         self._pending.clear()
 
     def flush(self, step):
         """Writes the rows gathered so far as the part that the checkpoint at `step` will cover."""
-        if self._frames and self._runs:
+        if self._frames:
             self._run.write_metrics(self._name, step, pl.concat(self._frames))
         self._frames.clear()
 
