@@ -1,11 +1,10 @@
 """Sweeps started in this process or in others, which share what they compile."""
 
 import os
-import re
-import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -49,8 +48,14 @@ def sweep(launch):
 
 
 @pytest.fixture(scope="session")
+def checkpointed():
+    return wait_for_checkpoint
+
+
+@pytest.fixture(scope="session")
 def job(launch):
-    """job(workdir, kill_after=None, ...) -> outputs of two processes of four devices each as one job."""
+    """job(workdir, kill_after=None, ...) -> outputs of two processes of four devices each as one job; with `kill_after`
+    both are killed once a checkpoint at that step is there."""
 
     def run(workdir, kill_after=None, **keywords):
         with socket.socket() as probe:
@@ -63,9 +68,8 @@ def job(launch):
                 outputs = [process.communicate(timeout=550)[0] for process in both]
                 assert [process.returncode for process in both] == [0, 0], outputs
                 return outputs
-            output = "".join(iter(lambda: _until(both[0], kill_after), ""))
-            both[1].send_signal(signal.SIGKILL)
-            return [output]
+            wait_for_checkpoint(workdir, kill_after)
+            return []
         finally:
             for process in both:
                 process.kill()
@@ -74,9 +78,11 @@ def job(launch):
     return run
 
 
-def _until(process, pattern):
-    """The process's output up to a line that matches; "" once it has been seen or nothing more comes."""
-    for line in process.stdout:
-        if re.search(pattern, line):
-            return ""
-    return ""
+def wait_for_checkpoint(workdir, step, packs=1):
+    """Returns once so many packs have a checkpoint at `step` or later."""
+    for _ in range(3000):
+        found = [path for path in Path(workdir).glob("checkpoints/*/*") if path.name.isdigit()]
+        if len({path.parent for path in found if int(path.name) >= step}) >= packs:
+            return
+        time.sleep(0.1)
+    raise TimeoutError(f"no checkpoint at step {step} in {workdir}")
