@@ -62,7 +62,11 @@ def _parse(argv: list[str], with_config: bool, values: flags.FlagValues | None =
         raise ValueError(f"unknown config field: {error.args[0]}") from error
     if len(left) > 1:
         raise ValueError(f"arguments must be flags of the form --name=value, got {left[1]!r}")
-    if with_config and values.config is None:
+    try:
+        missing = with_config and values.config is None
+    except OSError as error:  # Where ml_collections says that a file cannot be read.
+        raise ValueError(f"--config cannot be loaded: {error}") from error
+    if missing:
         raise ValueError("--config=FILE is needed, e.g. --config=configs/quickstart.py")
     return values
 

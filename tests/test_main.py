@@ -1,0 +1,238 @@
+"""The command line: a run from start to report, bad input, and runs that are stopped, killed and started again."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from jaxconcepts import store
+
+ROOT = Path(__file__).parents[1]
+CONFIG = ROOT / "tests" / "small_train.py"
+NEVER = "(?!)"
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory):
+    """Compiles fast and keeps what is compiled: these programs run for milliseconds."""
+    kept = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+    return kept | {
+        "JAX_PLATFORMS": "cpu",
+        "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("compiled")),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+        "PYTHONPATH": str(ROOT),
+    }
+
+
+@pytest.fixture(scope="module")
+def server(environment, tmp_path_factory):
+    """server(*arguments, signal=9, match=NEVER, nth=1, draw=False) -> (exit code, output, operations that matched)."""
+    command = [sys.executable, ROOT / "tests" / "signalled_main.py"]
+    output = tmp_path_factory.mktemp("output") / "output.txt"
+    with subprocess.Popen(command, env=environment, stdin=-1, stdout=-1, text=True, cwd=ROOT) as process:
+
+        def run(*arguments, signal=int(signal.SIGKILL), match=NEVER, nth=1, draw=False):
+            order = {"arguments": arguments, "output": str(output), "signal": signal, "match": match, "nth": nth}
+            order["draw"] = draw
+            print(json.dumps(order), file=process.stdin, flush=True)
+            code, seen = json.loads(process.stdout.readline())
+            return code, output.read_text(), seen
+
+        yield run
+        process.stdin.close()
+
+
+@pytest.fixture(scope="module")
+def train(server):
+    return lambda workdir, *flags, **at: server("train", f"--config={CONFIG}", f"--workdir={workdir}", *flags, **at)
+
+
+@pytest.fixture(scope="module")
+def finished(train, tmp_path_factory):
+    """A run that nothing interrupted, its output, and the number of file operations in its workdir."""
+    workdir = tmp_path_factory.mktemp("finished") / "run"
+    code, output, operations = train(workdir, match=str(workdir), nth=0, draw=True)
+    assert code == 0, output
+    return workdir, output, operations
+
+
+def tables(workdir):
+    metrics = store.metrics(workdir)
+    assert metrics.unique(metrics.columns[:-1]).height == metrics.height
+    hidden = [(s.step, s.run, s.concepts.tolist(), s.hidden.tobytes()) for s in store.hidden(workdir)]
+    return metrics.sort(metrics.columns[:-1]), store.runs(workdir), sorted(hidden)
+
+
+def assert_same_tables(workdir, finished):
+    (metrics, runs, hidden), (expected, expected_runs, expected_hidden) = tables(workdir), tables(finished)
+    assert metrics.drop("value").equals(expected.drop("value"))
+    np.testing.assert_array_equal(
+        metrics["value"].to_numpy().view(np.int64), expected["value"].to_numpy().view(np.int64)
+    )
+    assert runs.equals(expected_runs) and hidden == expected_hidden
+
+
+def test_a_run_from_start_to_report(finished):
+    workdir, output, _ = finished
+    assert f"report: {workdir}/report.html" in output and "step 24 of 24" in output
+    assert (workdir / "report.html").stat().st_size > 10_000
+    assert "training 2 run(s)" in (workdir / "log.txt").read_text()
+    runs = store.runs(workdir)
+    assert (runs["status"].to_list(), runs["seed"].to_list(), runs["step"].to_list()) == (
+        ["done"] * 2,
+        [0, 1],
+        [24] * 2,
+    )
+    assert runs["train.batch_size"].to_list() == [4, 4] and runs["run"].n_unique() == 2
+    metrics = store.metrics(workdir)
+    assert metrics.filter(metric="loss")["step"].unique().sort().to_list() == [0, 6, 12, 18, 24]
+    counts = dict(metrics.group_by("metric").len().rows())
+    assert counts.pop("train_loss") == 2 * 4 and counts.pop("cd_points") == 2
+    assert counts.pop("cd") == 2 * 5 * 2 * 2 * 3 and counts.pop("loss") == 2 * 5 * 3 * 3
+    for name in ("zero", "ridge", "oracle", "bayes", "lasso", "knn3", "average"):
+        assert counts.pop(f"loss_{name}") == 2 * 3 * 3 and counts.pop(f"distance_{name}") == 2 * 5 * 3 * 3
+    assert not counts and metrics["value"].is_finite().all()
+    zero = metrics.filter(pl.col("concept").is_null(), pl.col("position").is_null(), metric="loss_zero")["value"]
+    assert zero.is_between(0.5, 2).all()  # The second moment of y is the rank, 1.
+    assert [(s.step, s.hidden.shape) for s in store.hidden(workdir)] == [(step, (2, 2, 48, 4)) for step in (0, 12, 24)]
+    assert store.config(workdir)["num_seeds"] == 2 and "run" not in store.config(workdir)
+    assert store.checkpoints(workdir, "train")[-1] == 24
+
+
+def test_starting_a_finished_run_again_trains_nothing(train, finished):
+    workdir, _, _ = finished
+    before = tables(workdir)
+    code, output, _ = train(workdir)
+    assert code == 0 and "step 24 of 24" not in output
+    assert all(a.equals(b) for a, b in zip(tables(workdir)[:2], before[:2], strict=True))
+
+
+def test_sigterm_checkpoints_and_the_next_start_goes_on(train, finished, tmp_path):
+    """Stopped as it writes the snapshot of step 12, long before a checkpoint is due."""
+    workdir = tmp_path / "run"
+    code, output, _ = train(
+        workdir, "--config.run.checkpoint_seconds=1000", signal=int(signal.SIGTERM), match=r"hidden/train\.000000012"
+    )
+    assert code == 75 and "stopped by a signal at step 12; start again to go on" in output and "report" not in output
+    assert store.checkpoints(workdir, "train") == [12] and store.runs(workdir)["status"].to_list() == ["running"] * 2
+    assert store.metrics(workdir)["step"].max() == 12
+    code, output, _ = train(workdir)
+    assert code == 0 and "going on from step 12 of 24" in output
+    assert_same_tables(workdir, finished[0])
+
+
+def kill_and_finish(train, workdir, finished, kills, seed):
+    """Kills starts of one run as they begin random file operations, then lets it finish. Returns how many were hit."""
+    rng, hit = random.Random(seed), 0
+    for _ in range(kills):
+        code, output, _ = train(workdir, match=str(workdir), nth=rng.randrange(1, finished[2]))
+        assert code in (0, -9), output
+        hit += code == -9
+    code, output, _ = train(workdir)
+    assert code == 0, output
+    assert_same_tables(workdir, finished[0])
+    return hit
+
+
+def test_a_run_killed_twice_ends_with_the_same_tables(train, finished, tmp_path):
+    assert kill_and_finish(train, tmp_path / "run", finished, kills=2, seed=4)
+
+
+@pytest.mark.slow
+def test_runs_killed_at_twenty_random_moments_end_with_the_same_tables(train, finished, tmp_path):
+    assert sum(kill_and_finish(train, tmp_path / str(i), finished, kills=4, seed=i) for i in range(5)) >= 10
+
+
+def test_a_diverging_run_is_marked_and_reported(train, server, tmp_path):
+    workdir = tmp_path / "run"
+    code, output, _ = train(workdir, "--config.train.learning_rate=inf")
+    assert code == 0, output
+    assert output.count("diverged at step 0: its loss or update was not finite") == 2
+    runs = store.runs(workdir)
+    assert (runs["status"].to_list(), runs["diverged_at"].to_list()) == (["diverged"] * 2, [0, 0])
+    code, output, _ = server("report", f"--workdir={workdir}", draw=True)
+    assert (code, output) == (0, f"report: {workdir}/report.html\n") and (workdir / "report.html").exists()
+
+
+def test_an_unknown_field_is_named_by_the_installed_command(environment, tmp_path):
+    command = [sys.executable, "-m", "jaxconcepts", "train", f"--config={CONFIG}", f"--workdir={tmp_path}/run"]
+    done = subprocess.run([*command, "--config.task.dimm=3"], env=environment, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert done.stderr.startswith("error: unknown config field") and "dimm" in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--config.tsk.dim=3"], "tsk"),
+        (["--config.task.dim=three"], "dim"),
+        (
+            ["--config.task.rank=3"],
+            "orthogonal bases need task.rank * task.num_concepts <= task.dim, got 3 * 2 = 6 > 4",
+        ),
+        (["--config.task.num_pairs=0"], "task.num_pairs must be a positive integer, got 0"),
+        (["--config.model.heads=3"], "model.heads must divide model.width = 4, got 3"),
+        (["--config.measure.neighbours=48"], "measure.neighbours must be below the number of points, 48, got 48"),
+        (["--config.num_seeds=0"], "num_seeds must be a positive integer, got 0"),
+        (["--config.run.how=pmap"], "run.how must be one of auto, vmap, map, got 'pmap'"),
+        (["--config.run.data=3"], "run.data must divide the number of devices, 1, got 3"),
+        (["--config.run.cpu_devices=0"], "run.cpu_devices must be a positive integer, got 0"),
+        (["--workdr=x"], "workdr"),
+        (["steps=3"], "arguments must be flags of the form --name=value, got 'steps=3'"),
+    ],
+)
+def test_bad_input_is_named(train, tmp_path, flags, message):
+    code, output, _ = train(tmp_path / "run", *flags)
+    assert code == 2 and message in output and output.startswith("error: ") and "Traceback" not in output
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", f"--config={CONFIG}"], "workdir"),
+        (["train", "--workdir=x"], "--config=FILE is needed"),
+        (["train", "--workdir=x", "--config=configs/no_such_config.py"], "no_such_config.py"),
+        (["report", "--workdir=no_such_run"], "workdir must hold a run, but there is no "),
+        (
+            ["train", f"--config={CONFIG}", "--workdir=/proc/run"],
+            "workdir must be a folder that can be written to, got /proc",
+        ),
+    ],
+)
+def test_bad_files_are_named(server, arguments, message):
+    code, output, _ = server(*arguments)
+    assert code == 2 and message in output and output.startswith("error: ") and "Traceback" not in output
+
+
+def test_commands_are_listed(server):
+    assert server("trian")[0] == 2 and server()[0] == 0
+    _, output, _ = server("--help")
+    assert "usage: python -m jaxconcepts COMMAND" in output and "  train " in output and "  report " in output
+
+
+def test_a_changed_config_on_a_used_workdir_names_the_fields(train, finished):
+    workdir, _, _ = finished
+    before = tables(workdir)[0]
+    code, output, _ = train(workdir, "--config.train.learning_rate=0.5", "--config.num_seeds=3")
+    assert code == 2 and "Traceback" not in output
+    assert f"workdir {workdir} was made with another config: num_seeds: was 2, now 3; " in output
+    assert "train.learning_rate: was 0.0001, now 0.5" in output
+    assert tables(workdir)[0].equals(before)
+
+
+def test_a_second_process_is_refused(train, tmp_path):
+    with store.open_run(tmp_path, {}):
+        code, output, _ = train(tmp_path)
+    assert code == 2 and f"workdir {tmp_path} is being written by pid {os.getpid()} on " in output
+    assert "Traceback" not in output
+    assert isinstance(store.metrics(tmp_path), pl.DataFrame)
