@@ -56,7 +56,8 @@ class Study:
         """All runs, in the order of their point and seed."""
         rows = self.runs.sort([c for c in ("point", "seed", "run") if c in self.runs.columns])
         names = rows["run"].to_list()
-        return names + [run for run in self.metrics["run"].unique().sort().to_list() if run not in names]
+        known = set(names)
+        return names + [run for run in self.metrics["run"].unique().sort().to_list() if run not in known]
 
     @cached_property
     def _rows(self) -> dict[str, dict[str, Any]]:
@@ -65,6 +66,10 @@ class Study:
     @cached_property
     def _parts(self) -> dict[tuple, pl.DataFrame]:
         return self.metrics.sort("step").partition_by("run", "metric", as_dict=True)
+
+    @cached_property
+    def _last_steps(self) -> dict[str, int]:
+        return dict(self.metrics.group_by("run").agg(pl.col("step").max()).iter_rows())
 
     @cached_property
     def _varied(self) -> list[str]:
@@ -181,12 +186,11 @@ class Study:
             for name, metric in {"loss": "loss", "bayes": "loss_bayes", "ridge": "loss_ridge"}.items():
                 known = where == "mean" or last is not None
                 losses[f"{name}_{where}"] = self.level(run, metric, **keys) / rank if known else math.nan
-        steps = [part["step"].max() for (name, _), part in self._parts.items() if name == run]
         return {
             "run": run,
             "label": self.label(run),
             "status": self.row(run).get("status"),
-            "step": max(steps, default=self.row(run).get("step")),
+            "step": self._last_steps.get(run, self.row(run).get("step")),
             "cd": cd,
             "cd_low": low,
             "cd_high": high,
