@@ -73,7 +73,7 @@ def job(launch):
         finally:
             for process in both:
                 process.kill()
-                process.wait()
+                process.communicate()
 
     return run
 

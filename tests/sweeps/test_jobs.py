@@ -46,7 +46,7 @@ def test_a_killed_sweep_ends_with_the_same_tables(launch, sweep, checkpointed, e
         checkpointed(tmp_path, 4, packs)
         time.sleep(rng.uniform(0, 0.5))
         process.kill()
-        process.wait()
+        process.communicate()
     sweep(tmp_path)
     assert_same(tmp_path, expected)
 
@@ -82,7 +82,7 @@ def test_the_same_shard_twice_is_refused(launch, sweep, tmp_path):
     for shard in ("0/2", "0/1"):
         assert "is being written by pid" in sweep(tmp_path, f"--shard={shard}", STEPS="100000000", code=2)
     process.kill()
-    process.wait()
+    process.communicate()
 
 
 def test_two_processes_of_four_devices_equal_one(job, sweep, expected, tmp_path):
@@ -109,7 +109,7 @@ def test_a_deleted_checkpoint_costs_only_time(launch, sweep, checkpointed, expec
     process = launch(tmp_path)
     checkpointed(tmp_path, 4, packs=2)
     process.kill()
-    process.wait()
+    process.communicate()
     for folder in (tmp_path / "checkpoints").iterdir():
         shutil.rmtree(folder)
     sweep(tmp_path)
