@@ -62,12 +62,16 @@ def _parse(argv: list[str], with_config: bool, values: flags.FlagValues | None =
         raise ValueError(f"unknown config field: {error.args[0]}") from error
     if len(left) > 1:
         raise ValueError(f"arguments must be flags of the form --name=value, got {left[1]!r}")
-    try:
-        missing = with_config and values.config is None
-    except OSError as error:  # Where ml_collections says that a file cannot be read.
-        raise ValueError(f"--config cannot be loaded: {error}") from error
-    if missing:
+    if not with_config:
+        return values
+    if values.config is None:
         raise ValueError("--config=FILE is needed, e.g. --config=configs/quickstart.py")
+    try:
+        absent = [name for name in ("run", "num_seeds") if getattr(values.config, name, None) is None]
+    except OSError as error:  # ml_collections gives an object that raises this for a file that it could not load.
+        raise ValueError(f"--config cannot be loaded: {error}") from error
+    if absent:
+        raise ValueError(f"config field {absent[0]} is missing; start from sweeps.execution.default_config()")
     return values
 
 

@@ -210,7 +210,7 @@ def test_bad_input_is_named(train, tmp_path, flags, message):
     ],
 )
 def test_bad_files_are_named(server, arguments, message):
-    code, output, _ = server(*arguments)
+    code, output, _ = server(*arguments, draw=True)
     assert code == 2 and message in output and output.startswith("error: ") and "Traceback" not in output
 
 

@@ -150,7 +150,10 @@ def curve(made, hparams, chunks=6, length=10):
 def test_rematerialised_training_is_the_same_training(adam):
     losses, state = curve(adam, numbers())
     again = gpt2.GPT2Config(**{**vars(MODEL), "remat": True})
-    remat_losses, remat_state = curve(make(model=again), numbers())
+    made, hparams = make(model=again), numbers()
+    traced = [str(m.chunk.trace(m.init(hparams), hparams, count(1)).jaxpr) for m in (adam, made)]
+    assert ["remat" in text or "checkpoint" in text for text in traced] == [False, True]
+    remat_losses, remat_state = curve(made, hparams)
     np.testing.assert_allclose(remat_losses, losses, rtol=1e-5)
     jax.tree.map(partial(np.testing.assert_allclose, atol=1e-4), remat_state.params, state.params)
 
