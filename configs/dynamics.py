@@ -2,8 +2,9 @@
 
 Command:  python -m jaxconcepts train --config=configs/dynamics.py --workdir=runs/dynamics
 Time:     not run to its end by us; 48 000 steps in all, about 40 minutes at the quickstart's 20 steps a second.
-Expected: (from the quickstart's runs) in every seed the loss stays near ridge's for some hundred steps, the bases split off one after another, CD
-          rises from 0.25 to at least 0.9, and the loss at the last position ends within 1.2 times the Bayes mixture's.
+Expected: (from the quickstart's runs) in every seed the loss stays near ridge's for some hundred steps, the bases split
+          off one after another, CD rises from 0.25 to at least 0.9, and the loss at the last position ends within 1.2
+          times the Bayes mixture's.
 """
 
 import importlib.util
