@@ -98,6 +98,7 @@ def umap(points: Float[np.ndarray, "points width"]) -> Float[np.ndarray, "points
 
 
 def umap_installed() -> bool:
+    """Whether the extra `umap` is there."""
     return importlib.util.find_spec("umap") is not None
 
 

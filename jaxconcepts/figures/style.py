@@ -98,10 +98,12 @@ def concept_style(concept: int) -> dict:
 
 
 def concept_color(concept: int) -> str:
+    """The colour of a concept, the same in every figure; they repeat after the palette's end."""
     return CONCEPT_COLORS[concept % len(CONCEPT_COLORS)]
 
 
 def concept_marker(concept: int) -> str:
+    """The marker that tells concepts of one colour apart."""
     return CONCEPT_MARKERS[concept // len(CONCEPT_COLORS) % len(CONCEPT_MARKERS)]
 
 

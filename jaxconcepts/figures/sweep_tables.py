@@ -145,6 +145,7 @@ def bins(field: Field, column: pl.Series, most: int = 8) -> tuple[np.ndarray, li
 
 
 def short(value) -> str:
+    """A field's value as a tick or legend shows it."""
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 

@@ -16,11 +16,13 @@ class DamagedFileError(ValueError):
 
 
 def resolve(workdir: epath.PathLike) -> epath.Path:
+    """The run directory's path, absolute where it is local."""
     path = epath.Path(workdir).expanduser()
     return path.absolute() if is_local(path) else path
 
 
 def existing_run(workdir: epath.PathLike) -> epath.Path:
+    """The path of a run directory; ValueError where there is none."""
     root = resolve(workdir)
     if not (root / "config.json").exists():
         raise ValueError(f"workdir must hold a run, but there is no {root / 'config.json'}")
@@ -28,22 +30,26 @@ def existing_run(workdir: epath.PathLike) -> epath.Path:
 
 
 def is_local(path: epath.Path) -> bool:
+    """Whether the path is on a file system, and not gs:// or the like."""
     return "://" not in os.fspath(path)
 
 
 def valid_pack(pack: str) -> str:
+    """The pack's name, or ValueError where a file name could not hold it."""
     if not re.fullmatch(r"[\w-]+", pack):
         raise ValueError(f"pack must consist of letters, digits, - and _, got {pack!r}")
     return pack
 
 
 def valid_step(step: int) -> int:
+    """The step, or ValueError where nine digits do not hold it."""
     if not 0 <= step < 10**9:
         raise ValueError(f"step must be from 0 to 999 999 999, got {step}")
     return int(step)
 
 
 def listing(folder: epath.Path) -> list[epath.Path]:
+    """What is in the folder, by name; nothing where there is no folder."""
     try:
         return sorted(folder.iterdir(), key=lambda path: path.name)
     except FileNotFoundError:
@@ -51,6 +57,7 @@ def listing(folder: epath.Path) -> list[epath.Path]:
 
 
 def list_parts(folder: epath.Path, pack: str = r"[\w-]+") -> list[tuple[int, epath.Path]]:
+    """The table parts or snapshots in a folder, (last step, path), of the packs that match."""
     pattern = re.compile(rf"{pack}\.(\d{{9}})(\.\d+of\d+)?\.(parquet|npz)")
     return [(int(match[1]), path) for path in listing(folder) if (match := pattern.fullmatch(path.name))]
 
@@ -97,6 +104,7 @@ def remove_temporary(root: epath.Path, pack: str = "*") -> None:
 
 
 def read_json(path: epath.Path) -> dict[str, Any]:
+    """The JSON file of a run directory."""
     existing_run(path.parent)
     try:
         return json.loads(path.read_text())

@@ -79,6 +79,7 @@ def conform(frame: pl.DataFrame, schema: pl.Schema, nullable: tuple[str, ...], o
 
 
 def to_parquet(frame: pl.DataFrame) -> bytes:
+    """The frame as the bytes of a Parquet file."""
     buffer = io.BytesIO()
     frame.write_parquet(buffer)
     return buffer.getvalue()
@@ -105,6 +106,7 @@ def _read_npz(path: epath.Path) -> dict[str, np.ndarray] | None:
 
 
 def is_readable(path: epath.Path) -> bool:
+    """Whether a part can be read whole (one that has gone counts as readable)."""
     try:
         _read_npz(path) if path.suffix == ".npz" else read_parquet(path)
     except DamagedFileError:
