@@ -1,0 +1,258 @@
+"""Prompts: demonstrations of one concept, then a query; and their tokens under any tokenizer.
+
+Prompt i of a concept depends on the family's pools, the seed, the concept and i alone: not on how many prompts are
+asked for, nor on the variant; with more shots the same query follows the same demonstrations and further ones. So
+scores over shots and variants are paired.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from jaxconcepts.prompts.family import Example, Family
+
+VARIANTS = ("plain", "rule", "name")
+
+
+@dataclass(frozen=True)
+class Template:
+    """How examples become text.
+
+    example: one example; {input} and then {output}, each once. A query is this text up to {output}, without the spaces
+        before it, since most tokenizers join a space to the word that follows.
+    separator: between examples, and after the statement of a variant. An answer ends where the text after {output}, or
+        else the separator, begins: see `stop`.
+    rule, name: the statement before the first example, with {rule} or {name}, of the variants of those names.
+
+    Raises ValueError, naming the field, where a placeholder is missing or nothing ends an answer.
+    """
+
+    example: str = "Input: {input}\nOutput: {output}"
+    separator: str = "\n\n"
+    rule: str = "{rule}"
+    name: str = "Operation: {name}"
+
+    def __post_init__(self):
+        counts = [self.example.count(placeholder) for placeholder in ("{input}", "{output}")]
+        if counts != [1, 1] or self.example.index("{input}") > self.example.index("{output}"):
+            raise ValueError(
+                f"template.example must hold {{input}} and after it {{output}}, each once; got {self.example!r}"
+            )
+        for field in ("rule", "name"):
+            if getattr(self, field).count(f"{{{field}}}") != 1:
+                raise ValueError(f"template.{field} must hold {{{field}}} once; got {getattr(self, field)!r}")
+        if not self._parts[1].strip(" "):
+            raise ValueError(f"template.example must have text between {{input}} and {{output}}; got {self.example!r}")
+        if not (self._parts[2] + self.separator).strip(" "):
+            raise ValueError(
+                "template.separator, or template.example after {output}, must end an answer by something else than "
+                f"spaces; got separator {self.separator!r}, example {self.example!r}"
+            )
+
+    @property
+    def stop(self) -> str:
+        """Where an answer ends: what follows it in a demonstration, up to its first line break; normally "\\n"."""
+        following = self._parts[2] + self.separator
+        end = following.find("\n") + 1
+        return following[:end] if end else following.rstrip(" ")
+
+    @property
+    def lead(self) -> str:
+        """The spaces between a query and its answer: they are the answer's, not the prompt's. Normally " "."""
+        middle = self._parts[1]
+        return middle[len(middle.rstrip(" ")) :]
+
+    def demonstration(self, example: Example) -> str:
+        """An example with its output, without the separator."""
+        before, middle, after = self._parts
+        return f"{before}{example.input}{middle}{example.output}{after}"
+
+    def query(self, example: Example) -> str:
+        """An example up to where its output's leading spaces begin."""
+        before, middle, _ = self._parts
+        return f"{before}{example.input}{middle.rstrip(' ')}"
+
+    @property
+    def _parts(self):
+        before, rest = self.example.split("{input}")
+        middle, after = rest.split("{output}")
+        return before, middle, after
+
+
+STOP = Template().stop
+
+
+class Prompt(NamedTuple):
+    """What a model sees and what it should say.
+
+    text: ends where the answer's leading spaces begin. answer: without those spaces. lead: the spaces themselves, so
+    text + lead + answer is the whole. stop: the string that ends an answer.
+    """
+
+    text: str
+    answer: str
+    concept: str
+    query: Example
+    demonstrations: tuple[Example, ...]
+    lead: str = " "
+    stop: str = STOP
+
+    @property
+    def whole(self) -> str:
+        """Prompt and answer, as a model is trained on them and as they are tokenized."""
+        return self.text + self.lead + self.answer
+
+
+def prompts(
+    family: Family,
+    concept: str,
+    shots: int,
+    count: int,
+    *,
+    seed: int,
+    template: Template | None = None,
+    variant: str = "plain",
+    split: str = "test",
+) -> list[Prompt]:
+    """`count` prompts of one concept of the family, each of `shots` demonstrations and a query.
+
+    Queries are the split's, in an order drawn from the seed; none is asked twice before all have been asked, and none
+    of equal input before all inputs have. Demonstrations are drawn from train without replacement, of distinct inputs,
+    none of them the query's.
+    template: default `Template()`.
+    variant: "plain"; "rule": the rule in words stated first; "name": the operator's name stated first.
+    split: "test", or "train" to train on.
+
+    Raises ValueError for an unknown concept, variant or split, where the concept has too few examples for the shots,
+    where the family has no rule or name to state, and for an output that the template would cut short.
+    """
+    template = Template() if template is None else template
+    asked, shown = family.pool(split, concept), family.pool("train", concept)
+    if variant not in VARIANTS:
+        raise ValueError(f"variant must be one of {', '.join(VARIANTS)}; got {variant!r}")
+    for field, value in (("shots", shots), ("count", count), ("seed", seed)):
+        if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 0:
+            raise ValueError(f"{field} must be an integer of at least 0, got {value!r}")
+    available = len({example.input for example in shown}) - (split == "train")
+    if shots > available:
+        raise ValueError(
+            f"{family.name}: {shots} shots of {concept!r} need {shots} distinct inputs in train beside the query's; "
+            f"there are {available}"
+        )
+    start = _statement(family, concept, variant, template)
+    number = zlib.crc32(concept.encode())
+    return [
+        _prompt(query, _demonstrations(shown, query, shots, _rng(seed, number, 1, i)), start, template)
+        for i, query in enumerate(_queries(asked, count, seed, number))
+    ]
+
+
+def encode(tokenizer, prompts: Sequence[Prompt], bos: bool) -> tuple[list[list[int]], list[list[int]]]:
+    """The token ids of each prompt and of each answer, its leading space included.
+
+    A prompt is encoded alone, as a model meets it when it must answer, after the beginning-of-sequence token if `bos`
+    and with no other special token. Its answer is what continues it: the rest of the whole text's encoding, where that
+    begins with the prompt's. Where a tokenizer would join the prompt's end and the answer's start into one token, the
+    answer is encoded apart. Either way the ids of both together decode to the whole text, which is checked; an answer's
+    ids decode to the answer, up to spaces around it, whatever the tokenizer.
+
+    Raises ValueError where there is to be a beginning-of-sequence token and the tokenizer has none, and where ids do
+    not decode to the text they came from.
+    """
+    if bos and tokenizer.bos_token_id is None:
+        raise ValueError("bos=True, but the tokenizer has no beginning-of-sequence token")
+    if not prompts:
+        return [], []
+    start = [tokenizer.bos_token_id] if bos else []
+    heads = _ids(tokenizer, [prompt.text for prompt in prompts])
+    wholes = _ids(tokenizer, [prompt.whole for prompt in prompts])
+    answers = [
+        whole[len(head) :]
+        if whole[: len(head)] == head and _decode(tokenizer, whole) == prompt.whole
+        else _answer_apart(tokenizer, head, prompt)
+        for head, whole, prompt in zip(heads, wholes, prompts, strict=True)
+    ]
+    return [start + head for head in heads], answers
+
+
+def _statement(family, concept, variant, template):
+    if variant == "plain":
+        return ""
+    known = family.rules if variant == "rule" else family.names
+    if concept not in known:
+        raise ValueError(f"{family.name} has no {variant} for concept {concept!r}, which variant={variant!r} states")
+    text = template.rule if variant == "rule" else template.name
+    return text.replace(f"{{{variant}}}", known[concept]) + template.separator
+
+
+def _prompt(query, demonstrations, start, template):
+    for example in (query, *demonstrations):
+        if template.stop in example.output:
+            raise ValueError(f"an answer ends at {template.stop!r}, which is inside an output: {example}")
+    shown = "".join(template.demonstration(example) + template.separator for example in demonstrations)
+    text = start + shown + template.query(query)
+    answer = query.output.strip()
+    return Prompt(text, answer, query.concept, query, demonstrations, template.lead, template.stop)
+
+
+def _rng(seed, concept, use, i):
+    """`use` keeps the draws of queries (0) and of demonstrations (1) apart."""
+    return np.random.default_rng((seed, concept, use, i))
+
+
+def _queries(pool, count, seed, concept):
+    """Round after round through the pool; within a round an input's second example comes after all first ones."""
+    queries = []
+    while len(queries) < count:
+        order = _rng(seed, concept, 0, len(queries) // len(pool)).permutation(len(pool)).tolist()
+        met: dict[str, int] = {}
+        times = []
+        for j in order:
+            times.append(met.get(pool[j].input, 0))
+            met[pool[j].input] = times[-1] + 1
+        queries += [pool[order[j]] for j in np.argsort(times, kind="stable")]
+    return queries[:count]
+
+
+def _demonstrations(pool, query, shots, rng):
+    """A shuffle of the pool, done only as far as it is needed: the first `shots` of distinct inputs."""
+    drawn: list[Example] = []
+    seen = {query.input}
+    moved: dict[int, int] = {}
+    step = 0
+    while len(drawn) < shots:
+        j = int(rng.integers(step, len(pool)))
+        example = pool[moved.get(j, j)]
+        moved[j] = moved.get(step, step)
+        step += 1
+        if example.input not in seen:
+            seen.add(example.input)
+            drawn.append(example)
+    return tuple(drawn)
+
+
+def _ids(tokenizer, texts):
+    return [list(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
+
+
+def _decode(tokenizer, ids):
+    return tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+
+
+def _answer_apart(tokenizer, head, prompt):
+    if (text := _decode(tokenizer, head)) != prompt.text:
+        raise ValueError(f"the tokenizer does not keep the text: {prompt.text!r} comes back as {text!r}")
+    # SentencePiece-like tokenizers put a space before a text's first word: a line break first keeps the answer from it.
+    anchor, anchored = _ids(tokenizer, ["\n", "\n" + prompt.lead + prompt.answer])
+    candidates = _ids(tokenizer, [prompt.lead + prompt.answer, prompt.answer])
+    if anchored[: len(anchor)] == anchor:
+        candidates.insert(0, anchored[len(anchor) :])
+    for ids in candidates:
+        if ids and _decode(tokenizer, head + ids) == prompt.whole:
+            return ids
+    raise ValueError(f"the tokenizer has no ids that continue {prompt.text[-40:]!r} with {prompt.answer!r}")
