@@ -65,17 +65,20 @@ def test_every_concept_answers_an_input_as_its_examples_do(bits5):
 
 def test_null_bits_are_fair_and_independent_of_each_other_and_of_the_input(bits5):
     made = [p.query for p in render.prompts(bits5, "Null", 0, 10_000, seed=0, split="train")]
-    bits = np.array([[int(c) for c in example.input.replace(" ", "") + example.output] for example in made])
+    bits = digits(made)
     outputs = bits[:, 10:]
     assert np.max((outputs.sum(0) - 5000) ** 2 / 2500) < chi2.ppf(1 - SIGNIFICANCE / 5, 1)
     statistics = [chi_square(bits[:, i], bits[:, 10 + j]) for j in range(5) for i in range(15) if i < 10 or i < 10 + j]
     assert len(statistics) == 60
     assert max(statistics) < chi2.ppf(1 - SIGNIFICANCE / 60, 1)
     # The same test sees a concept that the output does depend on.
-    shown = np.array(
-        [[int(c) for c in example.input.replace(" ", "") + example.output] for example in bits5.train["OR"]]
-    )
+    shown = digits(bits5.train["OR"])
     assert chi_square(shown[:, 0], shown[:, 10]) > 1000
+
+
+def digits(examples):
+    """[examples, 15]: the bits of both operands, then those of the output."""
+    return np.array([[int(c) for c in example.input.replace(" ", "") + example.output] for example in examples])
 
 
 def chi_square(x, y):
