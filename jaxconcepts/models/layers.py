@@ -5,17 +5,39 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from jaxconcepts.models.decoder import Context
 
 
+class LowRank(NamedTuple):
+    """What is added to a kernel W: x @ W becomes x @ W + scale * dropout(x) @ a @ b (LoRA; Hu et al. 2021).
+
+    The sum W + scale * a @ b is never formed, so that many adapters share one W in memory. Of the stacked blocks every
+    part has a leading layer axis.
+
+    a: [inputs, r]. b: [r, features]. scale: [] (alpha / r, or 0 where the block has no adapter).
+    key: of the dropout, [], or None for none; rate: [] the share of x's entries that are set to 0, the others being
+        divided by 1 - rate.
+    """
+
+    a: Float[Array, "inputs r"]
+    b: Float[Array, "r features"]
+    scale: Float[Array, ""]
+    key: Key[Array, ""] | None = None
+    rate: Float[Array, ""] | None = None
+
+
 class Dense(nn.Module):
     """x @ kernel + bias with kernel [inputs, features], the product in `dtype`, leading axes of x merged.
+
+    Where the parameters hold a `LowRank` under "low_rank" beside the kernel, it is added.
 
     XLA:CPU computes the weight gradient of a three-dimensional activation two to four times slower than of its
     two-dimensional reshape, so the axes are merged here.
@@ -29,10 +51,22 @@ class Dense(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "*batch inputs"]) -> Float[Array, "*batch features"]:
         kernel = self.param("kernel", nn.initializers.normal(self.stddev), (x.shape[-1], self.features))
-        y = x.reshape(-1, x.shape[-1]).astype(self.dtype) @ kernel.astype(self.dtype)
+        flat = x.reshape(-1, x.shape[-1]).astype(self.dtype)
+        y = flat @ kernel.astype(self.dtype)
+        if (low_rank := self.get_variable("params", "low_rank")) is not None:
+            y = y + low_rank_product(flat, low_rank)
         if self.use_bias:
             y = y + self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
         return y.reshape(*x.shape[:-1], self.features)
+
+
+def low_rank_product(x: Float[Array, "N inputs"], low_rank: LowRank) -> Float[Array, "N features"]:
+    """scale * dropout(x) @ a @ b in x's type; see `LowRank`."""
+    a, b, scale, key, rate = low_rank
+    if key is not None:
+        kept = jax.random.bernoulli(key, 1 - rate, x.shape)
+        x = jnp.where(kept, x / (1 - rate).astype(x.dtype), 0)
+    return (x @ a.astype(x.dtype)) @ b.astype(x.dtype) * scale.astype(x.dtype)
 
 
 class LayerNorm(nn.Module):

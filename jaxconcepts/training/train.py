@@ -116,14 +116,7 @@ def make_train(
             batch = jax.tree.map(lambda a: _shard_batch(a, train.batch_size, data_axis), batch)
         objective = jax.value_and_grad(lambda p: _objective(model, train.loss, p, batch), has_aux=True)
         (_, loss), grads = objective(state.params)
-        updates, opt_state = optimizer(hparams).update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
-        healthy = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(updates)) & (state.diverged_at < 0)
-        keep = lambda new, old: jnp.where(healthy, new, old)  # noqa: E731
-        params, opt_state = jax.tree.map(keep, (params, opt_state), (state.params, state.opt_state))
-        failed_now = ~healthy & (state.diverged_at < 0)
-        diverged_at = jnp.where(failed_now, state.step, state.diverged_at)
-        return TrainState(params, opt_state, state.step + 1, diverged_at), loss
+        return advance(state, optimizer(hparams), loss, grads), loss
 
     def chunk(state: TrainState, hparams: HParams, steps):
         def body(_, carry):
@@ -136,6 +129,21 @@ def make_train(
         return state, total / steps
 
     return Train(init, chunk)
+
+
+def advance(state: TrainState, rule: optax.GradientTransformation, loss, grads: PyTree) -> TrainState:
+    """The state after the step with this loss and these gradients.
+
+    A run whose loss or update is not finite is marked with the step and keeps its parameters from there on.
+    """
+    updates, opt_state = rule.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    healthy = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(updates)) & (state.diverged_at < 0)
+    keep = lambda new, old: jnp.where(healthy, new, old)  # noqa: E731
+    params, opt_state = jax.tree.map(keep, (params, opt_state), (state.params, state.opt_state))
+    failed_now = ~healthy & (state.diverged_at < 0)
+    diverged_at = jnp.where(failed_now, state.step, state.diverged_at)
+    return TrainState(params, opt_state, state.step + 1, diverged_at)
 
 
 def mean_loss(model: gpt2.GPT2Config, params: PyTree, batch: regression.Batch) -> Float[Array, ""]:
