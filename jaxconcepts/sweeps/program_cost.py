@@ -113,6 +113,15 @@ def count_collectives(hlo: str) -> dict[str, int]:
 def step_cycles(hlo: str) -> int | None:
     """The TPU compiler's estimated cycles of what is inside the program's loop of traced length, loops inside it times
     the number of times they run. None where the compiler left no estimates (CPU, GPU)."""
+    return _cycles(hlo, within_step=False)
+
+
+def program_cycles(hlo: str) -> int | None:
+    """As `step_cycles`, of the whole program; a loop of traced length counts once."""
+    return _cycles(hlo, within_step=True)
+
+
+def _cycles(hlo: str, within_step: bool) -> int | None:
     if '"estimated_cycles":"' not in hlo:
         return None
     computations, entry = _computations(hlo)
@@ -129,7 +138,7 @@ def step_cycles(hlo: str) -> int | None:
                 total += int(cycles[1])
         return total
 
-    return walk(entry, False)
+    return walk(entry, within_step)
 
 
 def _computations(hlo: str) -> tuple[dict[str, Sequence[str]], str]:
