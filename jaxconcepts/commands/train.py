@@ -1,0 +1,43 @@
+"""train: the runs of a config, one a seed, side by side; then their report."""
+
+from __future__ import annotations
+
+import copy
+
+from jaxconcepts.commands import command_line
+from jaxconcepts.commands.command_line import log
+
+
+def run(argv: list[str]) -> int:
+    """Exit code 75 when stopped by a signal, with everything checkpointed."""
+    values, config = command_line.parse_with_config(argv)
+    execution = config.pop("run")
+    num_seeds = config.pop("num_seeds")
+    if not isinstance(num_seeds, int) or num_seeds < 1:
+        raise ValueError(f"num_seeds must be a positive integer, got {num_seeds!r}")
+
+    command_line.make_cpu_devices(execution["cpu_devices"])
+    from jaxconcepts import store
+    from jaxconcepts.figures.report import write_report
+    from jaxconcepts.sweeps import execution as running
+    from jaxconcepts.sweeps import packs, points
+
+    seeds = range(config["seed"], config["seed"] + num_seeds)
+    pack = [points.make_point(copy.deepcopy(config) | {"seed": seed}) for seed in seeds]
+    layout = packs.Layout(execution["how"], execution["data"])
+    packs.make_mesh(len(pack), layout.data)
+    device = command_line.device()
+    keep_steps = pack[0].static.measure.checkpoint_steps
+    with store.open_run(
+        values.workdir, config | {"num_seeds": num_seeds}, device=device | execution, keep_steps=keep_steps
+    ) as run:
+        command_line.log_to(run.workdir / "log.txt")
+        log.info("training %d run(s) on %d %s in %s", len(pack), device["count"], device["kind"], run.workdir)
+        try:
+            running.run_pack("train", pack, run, layout, execution["checkpoint_seconds"])
+        except running.PreemptedError as stopped:
+            log.warning("%s", stopped)
+            return running.EXIT_PREEMPTED
+        log.info("drawing the report")
+        log.info("report: %s", write_report(run.workdir))
+    return 0
