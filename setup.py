@@ -19,6 +19,7 @@ EXTRAS = {
     "test": [
         *PEERS,
         "import-linter>=2.1",
+        "peft>=0.17; python_version < '3.12'",
         "pillow>=10",
         "pytest>=8.3",
         "pytest-xdist>=3.6",

@@ -19,7 +19,7 @@ EVERYTHING = r".*"
 Patterns = Sequence[tuple[str, str]]
 
 
-def masks(patterns: Patterns, params: PyTree) -> dict[str, Bool[np.ndarray, ...]]:
+def masks(patterns: Patterns, params: PyTree) -> dict[str, Bool[np.ndarray, "*row"]]:
     """For every leaf, by path ("blocks/q/kernel", "embed"), whether it is trained: [blocks] if stacked, else [].
 
     patterns: the first one whose expression matches a parameter's whole name decides on it.

@@ -21,7 +21,7 @@ from jaxconcepts.training import freezing, lora, optimizers
 from jaxconcepts.training.train import TrainState, advance
 
 HOW = ("auto", "vmap", "map")
-Masks = Mapping[str, Bool[np.ndarray, ...]]
+Masks = Mapping[str, Bool[np.ndarray, "*row"]]
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class TuneHParams(NamedTuple):
     b2: Float[Array, ""]
     eps: Float[Array, ""]
     clip_norm: Float[Array, ""]
-    masks: Mapping[str, Bool[Array, ...]]
+    masks: Mapping[str, Bool[Array, "*row"]]
 
 
 class Tuning(NamedTuple):
