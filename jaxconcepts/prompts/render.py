@@ -156,10 +156,10 @@ def encode(tokenizer, prompts: Sequence[Prompt], bos: bool) -> tuple[list[list[i
     """The token ids of each prompt and of each answer, its leading space included.
 
     A prompt is encoded alone, as a model meets it when it must answer, after the beginning-of-sequence token if `bos`
-    and with no other special token. Its answer is what continues it: the rest of the whole text's encoding, where that
-    begins with the prompt's. Where a tokenizer would join the prompt's end and the answer's start into one token, the
-    answer is encoded apart. Either way the ids of both together decode to the whole text, which is checked; an answer's
-    ids decode to the answer, up to spaces around it, whatever the tokenizer.
+    and with no other special token. Its answer is what continues it: the ids that the prompt's last line gains by
+    the answer. Where the tokenizer would join the line's end and the answer's start into one token, the answer is
+    encoded apart from the line. Either way the ids of both together decode to the whole text, which is checked;
+    an answer's ids decode to the answer, up to spaces around it, whatever the tokenizer.
 
     Raises ValueError where there is to be a beginning-of-sequence token and the tokenizer has none, and where ids do
     not decode to the text they came from.
@@ -170,12 +170,12 @@ def encode(tokenizer, prompts: Sequence[Prompt], bos: bool) -> tuple[list[list[i
         return [], []
     start = [tokenizer.bos_token_id] if bos else []
     heads = _ids(tokenizer, [prompt.text for prompt in prompts])
-    wholes = _ids(tokenizer, [prompt.whole for prompt in prompts])
+    ends = [(_last_line(prompt.text), prompt.lead + prompt.answer) for prompt in prompts]
+    # Ends repeat where answers are few, and tokenizing is slow.
+    continuations = {end: _continuations(tokenizer, *end) for end in dict.fromkeys(ends)}
     answers = [
-        whole[len(head) :]
-        if whole[: len(head)] == head and _decode(tokenizer, whole) == prompt.whole
-        else _answer_apart(tokenizer, head, prompt)
-        for head, whole, prompt in zip(heads, wholes, prompts, strict=True)
+        _fitting(tokenizer, head, continuations[end], prompt)
+        for head, end, prompt in zip(heads, ends, prompts, strict=True)
     ]
     return [start + head for head in heads], answers
 
@@ -244,15 +244,25 @@ def _decode(tokenizer, ids):
     return tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
 
 
-def _answer_apart(tokenizer, head, prompt):
-    if (text := _decode(tokenizer, head)) != prompt.text:
-        raise ValueError(f"the tokenizer does not keep the text: {prompt.text!r} comes back as {text!r}")
+def _last_line(text):
+    """From the last line break, or if that is long its end alone."""
+    return text[max(text.rfind("\n"), len(text) - 100, 0) :]
+
+
+def _continuations(tokenizer, line, answer):
+    """Ids that may continue the line with the answer, the best first."""
     # SentencePiece-like tokenizers put a space before a text's first word: a line break first keeps the answer from it.
-    anchor, anchored = _ids(tokenizer, ["\n", "\n" + prompt.lead + prompt.answer])
-    candidates = _ids(tokenizer, [prompt.lead + prompt.answer, prompt.answer])
-    if anchored[: len(anchor)] == anchor:
-        candidates.insert(0, anchored[len(anchor) :])
-    for ids in candidates:
+    anchor, anchored, line, lined, alone, bare = _ids(
+        tokenizer, ["\n", "\n" + answer, line, line + answer, answer, answer.lstrip(" ")]
+    )
+    known = [ids[len(start) :] for start, ids in ((line, lined), (anchor, anchored)) if ids[: len(start)] == start]
+    return [*known, alone, bare]
+
+
+def _fitting(tokenizer, head, continuations, prompt):
+    for ids in continuations:
         if ids and _decode(tokenizer, head + ids) == prompt.whole:
             return ids
+    if (text := _decode(tokenizer, head)) != prompt.text:
+        raise ValueError(f"the tokenizer does not keep the text: {prompt.text!r} comes back as {text!r}")
     raise ValueError(f"the tokenizer has no ids that continue {prompt.text[-40:]!r} with {prompt.answer!r}")
