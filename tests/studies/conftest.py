@@ -1,0 +1,65 @@
+"""A tiny random Llama with a tokenizer of its own, as a checkpoint folder."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import pytest
+
+from jaxconcepts.models import llama, pretrained
+from jaxconcepts.prompts import bitwise, render
+
+
+class Checkpoint(NamedTuple):
+    """folder: what `model`, `params` and `tokenizer` were read from."""
+
+    folder: Path
+    model: Any
+    params: Any
+    tokenizer: Any
+
+
+def write_tokenizer(folder, texts, vocab_size=60):
+    """A byte-level BPE trained on the texts; returns it as transformers reads it back."""
+    tokenizers = pytest.importorskip("tokenizers")
+    transformers = pytest.importorskip("transformers")
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE())
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = tokenizers.decoders.ByteLevel()
+    trainer = tokenizers.trainers.BpeTrainer(vocab_size=vocab_size, special_tokens=["<s>", "</s>"], show_progress=False)
+    tokenizer.train_from_iterator(texts, trainer)
+    fast = transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>")
+    fast.save_pretrained(folder)
+    return transformers.AutoTokenizer.from_pretrained(folder)
+
+
+def write_checkpoint(folder, texts, seed=0, **sizes) -> Checkpoint:
+    tokenizer = write_tokenizer(folder, texts)
+    sizes = {
+        "width": 16,
+        "layers": 2,
+        "heads": 4,
+        "kv_heads": 2,
+        "head_dim": 8,
+        "mlp_width": 24,
+        "context": 256,
+    } | sizes
+    model = llama.LlamaConfig(vocab_size=len(tokenizer) + 4, stop_tokens=(tokenizer.eos_token_id,), **sizes)
+    rng = np.random.default_rng(seed)
+    shapes = jax.eval_shape(model.init, jax.random.key(0))
+    params = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape, scale=0.4).astype(np.float32), shapes)
+    pretrained.save_pretrained(model, params, folder)
+    return Checkpoint(Path(folder), *pretrained.load_pretrained(folder), tokenizer)
+
+
+@pytest.fixture(scope="session")
+def bits2():
+    """The bitwise family on two bits, in small pools."""
+    return bitwise.family(bits=2, train=60, test=40)
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory, bits2):
+    texts = [p.whole + "\n" for concept in bits2.labels for p in render.prompts(bits2, concept, 2, 10, seed=1)]
+    return write_checkpoint(tmp_path_factory.mktemp("checkpoint"), texts)
