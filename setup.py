@@ -15,9 +15,12 @@ EXTRAS = {
     "hf": ["huggingface-hub>=0.25", "safetensors>=0.4", "transformers>=5.0"],
     # Compiles for TPUs on a machine without one: the libtpu that this JAX is released with.
     "plan": ["jax[tpu]>=0.10"],
+    # Reads treebanks in CoNLL-U.
+    "prompts": ["conllu>=6.0"],
     "umap": ["umap-learn>=0.5.7"],
     "test": [
         *PEERS,
+        "conllu>=6.0",
         "import-linter>=2.1",
         "peft>=0.17; python_version < '3.12'",
         "pillow>=10",

@@ -95,14 +95,14 @@ def _split(bits, train, test, rng):
 def _examples(concept, pairs, count, bits, rng):
     rounds = -(-count // len(pairs))
     drawn = np.concatenate([rng.permutation(pairs) for _ in range(rounds)])[:count].tolist()
-    noise = rng.integers(1 << bits, size=count).tolist()
-    low = (1 << bits) - 1
-    examples = []
-    for pair, random in zip(drawn, noise, strict=True):
-        a, b = pair >> bits, pair & low
-        output = random if concept == NULL else OPERATIONS[concept](a, b)
-        examples.append(Example(f"{_binary(a, bits)} {_binary(b, bits)}", _binary(output, bits), concept))
-    return tuple(examples)
+    known = {pair: (pair >> bits, pair & ((1 << bits) - 1)) for pair in pairs.tolist()}
+    texts = {pair: f"{_binary(a, bits)} {_binary(b, bits)}" for pair, (a, b) in known.items()}
+    if concept == NULL:
+        outputs = [_binary(output, bits) for output in rng.integers(1 << bits, size=count).tolist()]
+    else:
+        results = {pair: _binary(OPERATIONS[concept](a, b), bits) for pair, (a, b) in known.items()}
+        outputs = [results[pair] for pair in drawn]
+    return tuple(Example(texts[pair], output, concept) for pair, output in zip(drawn, outputs, strict=True))
 
 
 def _binary(number, bits):

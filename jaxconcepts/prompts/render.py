@@ -7,12 +7,11 @@ scores over shots and variants are paired.
 
 from __future__ import annotations
 
-import zlib
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import NamedTuple
-
-import numpy as np
 
 from jaxconcepts.prompts.family import Example, Family
 
@@ -136,7 +135,7 @@ def prompts(
     if variant not in VARIANTS:
         raise ValueError(f"variant must be one of {', '.join(VARIANTS)}; got {variant!r}")
     for field, value in (("shots", shots), ("count", count), ("seed", seed)):
-        if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 0:
+        if not isinstance(value, Integral) or isinstance(value, bool) or value < 0:
             raise ValueError(f"{field} must be an integer of at least 0, got {value!r}")
     available = len({example.input for example in shown}) - (split == "train")
     if shots > available:
@@ -145,10 +144,9 @@ def prompts(
             f"there are {available}"
         )
     start = _statement(family, concept, variant, template)
-    number = zlib.crc32(concept.encode())
     return [
-        _prompt(query, _demonstrations(shown, query, shots, _rng(seed, number, 1, i)), start, template)
-        for i, query in enumerate(_queries(asked, count, seed, number))
+        _prompt(query, _demonstrations(shown, query, shots, _rng(seed, concept, "shown", i)), start, template)
+        for i, query in enumerate(_queries(asked, count, seed, concept))
     ]
 
 
@@ -201,21 +199,22 @@ def _prompt(query, demonstrations, start, template):
 
 
 def _rng(seed, concept, use, i):
-    """`use` keeps the draws of queries (0) and of demonstrations (1) apart."""
-    return np.random.default_rng((seed, concept, use, i))
+    """Python's generator starts many times faster than NumPy's, and one is needed for every prompt."""
+    return random.Random(f"{seed} {concept} {use} {i}")
 
 
 def _queries(pool, count, seed, concept):
     """Round after round through the pool; within a round an input's second example comes after all first ones."""
     queries = []
     while len(queries) < count:
-        order = _rng(seed, concept, 0, len(queries) // len(pool)).permutation(len(pool)).tolist()
+        order = list(range(len(pool)))
+        _rng(seed, concept, "asked", len(queries) // len(pool)).shuffle(order)
         met: dict[str, int] = {}
         times = []
         for j in order:
             times.append(met.get(pool[j].input, 0))
             met[pool[j].input] = times[-1] + 1
-        queries += [pool[order[j]] for j in np.argsort(times, kind="stable")]
+        queries += [pool[order[place]] for place in sorted(range(len(pool)), key=times.__getitem__)]
     return queries[:count]
 
 
@@ -226,7 +225,7 @@ def _demonstrations(pool, query, shots, rng):
     moved: dict[int, int] = {}
     step = 0
     while len(drawn) < shots:
-        j = int(rng.integers(step, len(pool)))
+        j = step + int(rng.random() * (len(pool) - step))
         example = pool[moved.get(j, j)]
         moved[j] = moved.get(step, step)
         step += 1
