@@ -42,6 +42,15 @@ class Context(NamedTuple):
     window: Int[Array, ""] | None = None
 
 
+class Written(NamedTuple):
+    """What a block hands on beside the stream: keys and values [B, T, kv_heads, head_dim] of the new tokens, and the
+    heads' outputs [B, T, heads, head_dim] before the output projection, as edited."""
+
+    keys: Array
+    values: Array
+    heads: Array
+
+
 class Decoder:
     """Base of the families' configs; no fields of its own.
 
@@ -60,7 +69,7 @@ class Decoder:
     SHARDING: ClassVar[tuple[tuple[str, P], ...]] = SHARDING
 
     def block(self) -> nn.Module:
-        """Called as block(stream, context, head_scale) -> (stream, (keys, values) of the new tokens)."""
+        """Called as block(stream, context, head_edits) -> (stream, `Written`); see `residual.HeadEdits`."""
         raise NotImplementedError
 
     def final_norm(self) -> nn.Module:

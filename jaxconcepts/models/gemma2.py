@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 
-from jaxconcepts.models import decoder, hf_config, layers, llama
+from jaxconcepts.models import decoder, hf_config, layers, llama, residual
 
 BLOCK = "model.layers.{}."
 
@@ -124,7 +124,7 @@ class Block(nn.Module):
     config: Gemma2Config
 
     @nn.compact
-    def __call__(self, stream, context: decoder.Context, head_scale=None):
+    def __call__(self, stream, context: decoder.Context, head_edits=None):
         c = self.config
         dense = partial(layers.Dense, dtype=c.dtype, use_bias=False)
         norm = partial(layers.RMSNorm, c.eps, offset=1.0)
@@ -135,10 +135,10 @@ class Block(nn.Module):
         q = rope(split(dense(c.heads * c.head_dim, name="q")(normed)))
         k = rope(split(dense(c.kv_heads * c.head_dim, name="k")(normed)))
         v = split(dense(c.kv_heads * c.head_dim, name="v")(normed))
-        heads = layers.attend(q, k, v, context, c.query_scale**-0.5, c.score_cap)
-        attended = dense(c.width, name="out")(layers.merge_heads(heads, head_scale))
+        heads = residual.edit_heads(layers.attend(q, k, v, context, c.query_scale**-0.5, c.score_cap), head_edits)
+        attended = dense(c.width, name="out")(layers.merge_heads(heads))
         stream = stream + norm(name="attn_out_norm")(attended)
         normed = norm(name="mlp_norm")(stream)
         gate = nn.gelu(dense(c.mlp_width, name="gate")(normed), approximate=True)
         down = dense(c.width, name="down")(gate * dense(c.mlp_width, name="up")(normed))
-        return stream + norm(name="mlp_out_norm")(down), (k, v)
+        return stream + norm(name="mlp_out_norm")(down), decoder.Written(k, v, heads)

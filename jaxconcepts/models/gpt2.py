@@ -13,7 +13,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float, Int, PyTree
 
 from jaxconcepts.models import decoder, layers, residual
 
@@ -169,8 +169,8 @@ class Block(nn.Module):
     config: GPT2Config
 
     @nn.compact
-    def __call__(self, stream: Float[Array, "B T d"], context: decoder.Context | None = None, head_scale=None):
-        """context None: positions 0, 1, ... and no past. Returns the stream and the new tokens' (keys, values)."""
+    def __call__(self, stream: Float[Array, "B T d"], context: decoder.Context | None = None, head_edits=None):
+        """context None: positions 0, 1, ... and no past. Returns the stream and the `decoder.Written`."""
         config, dtype = self.config, self.config.dtype
         batch, length, width = stream.shape
         normed = layers.LayerNorm(config.eps, name="ln_1")(stream)
@@ -178,18 +178,23 @@ class Block(nn.Module):
         q, k, v = (a.reshape(batch, length, config.heads, config.head_dim) for a in jnp.split(qkv, 3, axis=-1))
         if config.qk_norm:
             q, k = (layers.rms_normalise(a, 1e-6).astype(a.dtype) for a in (q, k))
-        heads = layers.attend(q, k, v, context, config.head_dim**-0.5)
-        stream = stream + layers.Dense(width, dtype, name="attn_out")(layers.merge_heads(heads, head_scale))
+        heads = residual.edit_heads(layers.attend(q, k, v, context, config.head_dim**-0.5), head_edits)
+        stream = stream + layers.Dense(width, dtype, name="attn_out")(layers.merge_heads(heads))
         normed = layers.LayerNorm(config.eps, name="ln_2")(stream)
         up = layers.Dense(config.mlp_width or 4 * width, dtype, name="mlp_up")(normed)
-        return stream + layers.Dense(width, dtype, name="mlp_down")(ACTIVATIONS[config.activation](up)), (k, v)
+        stream = stream + layers.Dense(width, dtype, name="mlp_down")(ACTIVATIONS[config.activation](up))
+        return stream, decoder.Written(k, v, heads)
 
 
 class Output(NamedTuple):
-    """out: [B, T, output_dim] (or [B, T, vocabulary]). captured: [L + 1, B, P, d] or None; see `residual.run`."""
+    """out: [B, T, output_dim] (or [B, T, vocabulary]). captured: [L + 1, B, P, d] or None; see `residual.run`.
+
+    heads: None, or the heads' outputs [L, B, P, H, e] at the captured positions, before the output projection.
+    """
 
     out: Float[Array, "B T o"]
     captured: Float[Array, "layers B P d"] | None
+    heads: Float[Array, "blocks B P H e"] | None = None
 
 
 def init(config: GPT2Config, key, scales: InitScales = GPT2_SCALES) -> PyTree:
@@ -230,31 +235,58 @@ def init(config: GPT2Config, key, scales: InitScales = GPT2_SCALES) -> PyTree:
     }
 
 
-def apply(config: GPT2Config, params: PyTree, inputs, capture=None, edits: residual.Edits | None = None) -> Output:
+def apply(
+    config: GPT2Config,
+    params: PyTree,
+    inputs,
+    capture=None,
+    edits: residual.Edits | None = None,
+    with_heads: bool = False,
+) -> Output:
     """The forward pass. inputs: [B, T, input_dim] numbers, or [B, T] integers with a vocabulary.
 
-    capture, edits: see `residual.run`. Raises ValueError for a sequence longer than the context.
+    capture, edits: see `residual.run`. with_heads: capture the heads' outputs too.
+    Raises ValueError for a sequence longer than the context.
     """
     length = inputs.shape[1]
     if length > config.context:
         raise ValueError(f"the model's context is {config.context} tokens, got a sequence of {length}")
-    dense = lambda name, features: lambda x: layers.Dense(features, config.dtype).apply({"params": params[name]}, x)  # noqa: E731
     if config.vocab_size:
         stream = config.embed(params, inputs, jnp.arange(length))
     else:
-        stream = dense("read_in", config.width)(inputs).astype(jnp.float32) + params["positions"][:length]
-    trace = residual.run(
-        lambda p, x, _, head_scale: (Block(config).apply({"params": p}, x, None, head_scale)[0], None),
-        params["blocks"],
-        stream,
-        capture=capture,
-        edits=edits,
-        unroll=config.unroll or (True if jax.default_backend() == "cpu" else 1),
-        remat=config.remat,
-    )
+        stream = _dense(config, params, "read_in", config.width)(inputs).astype(jnp.float32)
+        stream = stream + params["positions"][:length]
+    return _blocks(config, params, stream, capture=capture, edits=edits, heads_at=capture if with_heads else None)
+
+
+def resume(
+    config: GPT2Config,
+    params: PyTree,
+    stream: Float[Array, "B T d"],
+    first: int | Int[Array, ""],
+    edits: residual.Edits | None = None,
+) -> Float[Array, "B T o"]:
+    """The output where the stream after layer `first` (which may be traced) is `stream`, edited from there on."""
+    return _blocks(config, params, stream, first=first, edits=edits).out
+
+
+def _blocks(config, params, stream, heads_at=None, **options) -> Output:
+    def block(layer_params, stream, _, head_edits):
+        stream, written = Block(config).apply({"params": layer_params}, stream, None, head_edits)
+        return stream, residual.select(layers.merge_heads(written.heads), heads_at)
+
+    unroll = config.unroll or (True if jax.default_backend() == "cpu" else 1)
+    trace = residual.run(block, params["blocks"], stream, unroll=unroll, remat=config.remat, **options)
     if config.vocab_size:
         out = config.unembed(params, trace.stream)
     else:
         final = layers.LayerNorm(config.eps).apply({"params": params["ln_f"]}, trace.stream)
-        out = dense("read_out", config.output_dim)(final).astype(jnp.float32)
-    return Output(out, trace.captured)
+        out = _dense(config, params, "read_out", config.output_dim)(final).astype(jnp.float32)
+    heads = trace.outputs
+    if heads is not None:
+        heads = heads.reshape(*heads.shape[:3], config.heads, config.head_dim)
+    return Output(out, trace.captured, heads)
+
+
+def _dense(config, params, name, features):
+    return lambda x: layers.Dense(features, config.dtype).apply({"params": params[name]}, x)

@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from jaxconcepts.models import residual, sharding
 from jaxconcepts.models.decoder import Context, Decoder
+from jaxconcepts.models.layers import merge_heads
 
 
 def hidden_states(
@@ -144,21 +145,31 @@ def exact_products(model: Decoder):
     return jax.default_matmul_precision("highest" if model.dtype == "float32" else "default")
 
 
-def forward(model: Decoder, params, tokens, positions, past=None, capture=None, edits=None, depth=None, keep=False):
-    """The residual stack on tokens at `positions`; `keep` returns the new keys and values as the trace's outputs."""
+def forward(
+    model: Decoder, params, tokens, positions, past=None, capture=None, edits=None, depth=None,
+    keep: str | None = None, remat: bool = False,
+):  # fmt: skip
+    """The residual stack on tokens at `positions`.
 
-    def block(layer_params, stream, layer_input, head_scale):
+    keep: what the trace's outputs are: None; "cache": the new keys and values; "heads": the heads' outputs
+        [L, B, P, heads * head_dim] at the captured positions, before the output projection.
+    """
+
+    def block(layer_params, stream, layer_input, head_edits):
         window, layer_past = layer_input
         context = Context(positions, layer_past, window)
-        stream, pair = model.block().apply({"params": layer_params}, stream, context, head_scale)
-        return stream, pair if keep else None
+        stream, written = model.block().apply({"params": layer_params}, stream, context, head_edits)
+        if keep == "heads":
+            return stream, residual.select(merge_heads(written.heads), capture)
+        return stream, (written.keys, written.values) if keep == "cache" else None
 
     stream = model.embed(params, tokens, positions)
     windows = model.windows()
     windows = None if windows is None else jnp.asarray(windows)[: model.layers if depth is None else depth]
     return residual.run(
-        block, params["blocks"], stream, layer_inputs=(windows, past), capture=capture, edits=edits, depth=depth
-    )
+        block, params["blocks"], stream,
+        layer_inputs=(windows, past), capture=capture, edits=edits, depth=depth, remat=remat,
+    )  # fmt: skip
 
 
 @partial(jax.jit, static_argnums=(0, 5, 6))
@@ -178,7 +189,7 @@ def _generate(model, params, tokens, lengths, edits, max_new_tokens, stop_tokens
     choose = lambda stream: jnp.argmax(model.unembed(params, stream), axis=-1).astype(jnp.int32)  # noqa: E731
     ends = lambda token: (token[:, None] == stops).any(-1)  # noqa: E731
 
-    trace = forward(model, params, tokens, jnp.arange(length)[None], edits=edits, keep=True)
+    trace = forward(model, params, tokens, jnp.arange(length)[None], edits=edits, keep="cache")
     room = [(0, 0), (0, 0), (0, max_new_tokens), (0, 0), (0, 0)]
     cache = jax.tree.map(lambda a: jnp.pad(a, room), trace.outputs)
     token = choose(trace.stream[rows, lengths - 1])
@@ -187,7 +198,7 @@ def _generate(model, params, tokens, lengths, edits, max_new_tokens, stop_tokens
     def step(state):
         count, token, done, answer, cache = state
         position = lengths + count - 1
-        trace = forward(model, params, token[:, None], position[:, None], past=cache, keep=True)
+        trace = forward(model, params, token[:, None], position[:, None], past=cache, keep="cache")
         # Each row writes to its own slot, over what the prompt's padding left there.
         cache = jax.tree.map(lambda old, new: old.at[:, rows, position].set(new[:, :, 0]), cache, trace.outputs)
         token = jnp.where(done, fill, choose(trace.stream[:, 0]))

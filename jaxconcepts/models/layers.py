@@ -165,10 +165,8 @@ def attend(
     return sum(sums).reshape(batch, length, heads, head_dim)
 
 
-def merge_heads(heads: Float[Array, "B T H e"], head_scale: Float[Array, "B H"] | None) -> Float[Array, "B T He"]:
-    """The heads side by side, each multiplied by its scale (0 ablates it)."""
-    if head_scale is not None:
-        heads = heads * head_scale[:, None, :, None].astype(heads.dtype)
+def merge_heads(heads: Float[Array, "B T H e"]) -> Float[Array, "B T He"]:
+    """The heads side by side."""
     return heads.reshape(*heads.shape[:2], -1)
 
 

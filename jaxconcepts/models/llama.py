@@ -12,7 +12,7 @@ from typing import NamedTuple
 import flax.linen as nn
 import numpy as np
 
-from jaxconcepts.models import decoder, hf_config, layers
+from jaxconcepts.models import decoder, hf_config, layers, residual
 
 
 class RopeScaling(NamedTuple):
@@ -127,7 +127,7 @@ class Block(nn.Module):
     config: LlamaConfig
 
     @nn.compact
-    def __call__(self, stream, context: decoder.Context, head_scale=None):
+    def __call__(self, stream, context: decoder.Context, head_edits=None):
         c = self.config
         dense = partial(layers.Dense, dtype=c.dtype, use_bias=False)
         rope = partial(layers.rope, positions=context.positions, frequencies=c.frequencies())
@@ -136,8 +136,8 @@ class Block(nn.Module):
         q = rope(split(dense(c.heads * c.head_dim, name="q")(normed)))
         k = rope(split(dense(c.kv_heads * c.head_dim, name="k")(normed)))
         v = split(dense(c.kv_heads * c.head_dim, name="v")(normed))
-        heads = layers.attend(q, k, v, context, c.head_dim**-0.5)
-        stream = stream + dense(c.width, name="out")(layers.merge_heads(heads, head_scale))
+        heads = residual.edit_heads(layers.attend(q, k, v, context, c.head_dim**-0.5), head_edits)
+        stream = stream + dense(c.width, name="out")(layers.merge_heads(heads))
         normed = layers.RMSNorm(c.eps, name="mlp_norm")(stream)
         gated = nn.silu(dense(c.mlp_width, name="gate")(normed)) * dense(c.mlp_width, name="up")(normed)
-        return stream + dense(c.width, name="down")(gated), (k, v)
+        return stream + dense(c.width, name="down")(gated), decoder.Written(k, v, heads)

@@ -8,7 +8,7 @@ from functools import partial
 import flax.linen as nn
 import jax.numpy as jnp
 
-from jaxconcepts.models import decoder, hf_config, layers, llama
+from jaxconcepts.models import decoder, hf_config, layers, llama, residual
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Block(nn.Module):
     config: OlmoConfig
 
     @nn.compact
-    def __call__(self, stream, context: decoder.Context, head_scale=None):
+    def __call__(self, stream, context: decoder.Context, head_edits=None):
         c = self.config
         dense = partial(layers.Dense, dtype=c.dtype, use_bias=False)
         frequencies = layers.inverse_frequencies(c.rope_theta, c.head_dim)
@@ -82,8 +82,8 @@ class Block(nn.Module):
             return x.reshape(*x.shape[:2], heads, c.head_dim)
 
         q, k, v = rope(project(c.heads, "q")), rope(project(c.kv_heads, "k")), project(c.kv_heads, "v")
-        heads = layers.attend(q, k, v, context, c.head_dim**-0.5)
-        stream = stream + dense(c.width, name="out")(layers.merge_heads(heads, head_scale))
+        heads = residual.edit_heads(layers.attend(q, k, v, context, c.head_dim**-0.5), head_edits)
+        stream = stream + dense(c.width, name="out")(layers.merge_heads(heads))
         normed = layers.PlainLayerNorm()(stream)
         gated = nn.silu(dense(c.mlp_width, name="gate")(normed)) * dense(c.mlp_width, name="up")(normed)
-        return stream + dense(c.width, name="down")(gated), (k, v)
+        return stream + dense(c.width, name="down")(gated), decoder.Written(k, v, heads)

@@ -7,7 +7,7 @@ from functools import partial
 
 import flax.linen as nn
 
-from jaxconcepts.models import decoder, hf_config, layers, llama
+from jaxconcepts.models import decoder, hf_config, layers, llama, residual
 
 BLOCK = "model.layers.{}."
 
@@ -71,7 +71,7 @@ class Block(nn.Module):
     config: Olmo2Config
 
     @nn.compact
-    def __call__(self, stream, context: decoder.Context, head_scale=None):
+    def __call__(self, stream, context: decoder.Context, head_edits=None):
         c = self.config
         dense, norm = partial(layers.Dense, dtype=c.dtype, use_bias=False), partial(layers.RMSNorm, c.eps)
         frequencies = layers.inverse_frequencies(c.rope_theta, c.head_dim)
@@ -81,8 +81,8 @@ class Block(nn.Module):
         q = rope(split(norm(name="q_norm")(dense(c.heads * c.head_dim, name="q")(stream))))
         k = rope(split(norm(name="k_norm")(dense(c.kv_heads * c.head_dim, name="k")(stream))))
         v = split(dense(c.kv_heads * c.head_dim, name="v")(stream))
-        heads = layers.attend(q, k, v, context, c.head_dim**-0.5)
-        attended = dense(c.width, name="out")(layers.merge_heads(heads, head_scale))
+        heads = residual.edit_heads(layers.attend(q, k, v, context, c.head_dim**-0.5), head_edits)
+        attended = dense(c.width, name="out")(layers.merge_heads(heads))
         stream = stream + norm(name="attn_norm")(attended)
         gated = nn.silu(dense(c.mlp_width, name="gate")(stream)) * dense(c.mlp_width, name="up")(stream)
-        return stream + norm(name="mlp_norm")(dense(c.width, name="down")(gated)), (k, v)
+        return stream + norm(name="mlp_norm")(dense(c.width, name="down")(gated)), decoder.Written(k, v, heads)

@@ -65,7 +65,7 @@ def layers_of_both(ours: gpt2.GPT2Config, theirs: gpt2.GPT2Config | None = None)
     import torch
 
     inputs = np.random.default_rng(0).normal(size=(3, ours.context, ours.input_dim)).astype(np.float32)
-    out, captured = apply(ours, params, inputs, capture="all")
+    out, captured, _ = apply(ours, params, inputs, capture="all")
     before_norm = []
     model.h[-1].register_forward_hook(lambda _, __, output: before_norm.append(output))
     with torch.no_grad():

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from jaxconcepts.models import gpt2, residual
-from jaxconcepts.models.residual import Edits
+from jaxconcepts.models.residual import Edits, HeadEdits
 
 CONFIG = gpt2.GPT2Config(layers=3, heads=2, width=8, context=6, input_dim=4)
 LAYERS, BATCH, LENGTH, WIDTH, HEADS = 4, 5, 6, 8, 2
+HEAD_OUTPUTS = (LAYERS - 1, BATCH, LENGTH, HEADS)
 
 
 @pytest.fixture(scope="module")
@@ -26,8 +27,8 @@ def stream():
     return drawn(BATCH, LENGTH, WIDTH, seed=1)
 
 
-def block(layer_params, stream, layer_input, head_scale):
-    stream = gpt2.Block(CONFIG).apply({"params": layer_params}, stream, None, head_scale)[0]
+def block(layer_params, stream, layer_input, head_edits):
+    stream = gpt2.Block(CONFIG).apply({"params": layer_params}, stream, None, head_edits)[0]
     if layer_input is not None:
         stream = stream * layer_input
     return stream, stream.sum()
@@ -43,7 +44,9 @@ def run(blocks, stream, layer_inputs=None, edits=None, capture=None, unroll=1):
     )
 
 
-def plain_loop(blocks, stream, mask=None, value=None, add=None, head_scale=None, layer_inputs=None):
+def plain_loop(
+    blocks, stream, mask=None, value=None, add=None, head_scale=None, head_mask=None, head_value=None, layer_inputs=None
+):
     """What `run` must equal: all layers [layers + 1, B, T, d], with no scan and no broadcasting."""
     shape = (LAYERS, BATCH, LENGTH, WIDTH)
     mask = None if mask is None else np.broadcast_to(np.asarray(mask, bool)[..., None], shape)
@@ -59,9 +62,13 @@ def plain_loop(blocks, stream, mask=None, value=None, add=None, head_scale=None,
     captured = [edited(0, stream)]
     for layer in range(LAYERS - 1):
         layer_params = jax.tree.map(lambda a, layer=layer: a[layer], blocks)
-        scales = None if head_scale is None else np.broadcast_to(head_scale, (LAYERS - 1, BATCH, HEADS))[layer]
+        heads = HeadEdits(
+            None if head_scale is None else np.broadcast_to(head_scale, (LAYERS - 1, BATCH, HEADS))[layer],
+            None if head_mask is None else np.broadcast_to(head_mask, (LAYERS - 1, BATCH, LENGTH, HEADS))[layer],
+            None if head_mask is None else np.broadcast_to(head_value, (*HEAD_OUTPUTS, WIDTH // HEADS))[layer],
+        )
         layer_input = None if layer_inputs is None else layer_inputs[layer]
-        captured.append(edited(layer + 1, one_block(layer_params, captured[-1], layer_input, scales)))
+        captured.append(edited(layer + 1, one_block(layer_params, captured[-1], layer_input, heads)))
     return np.stack(captured)
 
 
@@ -83,11 +90,18 @@ EDITS = {
     "add, one vector a layer": {"add": drawn(LAYERS, 1, 1, WIDTH)},
     "scale heads": {"head_scale": drawn(LAYERS - 1, BATCH, HEADS)},
     "ablate one head of one block": {"head_scale": np.float32([[[1, 1]], [[0, 1]], [[1, 1]]])},
+    "replace heads": {"head_mask": some(*HEAD_OUTPUTS), "head_value": drawn(*HEAD_OUTPUTS, WIDTH // HEADS)},
+    "replace one head by its mean": {
+        "head_mask": np.float32([[[[0, 0]]], [[[0, 1]]], [[[0, 0]]]]),
+        "head_value": drawn(1, 1, LENGTH, HEADS, WIDTH // HEADS),
+    },
     "all": {
         "mask": some(*FULL),
         "value": drawn(*FULL, WIDTH),
         "add": drawn(LAYERS, 1, LENGTH, WIDTH, seed=4),
         "head_scale": drawn(1, BATCH, HEADS),
+        "head_mask": some(LAYERS - 1, 1, LENGTH, HEADS),
+        "head_value": drawn(1, BATCH, LENGTH, HEADS, WIDTH // HEADS),
     },
 }
 
@@ -103,6 +117,23 @@ def test_edits_equal_a_plain_loop(blocks, stream, edits):
 @pytest.mark.parametrize("edits", list(EDITS.values())[1:], ids=list(EDITS)[1:])
 def test_every_edit_changes_the_output(blocks, stream, edits):
     assert not np.allclose(run(blocks, stream, edits=edits).stream, plain_loop(blocks, stream)[-1])
+
+
+@pytest.mark.parametrize("edits", [EDITS["none"], EDITS["all"]], ids=["none", "all"])
+def test_a_run_from_a_later_layer_ends_as_the_whole_one(blocks, stream, edits):
+    """Where nothing is edited before that layer; the layer may be traced."""
+    plain = plain_loop(blocks, stream)
+    resumed = jax.jit(lambda first, stream: residual.run(block, blocks, stream, first=first, edits=Edits(**edits)))
+    for first in range(LAYERS):
+        full = {
+            name: np.broadcast_to(part, (LAYERS - name.startswith("head"), *part.shape[1:]))
+            for name, part in edits.items()
+        }
+        later = {name: part.copy() for name, part in full.items()}
+        for name in later:
+            later[name][:first] = {"head_scale": 1.0}.get(name, 0)
+        expected = plain_loop(blocks, stream, **later)[-1]
+        np.testing.assert_allclose(resumed(first, plain[first]).stream, expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("options", [{"unroll": True, "remat": True}], ids=str)
@@ -167,11 +198,21 @@ def test_a_patch_grid_is_a_vmap_over_masks(blocks, stream):
         ({"head_scale": drawn(LAYERS, BATCH, HEADS)}, r"edits\.head_scale .* axis of 3 .*\(4, 5, 2\)"),
         ({"mask": some(*FULL)}, r"edits\.mask is 1 by edits\.value: give both or neither"),
         ({"value": drawn(*FULL, WIDTH)}, "give both or neither"),
+        ({"head_mask": some(*HEAD_OUTPUTS)}, r"edits\.head_mask is 1 by edits\.head_value: give both or neither"),
+        (
+            {"head_mask": some(*FULL, HEADS), "head_value": drawn(*HEAD_OUTPUTS, 4)},
+            r"edits\.head_mask .* axis of 3 .*\(4, 5, 6, 2\)",
+        ),
     ],
 )
 def test_ill_fitting_edits_are_refused(blocks, stream, edits, message):
     with pytest.raises(ValueError, match=message):
         residual.run(block, blocks, stream, edits=Edits(**edits))
+
+
+def test_nothing_is_captured_from_a_later_layer_on(blocks, stream):
+    with pytest.raises(ValueError, match="first = 1 leaves layers out"):
+        residual.run(block, blocks, stream, first=1, capture="all")
 
 
 def test_an_unknown_capture_is_refused(blocks, stream):
