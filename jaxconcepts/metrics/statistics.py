@@ -13,7 +13,12 @@ from jax import lax
 from jaxtyping import Array, Float, Int, Key, Num, Shaped
 
 from jaxconcepts.metrics import neighbours
-from jaxconcepts.metrics.decodability import concept_decodability, majority, nearest_neighbours
+from jaxconcepts.metrics.decodability import (
+    concept_decodability,
+    concept_decodability_per_concept,
+    majority,
+    nearest_neighbours,
+)
 from jaxconcepts.metrics.inputs import check_points
 
 
@@ -27,9 +32,11 @@ def decodability_draws(
     *,
     num_concepts: int | None = None,
     memory: int = neighbours.DEFAULT_MEMORY,
+    by_concept: bool = False,
 ) -> Float[Array, "*lead draws"]:
     """CD of `draws` random samples, each of `per_concept` points of every concept without replacement.
 
+    by_concept: each concept's own share, [..., draws, K] (the mean over concepts is the score).
     Raises ValueError where a concept has fewer points than `per_concept` (outside jit), or draws is not positive.
     """
     points = check_points(hidden, concepts, None, num_concepts)
@@ -46,9 +53,10 @@ def decodability_draws(
         def score(key):
             chosen = sample_points(key, concepts, points.num_concepts, per_concept)
             sample = jnp.take(hidden, chosen, axis=-2)
-            return concept_decodability(sample, labels, k, num_concepts=points.num_concepts, memory=memory)
+            measure = concept_decodability_per_concept if by_concept else concept_decodability
+            return measure(sample, labels, k, num_concepts=points.num_concepts, memory=memory)
 
-        return jnp.moveaxis(lax.map(score, jax.random.split(key, draws)), 0, -1)
+        return jnp.moveaxis(lax.map(score, jax.random.split(key, draws)), 0, -2 if by_concept else -1)
 
     return points.run(jax.jit(draw), concepts=True)
 
@@ -90,9 +98,11 @@ def permutation_null(
     *,
     num_concepts: int | None = None,
     memory: int = neighbours.DEFAULT_MEMORY,
+    by_concept: bool = False,
 ) -> Float[Array, "*lead permutations"]:
     """CD of randomly permuted labels: what the score is when hidden states say nothing about concepts.
 
+    by_concept: each concept's own share, [..., permutations, K].
     The neighbours are found once; only the votes are counted again. Raises ValueError as `concept_decodability`.
     """
     points = check_points(hidden, concepts, k, num_concepts)
@@ -102,10 +112,14 @@ def permutation_null(
 
         def score(key):
             permuted = jax.random.permutation(key, concepts)
-            right = majority(permuted[found], points.num_concepts) == permuted
-            return jnp.mean(right.astype(jnp.float32), -1)
+            right = (majority(permuted[found], points.num_concepts) == permuted).astype(jnp.float32)
+            if not by_concept:
+                return jnp.mean(right, -1)
+            own = (permuted[:, None] == jnp.arange(points.num_concepts)).astype(jnp.float32)
+            return right @ own / jnp.sum(own, 0)
 
-        return jnp.moveaxis(lax.map(score, jax.random.split(key, permutations)), 0, -1)
+        scores = lax.map(score, jax.random.split(key, permutations))
+        return jnp.moveaxis(scores, 0, -2 if by_concept else -1)
 
     return points.run(jax.jit(null), concepts=True)
 

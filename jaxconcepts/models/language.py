@@ -147,12 +147,13 @@ def exact_products(model: Decoder):
 
 def forward(
     model: Decoder, params, tokens, positions, past=None, capture=None, edits=None, depth=None,
-    keep: str | None = None, remat: bool = False,
+    keep: str | None = None, remat: bool = False, unroll: int | bool = 1,
 ):  # fmt: skip
     """The residual stack on tokens at `positions`.
 
     keep: what the trace's outputs are: None; "cache": the new keys and values; "heads": the heads' outputs
         [L, B, P, heads * head_dim] at the captured positions, before the output projection.
+    remat, unroll: see `residual.run`.
     """
 
     def block(layer_params, stream, layer_input, head_edits):
@@ -168,7 +169,7 @@ def forward(
     windows = None if windows is None else jnp.asarray(windows)[: model.layers if depth is None else depth]
     return residual.run(
         block, params["blocks"], stream,
-        layer_inputs=(windows, past), capture=capture, edits=edits, depth=depth, remat=remat,
+        layer_inputs=(windows, past), capture=capture, edits=edits, depth=depth, remat=remat, unroll=unroll,
     )  # fmt: skip
 
 
@@ -183,17 +184,22 @@ def _states(model, params, tokens, positions, edits, layers, with_logits):
 
 @partial(jax.jit, static_argnums=(0, 5, 6))
 def _generate(model, params, tokens, lengths, edits, max_new_tokens, stop_tokens):
-    batch, length = tokens.shape
-    rows, fill = jnp.arange(batch), stop_tokens[0] if stop_tokens else 0
+    trace = forward(model, params, tokens, jnp.arange(tokens.shape[1])[None], edits=edits, keep="cache")
+    last = trace.stream[jnp.arange(tokens.shape[0]), lengths - 1]
+    return greedy(model, params, last, trace.outputs, lengths, max_new_tokens, stop_tokens)
+
+
+def greedy(model: Decoder, params, last: Float[Array, "B d"], cache, lengths, max_new_tokens: int, stop_tokens):
+    """`generate` from the prompts' stream at their last tokens, and their keys and values; inside jit."""
+    rows, fill = jnp.arange(last.shape[0]), stop_tokens[0] if stop_tokens else 0
     stops = jnp.array(stop_tokens, jnp.int32)
     choose = lambda stream: jnp.argmax(model.unembed(params, stream), axis=-1).astype(jnp.int32)  # noqa: E731
     ends = lambda token: (token[:, None] == stops).any(-1)  # noqa: E731
 
-    trace = forward(model, params, tokens, jnp.arange(length)[None], edits=edits, keep="cache")
     room = [(0, 0), (0, 0), (0, max_new_tokens), (0, 0), (0, 0)]
-    cache = jax.tree.map(lambda a: jnp.pad(a, room), trace.outputs)
-    token = choose(trace.stream[rows, lengths - 1])
-    answer = jnp.full((batch, max_new_tokens), fill, jnp.int32).at[:, 0].set(token)
+    cache = jax.tree.map(lambda a: jnp.pad(a, room), cache)
+    token = choose(last)
+    answer = jnp.full((last.shape[0], max_new_tokens), fill, jnp.int32).at[:, 0].set(token)
 
     def step(state):
         count, token, done, answer, cache = state

@@ -34,6 +34,24 @@ def test_draws_are_cd_of_balanced_samples_without_replacement():
     assert len({tuple(column) for column in np.asarray(scores).T}) > 1
 
 
+def test_scores_by_concept_are_scikit_learn_s_of_each_concept_s_points():
+    hidden, labels = states()
+    key = jax.random.key(3)
+    scores = statistics.decodability_draws(hidden, labels, key, draws=3, per_concept=50, k=7, by_concept=True)
+    assert scores.shape == (2, 3, 3)
+    for draw, draw_key in enumerate(jax.random.split(key, 3)):
+        chosen = np.asarray(statistics.sample_points(draw_key, labels, 3, 50))
+        own = labels[chosen]
+        for layer, h in enumerate(hidden):
+            right = KNeighborsClassifier(7, algorithm="brute").fit(h[chosen], own).predict(None) == own
+            np.testing.assert_allclose(scores[layer, draw], [right[own == c].mean() for c in range(3)], atol=1e-6)
+    null = statistics.permutation_null(hidden, labels, key, permutations=20, k=7, by_concept=True)
+    assert null.shape == (2, 20, 3)
+    together = statistics.permutation_null(hidden, labels, key, permutations=20, k=7)
+    shares = np.bincount(labels) / len(labels)
+    np.testing.assert_allclose(np.asarray(null) @ shares, together, atol=1e-5)
+
+
 def test_every_point_is_drawn_equally_often():
     labels = np.repeat([0, 1], [20, 40])
     keys = jax.random.split(jax.random.key(0), 2000)

@@ -1,0 +1,87 @@
+"""What an in-context study asks of a batch of prompts, from one pass over them: states, answers, log-probabilities."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, PyTree
+
+from jaxconcepts.models import language, sharding
+from jaxconcepts.models.decoder import Decoder
+
+
+class Scores(NamedTuple):
+    """states: the stream at each prompt's last token, layer 0 the embeddings. answers: greedy, as of `generate`.
+    log_probs: of each continuation, nats summed over its tokens. None where not asked for."""
+
+    states: Float[Array, "layers B d"] | None
+    answers: Int[Array, "B new"] | None
+    log_probs: Float[Array, "B C"] | None
+
+
+def score(
+    model: Decoder,
+    params: PyTree,
+    tokens: Int[Array, "B T"],
+    lengths: Int[Array, " B"],
+    *,
+    states: bool = True,
+    max_new_tokens: int = 0,
+    stop_tokens: tuple[int, ...] = (),
+    continuations: Int[Array, "B C A"] | None = None,
+    continuation_lengths: Int[Array, "B C"] | None = None,
+) -> Scores:
+    """All of `Scores` from one pass over right-padded prompts.
+
+    max_new_tokens: of the greedy answers; 0 for none. stop_tokens: ids after which an answer ends.
+    continuations: [B, C, A] token ids, right-padded, of which continuation_lengths [B, C] count.
+
+    Raises ValueError as `language.generate` does.
+    """
+    tokens, lengths = language.checked(model, tokens, lengths)
+    width = 0 if continuations is None else np.shape(continuations)[2]
+    if (longest := int(lengths.max()) + max(max_new_tokens, width)) > model.context:
+        raise ValueError(f"prompt and answer take {longest} tokens, the model's context is {model.context}")
+    batch = (tokens, lengths, continuations, continuation_lengths)
+    batch = [None if array is None else sharding.shard_batch(np.asarray(array, np.int32), params) for array in batch]
+    with language.exact_products(model):
+        return _score(model, params, *batch, states, max_new_tokens, tuple(stop_tokens))
+
+
+@partial(jax.jit, static_argnums=(0, 6, 7, 8))
+def _score(model, params, tokens, lengths, continuations, continuation_lengths, states, max_new_tokens, stop_tokens):
+    reused = max_new_tokens > 0 or continuations is not None
+    trace = language.forward(
+        model, params, tokens, jnp.arange(tokens.shape[1])[None],
+        capture=(lengths - 1)[:, None] if states else None, keep="cache" if reused else None,
+    )  # fmt: skip
+    last = trace.stream[jnp.arange(tokens.shape[0]), lengths - 1]
+    answers = log_probs = None
+    if max_new_tokens:
+        answers = language.greedy(model, params, last, trace.outputs, lengths, max_new_tokens, stop_tokens)
+    if continuations is not None:
+        log_probs = _log_probs(model, params, last, trace.outputs, lengths, continuations, continuation_lengths)
+    return Scores(trace.captured[:, :, 0] if states else None, answers, log_probs)
+
+
+def _log_probs(model, params, last, cache, lengths, continuations, continuation_lengths):
+    """[B, C]: teacher-forced, one continuation of every prompt after another, on the prompts' keys and values."""
+    steps = jnp.arange(continuations.shape[2])
+    first = jax.nn.log_softmax(model.unembed(params, last), axis=-1)
+
+    def one(continuation):
+        ids, count = continuation
+        found = jnp.take_along_axis(first, ids[:, :1], axis=1)
+        if len(steps) > 1:
+            positions = lengths[:, None] + steps[:-1]
+            stream = language.forward(model, params, ids[:, :-1], positions, past=cache).stream
+            later = jax.nn.log_softmax(model.unembed(params, stream), axis=-1)
+            found = jnp.concatenate([found, jnp.take_along_axis(later, ids[:, 1:, None], axis=2)[..., 0]], axis=1)
+        return jnp.sum(jnp.where(steps < count[:, None], found, 0.0), axis=1)
+
+    each = (jnp.moveaxis(continuations, 1, 0), jnp.moveaxis(continuation_lengths, 1, 0))
+    return jax.lax.map(one, each).T
