@@ -20,6 +20,7 @@ from jaxconcepts.models.decoder import Decoder
 from jaxconcepts.sweeps import chips, program_cost
 
 GIB = 2**30
+READ_OUT = ("unembed", "final_norm")
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,8 @@ def plan(model: Decoder, devices: Sequence[jax.Device], batch: int, length: int,
         return refused
     memory, text = compiled.memory_analysis(), compiled.as_text()
     peak = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
-    peak += memory.generated_code_size_in_bytes
+    # The read-out is no part of the program, and lies on the chip all the same.
+    peak += memory.generated_code_size_in_bytes + _bytes({name: params.get(name, {}) for name in READ_OUT})
     cycles = program_cost.program_cycles(text)
     seconds = cycles / chip.clock if cycles and chip.clock else None
     collectives = program_cost.count_collectives(text)
@@ -140,6 +142,8 @@ def describe(plan: ModelPlan, chip: chips.Chip) -> str:
     ]
     if plan.seconds is not None:
         share = f", {100 * plan.flops / plan.seconds / chips_used / chip.peak:.0f} % of the bfloat16 peak"
+        if plan.collectives:
+            share += f"; without the {', '.join(f'{kind}s' for kind in plan.collectives)}"
         lines.append(
             f"time             {plan.seconds * 1e3:.3g} ms a batch, {plan.tokens_per_second:.3g} tokens per second "
             f"(the compiler's cycles at {chip.clock / 1e9:.2f} GHz{share})"
@@ -165,8 +169,13 @@ def _parameters(model: Decoder, mesh: Mesh):
     shapes = jax.eval_shape(model.init, jax.random.key(0))
     specs = sharding.specs(model, mesh, shapes)
     params = jax.tree.map(lambda a, where: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=where), shapes, specs)
+    return params, _bytes(params)
+
+
+def _bytes(tree) -> int:
+    """Of one chip's shards of the arrays."""
     shard = lambda a: math.prod(a.sharding.shard_shape(a.shape)) * a.dtype.itemsize  # noqa: E731
-    return params, sum(map(shard, jax.tree.leaves(params)))
+    return sum(map(shard, jax.tree.leaves(tree)))
 
 
 def _model_axes(model: Decoder, devices, batch: int) -> list[int]:

@@ -2,10 +2,12 @@
 
 import dataclasses
 import importlib.util
+import json
 
 import jax
 import pytest
 
+from jaxconcepts.__main__ import main
 from jaxconcepts.models import llama, presets
 from jaxconcepts.studies import model_plan
 from jaxconcepts.sweeps import chips
@@ -99,6 +101,38 @@ def test_presets_are_what_their_names_say():
         presets.preset("llama-9")
 
 
+def command(*arguments):
+    return main(["jaxconcepts", "plan", *arguments])
+
+
+def test_the_command_plans_a_checkpoint_folder(tmp_path, capsys):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama"} | MODEL.to_hf()))
+    arguments = [f"--model={tmp_path}", "--local", "--batch_size=8", "--length=32"]
+    assert command(*arguments) == 0
+    out = capsys.readouterr().out
+    assert "Llama, 2 layers x 16 wide" in out and "in bfloat16" in out and "8 prompts of 32 tokens" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--model=llama-9", "--local"], "model must be a checkpoint folder or one of"),
+        (["--model=gemma-2-27b"], "plan needs one of --topology=NAME"),
+        (["--model=gemma-2-27b", "--local", "--length=9000"], "at most the model's context of 8192, got 9000"),
+        (["--model=gemma-2-27b", "--local", "--batch_size=0"], "batch_size"),
+    ],
+)
+def test_bad_commands_are_refused(capsys, arguments, message):
+    assert command(*arguments) == 2
+    assert message in capsys.readouterr().err
+
+
+@needs_libtpu
+def test_the_command_exits_with_1_where_a_model_cannot_fit(capsys):
+    assert command("--model=llama-3.1-70b", "--topology=v5e:2x2") == 1
+    assert "the parameters alone take 32.9 GiB" in (out := capsys.readouterr().out) and "it takes 16 chips" in out
+
+
 @needs_libtpu
 @pytest.mark.parametrize("topology", ["v5p:2x2x1", "v6e:2x2"])
 def test_a_plan_for_tpus(topology):
@@ -119,3 +153,5 @@ def test_large_models_fit_small_slices(name, topology):
     devices = chips.of_topology(topology)
     assert model_plan.plan_and_show(presets.preset(name, "bfloat16"), devices, 16, 512, lines.append), lines
     assert "tokens per second" in lines[-1]
+    # Llama-70B takes several chips in either, which communicate in ways that the time leaves out.
+    assert ("without the all-reduces" in lines[-1]) == (name == "llama-3.1-70b" or topology == "v6e:2x4")
