@@ -10,12 +10,15 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from numbers import Integral
 from typing import NamedTuple
 
 from jaxconcepts.prompts.family import Example, Family
 
 VARIANTS = ("plain", "rule", "name")
+# What answers are encoded after, where their own line will not do.
+ANCHORS = ("\n", ":", "=", "|", "0", "a")
 
 
 @dataclass(frozen=True)
@@ -168,13 +171,9 @@ def encode(tokenizer, prompts: Sequence[Prompt], bos: bool) -> tuple[list[list[i
         return [], []
     start = [tokenizer.bos_token_id] if bos else []
     heads = _ids(tokenizer, [prompt.text for prompt in prompts])
-    ends = [(_last_line(prompt.text), prompt.lead + prompt.answer) for prompt in prompts]
-    # Ends repeat where answers are few, and tokenizing is slow.
-    continuations = {end: _continuations(tokenizer, *end) for end in dict.fromkeys(ends)}
-    answers = [
-        _fitting(tokenizer, head, continuations[end], prompt)
-        for head, end, prompt in zip(heads, ends, prompts, strict=True)
-    ]
+    # Line and answer repeat from prompt to prompt, and tokenizing is slow.
+    found: dict[tuple[str, str], list[int]] = {}
+    answers = [_answer(tokenizer, head, prompt, found) for head, prompt in zip(heads, prompts, strict=True)]
     return [start + head for head in heads], answers
 
 
@@ -248,20 +247,24 @@ def _last_line(text):
     return text[max(text.rfind("\n"), len(text) - 100, 0) :]
 
 
-def _continuations(tokenizer, line, answer):
-    """Ids that may continue the line with the answer, the best first."""
-    # SentencePiece-like tokenizers put a space before a text's first word: a line break first keeps the answer from it.
-    anchor, anchored, line, lined, alone, bare = _ids(
-        tokenizer, ["\n", "\n" + answer, line, line + answer, answer, answer.lstrip(" ")]
-    )
-    known = [ids[len(start) :] for start, ids in ((line, lined), (anchor, anchored)) if ids[: len(start)] == start]
-    return [*known, alone, bare]
-
-
-def _fitting(tokenizer, head, continuations, prompt):
-    for ids in continuations:
+def _answer(tokenizer, head, prompt, found):
+    end = _last_line(prompt.text), prompt.lead + prompt.answer
+    for ids in chain([found.get(end, [])], _continuations(tokenizer, *end)):
         if ids and _decode(tokenizer, head + ids) == prompt.whole:
+            found[end] = ids
             return ids
     if (text := _decode(tokenizer, head)) != prompt.text:
         raise ValueError(f"the tokenizer does not keep the text: {prompt.text!r} comes back as {text!r}")
     raise ValueError(f"the tokenizer has no ids that continue {prompt.text[-40:]!r} with {prompt.answer!r}")
+
+
+def _continuations(tokenizer, line, answer):
+    """Ids that may continue the line with the answer, the best first.
+
+    Where line and answer are joined, anchors are tried before the answer, of which one may not be; none at all comes
+    last, since SentencePiece-like tokenizers put a space before the first word.
+    """
+    for before in (line, *ANCHORS, ""):
+        start, both = _ids(tokenizer, [before, before + answer])
+        if both[: len(start)] == start:
+            yield both[len(start) :]

@@ -4,7 +4,7 @@ from functools import cache
 from string import ascii_letters
 
 import pytest
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
 from jaxconcepts.prompts import bitwise, grammar, pos, render
@@ -20,14 +20,28 @@ def families():
     }
 
 
+TEMPLATES = [
+    render.Template(),
+    render.Template(example="Q: {input}\nA:{output}"),
+    render.Template(example="{input} -> {output}", separator="\n"),
+    render.Template(example="{input}\n{output}", separator="\n\n"),
+]
+
+
+@pytest.fixture(params=TEMPLATES, ids=lambda template: template.example)
+def template(request):
+    return request.param
+
+
 @pytest.fixture(scope="session")
 def texts(families):
-    """What the tokenizers are trained on: prompts with their answers."""
+    """What the tokenizers are trained on: prompts with their answers, in every template."""
     return [
-        prompt.whole + "\n\n"
+        prompt.whole + template.separator
         for family in families.values()
         for concept in family.labels
-        for prompt in render.prompts(family, concept, 3, 40, seed=9, split="train")
+        for template in TEMPLATES
+        for prompt in render.prompts(family, concept, 3, 15, seed=9, split="train", template=template)
     ]
 
 
@@ -75,7 +89,7 @@ def unigram(texts):
 
 
 def byte_fallback(texts):
-    """As Llama's first tokenizers: every space a "▁", one more before the text, bytes for what has no token."""
+    """As Llama's first tokenizers: a space is "▁", one more before the text, BOS unasked, bytes for what is unknown."""
     bytes_ = [f"<0x{i:02X}>" for i in range(256)]
     raw = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True))
     raw.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
@@ -83,6 +97,7 @@ def byte_fallback(texts):
         [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
     )
     lines = [line for text in texts for line in text.splitlines()]
+    raw.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", SPECIAL.index("<s>"))])
     raw.train_from_iterator(
         lines, trainers.BpeTrainer(vocab_size=800, special_tokens=[*SPECIAL, *bytes_], show_progress=False)
     )

@@ -76,7 +76,10 @@ def test_a_prompt_depends_on_seed_concept_and_number_alone(families):
     )
     assert all(p.text.startswith("Write 1 where the numbers differ, and 0 elsewhere.\n\n") for p in stated)
     assert [p.query.input for p in render.prompts(made, "XOR", 4, 20, seed=6)] != [p.query.input for p in many[:20]]
-    assert [p.query.input for p in render.prompts(made, "OR", 4, 20, seed=5)] != [p.query.input for p in many[:20]]
+    # The sentences of all concepts are the same and stand in the same order.
+    nouns, verbs = (render.prompts(families["pos"], concept, 2, 20, seed=5) for concept in ("Noun", "Verb"))
+    assert [p.query.input for p in nouns] != [p.query.input for p in verbs]
+    assert [p.demonstrations[0].input for p in nouns] != [p.demonstrations[0].input for p in verbs]
 
 
 def test_queries_come_round_evenly_and_demonstrations_differ(families):
