@@ -114,8 +114,8 @@ def make_train(
         batch = regression.sample(task, now, key, train.batch_size)
         if data_axis:
             batch = jax.tree.map(lambda a: _shard_batch(a, train.batch_size, data_axis), batch)
-        objective = jax.value_and_grad(lambda p: _objective(model, train.loss, p, batch), has_aux=True)
-        (_, loss), grads = objective(state.params)
+        gradient = jax.value_and_grad(lambda p: objective_and_mse(model, train.loss, p, batch), has_aux=True)
+        (_, loss), grads = gradient(state.params)
         return advance(state, optimizer(hparams), loss, grads), loss
 
     def chunk(state: TrainState, hparams: HParams, steps):
@@ -148,11 +148,13 @@ def advance(state: TrainState, rule: optax.GradientTransformation, loss, grads: 
 
 def mean_loss(model: gpt2.GPT2Config, params: PyTree, batch: regression.Batch) -> Float[Array, ""]:
     """Mean squared error over the batch and the pairs that carry loss, the zero-example one included."""
-    return _objective(model, "mse", params, batch)[1]
+    return objective_and_mse(model, "mse", params, batch)[1]
 
 
-def _objective(model, kind, params, batch):
-    """What is minimised, and the mean squared error beside it."""
+def objective_and_mse(
+    model: gpt2.GPT2Config, kind: str, params: PyTree, batch: regression.Batch
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """What the loss of this kind (one of `LOSSES`) minimises, and the mean squared error beside it."""
     errors = jnp.square(predictions(model, params, batch).out - batch.targets).mean(0)
     over_pairs = lambda values: (values * batch.pair_mask).sum() / batch.pair_mask.sum()  # noqa: E731
     mse = over_pairs(errors)
