@@ -106,6 +106,7 @@ def log_to(path) -> None:
     log.propagate = False
     for old in list(log.handlers):
         log.removeHandler(old)
+        old.close()
     terminal = logging.StreamHandler(sys.stdout)
     terminal.setFormatter(logging.Formatter("%(message)s"))
     log.addHandler(terminal)
