@@ -19,6 +19,7 @@ COMMANDS = {
     "plan": "what a sweep would need, without running it: --config=configs/X.py --topology=v5p:4x4x4 | --local",
     "extract": "store a language model's hidden states: --model=FOLDER|ID --prompts=FILE.jsonl --[no]bos --workdir=DIR",
     "decodability": "CD of a label of an extraction, at every layer: --workdir=DIR --label=NAME [--k=10]",
+    "patch": "patch concepts' mean states and ablate heads in a training's checkpoints: --workdir=DIR [--run --step]",
     "report": "draw the figures and report.html of a run directory: --workdir=DIR",
 }
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from matplotlib.figure import Figure
 
-from jaxconcepts.figures import sweep, synthetic
+from jaxconcepts.figures import patching, sweep, synthetic
 
 
 class Entry(NamedTuple):
@@ -159,6 +159,100 @@ SWEEP_ENTRIES = (
     ),
 )
 """Drawn once for all runs, where they differ in more than their seed."""
+
+PATCH_HOW = (
+    "The mean hidden state of a concept (the target; over other sequences, at every position apart) is written over "
+    "that of sequences of another (the source), or its difference to the source's own mean is added."
+)
+PATCH_CONTROLS = (
+    "Controls: a random direction as long as the difference of the means, the source's own mean, and the mean of a "
+    "third concept, judged by the same oracles. Means over all pairs of concepts, at the query."
+)
+
+
+class PatchEntry(NamedTuple):
+    """A figure of the patch study. draw(study, run or runs, table) -> Figure of the `kind` table of WORKDIR/patching.
+
+    each: a figure a run, else one for all.
+    """
+
+    name: str
+    title: str
+    draw: Callable[..., Figure]
+    caption: str
+    kind: str
+    each: bool = True
+
+
+PATCH_ENTRIES = (
+    *(
+        PatchEntry(
+            f"patch_{metric}_{mode}_{positions}",
+            f"Which algorithm does a patched model run? ({mode}, {patching.POSITION_LABELS[positions]}, {what})",
+            partial(patching.followed, mode=mode, positions=positions, metric=metric),
+            f"{PATCH_HOW} {PATCH_CONTROLS} {how}",
+            "summary",
+            each=False,
+        )
+        for mode, positions in (("add", "query"), ("replace", "query"), ("add", "x"), ("add", "all"))
+        for metric, what, how in (
+            (
+                "distance",
+                "distance",
+                "Mean squared difference between predictions and those of the oracle of the source's and of the "
+                "target's basis, divided by r: a patch that switches the algorithm raises the first and lowers the "
+                "second.",
+            ),
+            (
+                "weight",
+                "weights",
+                "Least-squares coefficients of the predictions on the oracles of all concepts: (1, 0) on source and "
+                "target for an ideal model, (0, 1) for one whose algorithm was switched, (0, 0) for a broken one.",
+            ),
+        )
+    ),
+    PatchEntry(
+        "patch_training",
+        "Patches over training",
+        partial(patching.followed_over_training, mode="add"),
+        f"{PATCH_HOW} The coefficients of the predictions on the oracles of source and target at every checkpoint, "
+        "where they are largest for the target at the last one.",
+        "summary",
+        each=False,
+    ),
+    *(
+        PatchEntry(
+            f"patch_grid_{mode}",
+            f"Loss after a patch ({mode})",
+            partial(patching.grids_by_layer, mode=mode),
+            f"{PATCH_HOW} Change of the loss at the query, divided by r, at the last checkpoint; one colour scale, "
+            "centred at zero.",
+            "grid",
+        )
+        for mode in ("add", "replace")
+    ),
+    PatchEntry(
+        "patch_grid_training",
+        "Loss after a patch, over training",
+        partial(patching.grids_over_training, mode="add"),
+        f"{PATCH_HOW} The same at every checkpoint, in the layer in which the loss changes most at the last one.",
+        "grid",
+    ),
+    *(
+        PatchEntry(
+            f"heads_{ablation}",
+            f"Heads, one at a time ({ablation} ablation)",
+            partial(patching.head_map, ablation=ablation),
+            f"Change of the loss, mean over positions, divided by r, when one head's output {how}, for all concepts "
+            "and for each.",
+            "heads",
+        )
+        for ablation, how in (
+            ("mean", "is replaced by its mean over other sequences, position by position"),
+            ("zero", "is set to zero"),
+        )
+    ),
+)
 
 PROJECTION_CAPTION = (
     "Hidden states of the held-out sequences at the last x token, one dot a sequence, coloured by concept; rows are "

@@ -68,11 +68,18 @@ class Panels:
         axis.axhline(1 / concepts, gid=gid, **style.CHANCE_STYLE)
         self._legend.setdefault("chance", Line2D([], [], label="chance", **style.CHANCE_STYLE))
 
-    def finish(self, metric: str, *, step_scale: str | None = None, errors: bool = False) -> Figure:
+    def level(self, axis: Axes, level: float, gid: str, label: str, **look) -> None:
+        """A level across the panel."""
+        axis.axhline(level, gid=gid, zorder=1.5, **look)
+        self._legend.setdefault(label, Line2D([], [], label=label, **look))
+        self._levels.append(level)
+
+    def finish(self, metric: str, *, step_scale: str | None = None, errors: bool | None = False) -> Figure:
         """Scales, limits and legend; returns the figure.
 
-        step_scale: "auto", "log" or "linear" where x is the training step. errors: y is a squared error (else it is a
-        fraction). Raises MissingData, naming `metric`, if no panel has a curve; single empty panels say so.
+        step_scale: "auto", "log" or "linear" where x is the training step. errors: True: y is a squared error; False: a
+        fraction; None: any number. Raises MissingData, naming `metric`, if no panel has a curve; single empty panels
+        say so.
         """
         self.require(metric, bool(self._curves))
         steps = np.unique(np.concatenate([curve.steps for _, curve in self._curves]))
@@ -83,9 +90,9 @@ class Panels:
                 axis.xaxis.set_major_locator(MaxNLocator(6, integer=True))
             else:
                 style.set_step_axis(axis, steps, scale)
-            if not errors:
+            if errors is False:
                 self.fraction_axis(axis)
-            elif style.error_scale(heights) == "log":
+            elif errors and style.error_scale(heights) == "log":
                 style.set_error_axis(axis, heights)
             if not any(axis is drawn for drawn, _ in self._curves):
                 self.absent(axis)

@@ -87,6 +87,7 @@ def _figures(
                 yield Drawn(entry.name + suffix, title, entry.caption, entry.draw(study, chosen, **settings))
             except MissingData as error:
                 missing.append(f"{title}: {error}")
+    yield from _patch_figures(root, study, runs, missing)
     umap = projection.umap_installed() if umap is None else umap
     snapshots = _snapshots(root, runs)
     if not snapshots:
@@ -99,6 +100,23 @@ def _figures(
             caption = catalogue.PROJECTION_CAPTION.format(how=catalogue.PROJECTION_HOW[method])
             figure = projection.projection(study, run, snapshots[run], method=method, **sizes)
             yield Drawn(f"projection_{method}_{number}", title, caption, figure)
+
+
+def _patch_figures(root: epath.Path, study: Study, runs: list[str], missing: list[str]) -> Iterator[Drawn]:
+    """The figures of the patch study, where it has been made: of the runs that it was made for."""
+    tables = {kind: store.results(root, "patching", kind) for kind in ("summary", "grid", "heads")}
+    for entry in catalogue.PATCH_ENTRIES:
+        table = tables[entry.kind]
+        if table is None:
+            continue
+        patched = [run for run in runs if run in set(table["run"])]
+        wholes = [(f"_{place}", run) for place, run in enumerate(patched)] if entry.each else [("", patched[:6])]
+        for suffix, of in wholes:
+            title = f"{entry.title}: {study.label(of)}" if entry.each else entry.title
+            try:
+                yield Drawn(entry.name + suffix, title, entry.caption, entry.draw(study, of, table))
+            except MissingData as error:
+                missing.append(f"{title}: {error}")
 
 
 def _snapshots(root: epath.Path, runs: list[str]) -> dict[str, list[projection.Snapshot]]:

@@ -6,6 +6,7 @@
             hidden/<pack>.<step>.npz      hidden states for projections
             runs/<pack>.parquet           a row a run: status and hyper-parameters
             checkpoints/<pack>/<step>/    Orbax
+            <study>/<kind>/<name>.parquet what a study of the finished run found (see `results`)
 
 A *pack* is a set of runs trained together. The rule that makes it exact: a part appears whole (temporary name, then
 rename), parts come before the checkpoint that covers them, and `Run.restore` drops every part past the checkpoint it
@@ -16,6 +17,7 @@ Paths may be gs://. jax and Orbax are imported only to save or restore, so that 
 
 from jaxconcepts.store.files import DamagedFileError
 from jaxconcepts.store.opening import WorkdirInUseError, config, provenance
+from jaxconcepts.store.results import has_result, open_study, results, write_result
 from jaxconcepts.store.run import Run, checkpoints, load_checkpoint, open_run
 from jaxconcepts.store.tables import METRICS, RUNS, STATUSES, HiddenSnapshot, hidden, metrics, runs
 
@@ -29,10 +31,14 @@ __all__ = [
     "WorkdirInUseError",
     "checkpoints",
     "config",
+    "has_result",
     "hidden",
     "load_checkpoint",
     "metrics",
     "open_run",
+    "open_study",
     "provenance",
+    "results",
     "runs",
+    "write_result",
 ]

@@ -80,16 +80,30 @@ def posterior(config: RegressionConfig, hparams: RegressionHParams, batch: Batch
 
     Raises ValueError where the concepts are not fixed bases.
     """
-    if "bayes" not in _applicable(config):
-        raise ValueError(
-            "the posterior needs concepts that are fixed bases: task.bases must be one of orthogonal, overlapping, "
-            f"given; got {config.bases!r}"
-        )
+    _check_fixed_bases(config, "the posterior needs")
     return _weigh(hparams, _within_bases(hparams, batch)[1])
+
+
+def oracles(config: RegressionConfig, hparams: RegressionHParams, batch: Batch) -> Float[Array, "B n K"]:
+    """What the oracle of every concept predicts, also of those that a sequence does not have: [..., k] regresses within
+    basis k. At a sequence's own concept it is `predict`'s "oracle".
+
+    Raises ValueError where the concepts are not fixed bases.
+    """
+    _check_fixed_bases(config, "the oracles of all concepts need")
+    return _within_bases(hparams, batch)[0]
 
 
 # `predict` has an argument of this name.
 _applicable = names
+
+
+def _check_fixed_bases(config, needs):
+    if "bayes" not in _applicable(config):
+        raise ValueError(
+            f"{needs} concepts that are fixed bases: task.bases must be one of orthogonal, overlapping, given; got "
+            f"{config.bases!r}"
+        )
 
 
 def _check_names(config, chosen):

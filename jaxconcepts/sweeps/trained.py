@@ -1,0 +1,91 @@
+"""The trained models of a run directory: which runs and checkpoints there are, and their parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import jax
+from etils import epath
+from jaxtyping import PyTree
+
+from jaxconcepts import store
+from jaxconcepts.store import files
+from jaxconcepts.sweeps import membership, packs
+from jaxconcepts.sweeps import points as sweep_points
+from jaxconcepts.sweeps.points import Point
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A pack of runs: its name, its runs' points in their order, and the steps of its checkpoints, ascending."""
+
+    pack: str
+    points: tuple[Point, ...]
+    steps: tuple[int, ...]
+
+
+def trained(workdir: epath.PathLike) -> list[Trained]:
+    """The packs of `train` or `sweep` in a run directory that have a checkpoint.
+
+    Raises ValueError where there is no run or no checkpoint.
+    """
+    root = files.existing_run(workdir)
+    if (root / "packs").exists():
+        known = [(pack.name, pack.points) for pack in membership.recorded(root)]
+    else:
+        known = [("train", _points_of_train(root))]
+    found = [Trained(name, points, tuple(store.checkpoints(root, name))) for name, points in known]
+    found = [pack for pack in found if pack.steps]
+    if not found:
+        raise ValueError(
+            f"workdir {root} has no checkpoints: train in it first (python -m jaxconcepts train --config=... "
+            "--workdir=...; measure.checkpoint_steps names steps whose checkpoints are kept for good)"
+        )
+    return found
+
+
+def chosen(
+    found: Sequence[Trained], runs: Iterable[str] = (), steps: Iterable[int] = ()
+) -> list[tuple[Trained, int, list[str]]]:
+    """(pack, step, its runs) for every checkpoint asked for; all runs and all steps where none are named.
+
+    A run may be named by its beginning, such as "seed0". Raises ValueError for a run or step that is not there, with
+    those that are.
+    """
+    names = [point.run for pack in found for point in pack.points]
+    runs, steps = list(runs), sorted(set(steps))
+    for wanted in runs:
+        if not any(_is_called(name, wanted) for name in names):
+            raise ValueError(f"run must be one of {', '.join(names)}, or the beginning of one, got {wanted!r}")
+    there = sorted({step for pack in found for step in pack.steps})
+    if unknown := [step for step in steps if step not in there]:
+        raise ValueError(f"step must be one of the checkpoints {', '.join(map(str, there))}, got {unknown[0]}")
+    work = []
+    for pack in found:
+        own = [p.run for p in pack.points if not runs or any(_is_called(p.run, wanted) for wanted in runs)]
+        work += [(pack, step, own) for step in pack.steps if own and (not steps or step in steps)]
+    return work
+
+
+def load_params(workdir: epath.PathLike, pack: Trained, step: int) -> PyTree:
+    """The parameters of all the pack's runs at a checkpoint, with a leading run axis.
+
+    Raises ValueError where the arrays are not this program's, DamagedFileError where they cannot be read.
+    """
+    program = packs.make_program(pack.points[0].static, len(pack.points), packs.Layout())
+    hparams = packs.stack_hparams(program, [point.hparams for point in pack.points])
+    like = lambda stored: packs.saved_state(program, hparams, stored["step"][0])  # noqa: E731
+    return jax.device_get(store.load_checkpoint(workdir, pack.pack, step, like).params)
+
+
+def _points_of_train(root: epath.Path) -> tuple[Point, ...]:
+    config = store.config(root)
+    count = config.pop("num_seeds", None)
+    if count is None:
+        raise ValueError(f"workdir {root} was not made by train or sweep: its config has no num_seeds")
+    return tuple(sweep_points.make_point(config | {"seed": config["seed"] + place}) for place in range(count))
+
+
+def _is_called(name: str, wanted: str) -> bool:
+    return name == wanted or name.startswith(f"{wanted}-")
