@@ -43,7 +43,7 @@ def examples(
     for index, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
         if not prompt or not answer:
             raise ValueError(
-                f"example {index} has {len(prompt)} tokens of prompt, {len(answer)} of answer; both need one"
+                f"example {index} has {len(prompt)} prompt and {len(answer)} answer tokens; both need at least one"
             )
         if sizes[index] > model.context:
             raise ValueError(f"example {index} takes {sizes[index]} tokens, the model's context is {model.context}")

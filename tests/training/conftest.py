@@ -4,6 +4,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -27,12 +28,12 @@ class Tiny(NamedTuple):
     def loss(self, params, data, seed, step):
         return answer_loss.answer_loss(self.model, params, answer_loss.batch_of_step(data, self.batch_size, seed, step))
 
-    def make(self, steps=5, schedule="constant", **fields):
-        """(TuneConfig, Tuning, its parts compiled)."""
+    def make(self, steps=5, schedule="constant", compiled=True, **fields):
+        """(TuneConfig, Tuning), its parts compiled or not."""
         fields = {"batch_size": self.batch_size, "lora": self.lora} | fields
         config = tuning.TuneConfig(steps=steps, schedule=schedule, **fields)
         made = tuning.make_tuning(config, self.model, self.loss)
-        return config, made._replace(init=jit(made.init), chunk=jit(made.chunk))
+        return config, made._replace(init=jit(made.init), chunk=jit(made.chunk)) if compiled else made
 
     def numbers(self, config, arm, seed=0, learning_rate=3e-3, weight_decay=0.01, clip_norm=np.inf):
         """The numbers of an arm, given by name or by patterns."""
@@ -47,12 +48,13 @@ def tiny(tmp_path_factory):
     model = llama.LlamaConfig(
         vocab_size=40, width=16, layers=3, heads=4, kv_heads=2, head_dim=4, mlp_width=24, context=32, rope_scaling=None
     )
+    rng = np.random.default_rng(0)
     # Large enough that attention and the feed-forward part both matter to the logits, which reach about 5.
-    scale = lambda path, leaf: leaf * (1 if "norm" in str(path) else 10)  # noqa: E731
-    params = jax.tree_util.tree_map_with_path(scale, model.init(jax.random.key(0)))
+    normal = lambda path, leaf: ("norm" in str(path)) + rng.normal(0, 0.2, leaf.shape).astype(np.float32)  # noqa: E731
+    shapes = jax.eval_shape(model.init, jax.random.key(0))
+    params = jax.tree.map(jnp.asarray, jax.tree_util.tree_map_with_path(normal, shapes))
     folder = tmp_path_factory.mktemp("base")
     pretrained.save_pretrained(model, params, folder)
-    rng = np.random.default_rng(0)
     draw = lambda low, high: rng.integers(0, model.vocab_size, rng.integers(low, high)).tolist()  # noqa: E731
     data = answer_loss.examples(model, [draw(5, 12) for _ in range(22)], [draw(1, 4) for _ in range(22)])
     return Tiny(model, params, folder, data)

@@ -43,7 +43,7 @@ def test_examples_hold_prompt_and_answer_and_say_what_is_predicted_from_where(ti
     ("prompts", "answers", "message"),
     [
         ([[1]], [], "every prompt must have an answer, got 1 prompts and 0 answers"),
-        ([[1], []], [[1], [1]], "example 1 has 0 prompt and 1 answer tokens; both need one"),
+        ([[1], []], [[1], [1]], "example 1 has 0 prompt and 1 answer tokens; both need"),
         ([[1] * 30], [[1] * 3], "example 0 takes 33 tokens, the model's context is 32"),
         ([[1], [40]], [[1], [1]], "example 1 has token 40, outside the vocabulary of 40"),
     ],
@@ -105,7 +105,7 @@ def test_full_fine_tuning_of_everything_is_plain_training(tiny):
 
 
 def test_eight_arms_at_once_are_eight_single_ones(tiny):
-    config, made = tiny.make()
+    (config, made), (_, plain) = tiny.make(), tiny.make(compiled=False)
     arms = tuning.stack_arms([tiny.numbers(config, arm, seed=index % 2) for index, arm in enumerate(EIGHT)])
     singles = []
     for index in range(8):
@@ -113,8 +113,8 @@ def test_eight_arms_at_once_are_eight_single_ones(tiny):
         singles.append(made.chunk(made.init(tiny.params, arm), arm, tiny.params, tiny.data, np.int32(3)))
     assert len({float(loss) for _, loss in singles}) == 8
     for how, tolerance in (("map", 0), ("vmap", 2e-5)):
-        states = jit(tuning.over_arms(lambda arm, base: made.init(base, arm), how))(arms, tiny.params)
-        chunk = jit(tuning.over_arms(made.chunk, how, mapped=2))
+        states = jit(tuning.over_arms(lambda arm, base: plain.init(base, arm), how))(arms, tiny.params)
+        chunk = jit(tuning.over_arms(plain.chunk, how, mapped=2))
         states, losses = chunk(states, arms, tiny.params, tiny.data, np.int32(3))
         for index, (state, loss) in enumerate(singles):
             assert float(losses[index]) == pytest.approx(float(loss), abs=tolerance), (how, EIGHT[index])
@@ -170,11 +170,11 @@ def test_training_goes_on_where_it_stopped_bit_for_bit(tiny):
 
 
 def test_an_arm_that_diverges_is_marked_and_frozen_and_touches_no_other(tiny):
-    config, made = tiny.make()
+    (config, made), (_, plain) = tiny.make(), tiny.make(compiled=False)
     arms = [tiny.numbers(config, "all", learning_rate=rate) for rate in (3e-3, np.inf)]
-    chunk = jit(tuning.over_arms(made.chunk, "map", mapped=2))
+    chunk = jit(tuning.over_arms(plain.chunk, "map", mapped=2))
     stacked = tuning.stack_arms(arms)
-    states = jit(tuning.over_arms(lambda arm, base: made.init(base, arm), "map"))(stacked, tiny.params)
+    states = jit(tuning.over_arms(lambda arm, base: plain.init(base, arm), "map"))(stacked, tiny.params)
     after, _ = chunk(states, stacked, tiny.params, tiny.data, np.int32(3))
     assert after.diverged_at.tolist() == [-1, 0]
     alone, _ = made.chunk(made.init(tiny.params, arms[0]), arms[0], tiny.params, tiny.data, np.int32(3))
