@@ -20,6 +20,7 @@ COMMANDS = {
     "extract": "store a language model's hidden states: --model=FOLDER|ID --prompts=FILE.jsonl --[no]bos --workdir=DIR",
     "decodability": "CD of a label of an extraction, at every layer: --workdir=DIR --label=NAME [--k=10]",
     "patch": "patch concepts' mean states and ablate heads in a training's checkpoints: --workdir=DIR [--run --step]",
+    "icl": "in-context accuracy and CD: --config=configs/icl.py --model=FOLDER|ID | --checkpoints=... --workdir=DIR",
     "report": "draw the figures and report.html of a run directory: --workdir=DIR",
 }
 

@@ -6,6 +6,8 @@ draws and a null distribution from permuted labels. All take hidden states with 
 
 from __future__ import annotations
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -47,18 +49,9 @@ def decodability_draws(
             f"per_concept must be at most the number of points of every concept; got {per_concept}, and concept "
             f"{points.labels[points.counts.argmin()]} has {points.counts.min()}"
         )
-    labels = jnp.repeat(jnp.arange(points.num_concepts), per_concept)
-
-    def draw(hidden, concepts):
-        def score(key):
-            chosen = sample_points(key, concepts, points.num_concepts, per_concept)
-            sample = jnp.take(hidden, chosen, axis=-2)
-            measure = concept_decodability_per_concept if by_concept else concept_decodability
-            return measure(sample, labels, k, num_concepts=points.num_concepts, memory=memory)
-
-        return jnp.moveaxis(lax.map(score, jax.random.split(key, draws)), 0, -2 if by_concept else -1)
-
-    return points.run(jax.jit(draw), concepts=True)
+    settings = {"draws": draws, "per_concept": per_concept, "k": k, "num_concepts": points.num_concepts}
+    run = partial(_draws, key=key, memory=memory, by_concept=by_concept, **settings)
+    return points.run(run, concepts=True)
 
 
 def sample_points(
@@ -107,24 +100,40 @@ def permutation_null(
     """
     points = check_points(hidden, concepts, k, num_concepts)
 
-    def null(hidden, concepts):
-        found = nearest_neighbours(hidden, k, memory=memory)
-
-        def score(key):
-            permuted = jax.random.permutation(key, concepts)
-            right = (majority(permuted[found], points.num_concepts) == permuted).astype(jnp.float32)
-            if not by_concept:
-                return jnp.mean(right, -1)
-            own = (permuted[:, None] == jnp.arange(points.num_concepts)).astype(jnp.float32)
-            return right @ own / jnp.sum(own, 0)
-
-        scores = lax.map(score, jax.random.split(key, permutations))
-        return jnp.moveaxis(scores, 0, -2 if by_concept else -1)
-
-    return points.run(jax.jit(null), concepts=True)
+    settings = {"permutations": permutations, "k": k, "num_concepts": points.num_concepts}
+    run = partial(_null, key=key, memory=memory, by_concept=by_concept, **settings)
+    return points.run(run, concepts=True)
 
 
 def p_value(score: Float[Array, "*lead"], null: Float[Array, "*lead permutations"]) -> Float[Array, "*lead"]:
     """One-sided permutation p-value, (1 + #{null >= score}) / (1 + permutations) (Phipson and Smyth 2010)."""
     reached = jnp.sum(jnp.asarray(null) >= jnp.asarray(score)[..., None], -1)
     return (1 + reached) / (1 + np.shape(null)[-1])
+
+
+@partial(jax.jit, static_argnames=("draws", "per_concept", "k", "num_concepts", "memory", "by_concept"))
+def _draws(hidden, concepts, *, key, draws, per_concept, k, num_concepts, memory, by_concept):
+    labels = jnp.repeat(jnp.arange(num_concepts), per_concept)
+
+    def score(key):
+        chosen = sample_points(key, concepts, num_concepts, per_concept)
+        sample = jnp.take(hidden, chosen, axis=-2)
+        measure = concept_decodability_per_concept if by_concept else concept_decodability
+        return measure(sample, labels, k, num_concepts=num_concepts, memory=memory)
+
+    return jnp.moveaxis(lax.map(score, jax.random.split(key, draws)), 0, -2 if by_concept else -1)
+
+
+@partial(jax.jit, static_argnames=("permutations", "k", "num_concepts", "memory", "by_concept"))
+def _null(hidden, concepts, *, key, permutations, k, num_concepts, memory, by_concept):
+    found = nearest_neighbours(hidden, k, memory=memory)
+
+    def score(key):
+        permuted = jax.random.permutation(key, concepts)
+        right = (majority(permuted[found], num_concepts) == permuted).astype(jnp.float32)
+        if not by_concept:
+            return jnp.mean(right, -1)
+        own = (permuted[:, None] == jnp.arange(num_concepts)).astype(jnp.float32)
+        return right @ own / jnp.sum(own, 0)
+
+    return jnp.moveaxis(lax.map(score, jax.random.split(key, permutations)), 0, -2 if by_concept else -1)

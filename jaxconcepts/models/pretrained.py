@@ -69,8 +69,11 @@ def save_pretrained(model: Decoder, params: PyTree, folder: str | Path) -> None:
     safetensors_io.write(folder / "model.safetensors", tensors)
 
 
-def resolve(folder_or_repo_id: str | Path, revision: str | None = None) -> Path:
-    """The folder itself, or the local copy of a repository (fetched where it is not in the cache)."""
+def resolve(folder_or_repo_id: str | Path, revision: str | None = None, cache: Path | None = None) -> Path:
+    """The folder itself, or the local copy of a repository (fetched where it is not in the cache).
+
+    cache: the folder of the cache; None is the machine's own.
+    """
     folder = Path(folder_or_repo_id)
     if folder.is_dir():
         return folder
@@ -79,7 +82,8 @@ def resolve(folder_or_repo_id: str | Path, revision: str | None = None) -> Path:
         raise ValueError(f"{text!r} is neither a folder nor a repository id (owner/name)")
     from huggingface_hub import snapshot_download
 
-    return Path(snapshot_download(text, revision=revision, allow_patterns=["*.json", "*.safetensors", "tokenizer*"]))
+    wanted = ["*.json", "*.safetensors", "tokenizer*"]
+    return Path(snapshot_download(text, revision=revision, cache_dir=cache, allow_patterns=wanted))
 
 
 def read_config(folder: Path, dtype=jnp.float32) -> Decoder:

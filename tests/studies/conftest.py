@@ -20,7 +20,7 @@ class Checkpoint(NamedTuple):
     tokenizer: Any
 
 
-def write_tokenizer(folder, texts, vocab_size=60):
+def write_tokenizer(folder, texts, vocab_size=80):
     """A byte-level BPE trained on the texts; returns it as transformers reads it back."""
     tokenizers = pytest.importorskip("tokenizers")
     transformers = pytest.importorskip("transformers")
@@ -37,14 +37,9 @@ def write_tokenizer(folder, texts, vocab_size=60):
 def write_checkpoint(folder, texts, seed=0, **sizes) -> Checkpoint:
     tokenizer = write_tokenizer(folder, texts)
     sizes = {
-        "width": 16,
-        "layers": 2,
-        "heads": 4,
-        "kv_heads": 2,
-        "head_dim": 8,
-        "mlp_width": 24,
-        "context": 256,
-    } | sizes
+        "width": 16, "layers": 2, "heads": 4, "kv_heads": 2, "head_dim": 8, "mlp_width": 24, "context": 256,
+        "rope_scaling": None,
+    } | sizes  # fmt: skip
     model = llama.LlamaConfig(vocab_size=len(tokenizer) + 4, stop_tokens=(tokenizer.eos_token_id,), **sizes)
     rng = np.random.default_rng(seed)
     shapes = jax.eval_shape(model.init, jax.random.key(0))
@@ -60,6 +55,13 @@ def bits2():
 
 
 @pytest.fixture(scope="session")
+def bits3():
+    """On three bits: 64 inputs, 12 of them asked."""
+    return bitwise.family(bits=3, train=60, test=40)
+
+
+@pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory, bits2):
-    texts = [p.whole + "\n" for concept in bits2.labels for p in render.prompts(bits2, concept, 2, 10, seed=1)]
+    variants = [(concept, variant) for concept in bits2.labels for variant in render.VARIANTS]
+    texts = [p.whole + "\n" for c, v in variants for p in render.prompts(bits2, c, 2, 5, seed=1, variant=v)]
     return write_checkpoint(tmp_path_factory.mktemp("checkpoint"), texts)
