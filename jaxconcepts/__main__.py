@@ -16,11 +16,13 @@ COMMANDS = {
     "train": "train the runs of a config and measure them: --config=configs/X.py --workdir=DIR [--config.field=value]",
     "sweep": "run every point of a config's get_sweep(): --config=configs/X.py --workdir=DIR [--shard=i/n]",
     "status": "how far a sweep is, also while it runs: --workdir=DIR",
-    "plan": "what a sweep would need, without running it: --config=configs/X.py --topology=v5p:4x4x4 | --local",
+    "plan": "what it would need, without running it: --config=configs/X.py | --model=NAME, --topology=v5p:4x4x4 | --local",
     "extract": "store a language model's hidden states: --model=FOLDER|ID --prompts=FILE.jsonl --[no]bos --workdir=DIR",
     "decodability": "CD of a label of an extraction, at every layer: --workdir=DIR --label=NAME [--k=10]",
     "patch": "patch concepts' mean states and ablate heads in a training's checkpoints: --workdir=DIR [--run --step]",
     "icl": "in-context accuracy and CD: --config=configs/icl.py --model=FOLDER|ID | --checkpoints=... --workdir=DIR",
+    "finetune": "tune some layers of a model; CD and accuracy before and after: --config=... --model=... --workdir=DIR",
+    "icl_from_scratch": "train a small model on the tasks, then icl on its checkpoints: --config=... --workdir=DIR",
     "report": "draw the figures and report.html of a run directory: --workdir=DIR",
 }
 

@@ -147,13 +147,14 @@ def exact_products(model: Decoder):
 
 def forward(
     model: Decoder, params, tokens, positions, past=None, capture=None, edits=None, depth=None,
-    keep: str | None = None, remat: bool = False, unroll: int | bool = 1,
+    keep: str | None = None, remat: bool = False, unroll: int | bool = 1, resume: tuple | None = None,
 ):  # fmt: skip
     """The residual stack on tokens at `positions`.
 
     keep: what the trace's outputs are: None; "cache": the new keys and values; "heads": the heads' outputs
         [L, B, P, heads * head_dim] at the captured positions, before the output projection.
     remat, unroll: see `residual.run`.
+    resume: (layer, stream after it), to run the later blocks alone; `tokens` is then not used (`residual.run`'s first).
     """
 
     def block(layer_params, stream, layer_input, head_edits):
@@ -164,12 +165,13 @@ def forward(
             return stream, residual.select(merge_heads(written.heads), capture)
         return stream, (written.keys, written.values) if keep == "cache" else None
 
-    stream = model.embed(params, tokens, positions)
+    first, stream = (None, model.embed(params, tokens, positions)) if resume is None else resume
     windows = model.windows()
     windows = None if windows is None else jnp.asarray(windows)[: model.layers if depth is None else depth]
     return residual.run(
         block, params["blocks"], stream,
-        layer_inputs=(windows, past), capture=capture, edits=edits, depth=depth, remat=remat, unroll=unroll,
+        layer_inputs=(windows, past), capture=capture, edits=edits, first=first, depth=depth, remat=remat,
+        unroll=unroll,
     )  # fmt: skip
 
 

@@ -36,10 +36,11 @@ class Progress:
         self._last_line = now
         rate = (step - first) / (now - started)
         several = f" ({rate * self._runs:.3g} run-steps/s)" if self._runs > 1 else ""
+        measured = "" if np.isnan(self._loss) else f"  held-out loss {self._loss:.4g}  best-layer CD {self._cd:.2f}"
         self._log.info(
-            "step %d of %d (%d %%)  %.3g steps/s%s  %s left  train loss %.4g  held-out loss %.4g  best-layer CD %.2f",
+            "step %d of %d (%d %%)  %.3g steps/s%s  %s left  train loss %.4g%s",
             step, self._steps, 100 * step // self._steps, rate, several, duration((self._steps - step) / rate),
-            np.nanmean(losses) if np.isfinite(losses).any() else np.nan, self._loss, self._cd,
+            np.nanmean(losses) if np.isfinite(losses).any() else np.nan, measured,
         )  # fmt: skip
 
 

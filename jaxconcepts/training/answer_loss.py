@@ -63,11 +63,13 @@ def examples(
     return Examples(tokens, positions, targets, weights)
 
 
-def answer_loss(model: Decoder, params: PyTree, batch: Examples, remat: bool = False) -> Float[Array, ""]:
+def answer_loss(
+    model: Decoder, params: PyTree, batch: Examples, remat: bool = False, unroll: int | bool = 1
+) -> Float[Array, ""]:
     """Mean cross-entropy, in nats, over the answer tokens of the batch (as transformers with label -100 elsewhere)."""
     with language.exact_products(model):
         places = jnp.arange(batch.tokens.shape[1])[None]
-        trace = language.forward(model, params, batch.tokens, places, remat=remat)
+        trace = language.forward(model, params, batch.tokens, places, remat=remat, unroll=unroll)
         # Logits only where they are needed: a vocabulary is many times wider than the stream.
         logits = model.unembed(params, residual.select(trace.stream, batch.positions))
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch.targets)
