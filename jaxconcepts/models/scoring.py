@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -52,12 +51,14 @@ def score(
         return _score(model, params, *batch, states, max_new_tokens, tuple(stop_tokens))
 
 
-@partial(jax.jit, static_argnums=(0, 6, 7, 8))
-def _score(model, params, tokens, lengths, continuations, continuation_lengths, states, max_new_tokens, stop_tokens):
+def scored(
+    model, params, tokens, lengths, continuations, continuation_lengths, states, max_new_tokens, stop_tokens, edits=None
+) -> Scores:
+    """`score` inside jit; edits: `residual.Edits` of the prompts' tokens, which the answers see through the cache."""
     reused = max_new_tokens > 0 or continuations is not None
     trace = language.forward(
         model, params, tokens, jnp.arange(tokens.shape[1])[None],
-        capture=(lengths - 1)[:, None] if states else None, keep="cache" if reused else None,
+        capture=(lengths - 1)[:, None] if states else None, keep="cache" if reused else None, edits=edits,
     )  # fmt: skip
     last = trace.stream[jnp.arange(tokens.shape[0]), lengths - 1]
     answers = log_probs = None
@@ -66,6 +67,9 @@ def _score(model, params, tokens, lengths, continuations, continuation_lengths, 
     if continuations is not None:
         log_probs = _log_probs(model, params, last, trace.outputs, lengths, continuations, continuation_lengths)
     return Scores(trace.captured[:, :, 0] if states else None, answers, log_probs)
+
+
+_score = jax.jit(scored, static_argnums=(0, 6, 7, 8))
 
 
 def _log_probs(model, params, last, cache, lengths, continuations, continuation_lengths):
