@@ -5,8 +5,8 @@ Command:  python -m jaxconcepts finetune --config=configs/finetune.py --model=FO
 Time:     not run on a large model by us. Training reads 10 000 prompts an arm and family an epoch; measuring takes
           3 500 prompts an arm and family.
 Expected: (arXiv 2412.12276, table 1, Llama-3.1-8B) first-10 raises CD from .68 to .95 (part of speech, layer 15) and
-          from .43 to .85 (bitwise, layer 13), and accuracy from 26 % to 69 % and 90 %; last-10 leaves CD at those layers
-          as it is, which it must, and raises accuracy to 34 % and 66 %.
+          from .43 to .85 (bitwise, layer 13), and accuracy from 26 % to 69 % and 90 %; last-10 leaves CD at those
+          layers as it is, which it must, and raises accuracy to 34 % and 66 %.
 
 The paper's setting where it is given: r = 16, alpha = 16, dropout 0.1, 10 000 samples, one model a task family, loss on
 the answer alone. It names neither targets, learning rate nor epochs: ours are the projections of queries and values,

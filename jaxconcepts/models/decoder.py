@@ -34,12 +34,12 @@ class Context(NamedTuple):
     positions: [B or 1, T] of the new tokens.
     past: keys and values [B, S, kv_heads, head_dim] of earlier tokens, slot s holding position s; the slots before a
         row's first new position are seen, the others are not.
-    window: how many positions back attention reaches, itself included.
+    window: how many positions back attention reaches, itself included; [T, 1] where tokens differ in it.
     """
 
     positions: Int[Array, "B T"]
     past: tuple[Array, Array] | None = None
-    window: Int[Array, ""] | None = None
+    window: Int[Array, "*each"] | None = None
 
 
 class Written(NamedTuple):

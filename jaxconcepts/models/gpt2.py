@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int, PyTree
 
-from jaxconcepts.models import decoder, layers, residual
+from jaxconcepts.models import bottleneck, decoder, layers, residual
 
 ACTIVATIONS = {"gelu_new": lambda x: nn.gelu(x, approximate=True), "relu": nn.relu}
 
@@ -36,6 +36,8 @@ class GPT2Config(decoder.Decoder):
     activation: "gelu_new" or "relu".
     qk_norm: normalise queries and keys to unit root mean square before attention (not in GPT-2; eases small models
         trained at a large learning rate).
+    bottleneck: numbers in the code that alone takes the examples to a prediction, 0 for a standard transformer; see
+        `bottleneck`. For continuous tokens.
     eps: of the layer norms.
     dtype: of matrix products, "float32" or "bfloat16"; weights, norms, softmax and the residual stream stay float32.
     remat: recompute blocks in the backward pass, for memory.
@@ -53,6 +55,7 @@ class GPT2Config(decoder.Decoder):
     mlp_width: int = 0
     activation: str = "gelu_new"
     qk_norm: bool = False
+    bottleneck: int = 0
     eps: float = 1e-5
     dtype: str = "float32"
     remat: bool = False
@@ -79,18 +82,23 @@ class GPT2Config(decoder.Decoder):
         (r"embed", P("model", None)),
         (r"blocks/(attn_qkv|mlp_up)/kernel", P(None, None, "model")),
         (r"blocks/(attn_out|mlp_down)/kernel", P(None, "model", None)),
-        (r"positions|.*/(bias|scale)|read_(in|out)/kernel", P()),
+        (r"positions|.*/(bias|scale)|read_(in|out)/kernel|code/.*", P()),
     )
 
     def __post_init__(self):
         for name in ("layers", "heads", "width", "context", "input_dim", "output_dim"):
             if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
                 raise ValueError(f"model.{name} must be a positive integer, got {getattr(self, name)!r}")
-        for name in ("vocab_size", "mlp_width", "unroll"):
+        for name in ("vocab_size", "mlp_width", "unroll", "bottleneck"):
             if not isinstance(getattr(self, name), int) or getattr(self, name) < 0:
                 raise ValueError(f"model.{name} must be a positive integer or 0, got {getattr(self, name)!r}")
         if self.width % self.heads:
             raise ValueError(f"model.heads must divide model.width = {self.width}, got {self.heads}")
+        if self.bottleneck and (self.vocab_size or self.layers < 2):
+            raise ValueError(
+                "model.bottleneck is for continuous tokens and two layers at least, got a bottleneck of "
+                f"{self.bottleneck} with vocab_size {self.vocab_size} and {self.layers} layers"
+            )
         if self.activation not in ACTIVATIONS:
             raise ValueError(f"model.activation must be one of {', '.join(ACTIVATIONS)}, got {self.activation!r}")
         if self.dtype not in ("float32", "bfloat16"):
@@ -221,6 +229,10 @@ def init(config: GPT2Config, key, scales: InitScales = GPT2_SCALES) -> PyTree:
         "blocks": jax.tree_util.tree_map_with_path(rescale, blocks),
         "ln_f": {"scale": jnp.ones(config.width), "bias": jnp.zeros(config.width)},
     }
+    if config.bottleneck:
+        # A key of its own: all other weights are those of the model without.
+        code_key = jax.random.fold_in(key, 0)
+        params["code"] = bottleneck.init(config.width, config.bottleneck, code_key, scales.weights)
     if config.vocab_size:
         return params | {"embed": normal(read_in_key, (config.vocab_size, config.width)) * scales.read_in}
     return params | {
@@ -271,12 +283,22 @@ def resume(
 
 
 def _blocks(config, params, stream, heads_at=None, **options) -> Output:
-    def block(layer_params, stream, _, head_edits):
-        stream, written = Block(config).apply({"params": layer_params}, stream, None, head_edits)
+    length = stream.shape[1]
+    layer_inputs = bottleneck.layer_inputs(config.layers, length) if config.bottleneck else None
+
+    def block(layer_params, stream, layer_input, head_edits):
+        context = None
+        if layer_input is not None:
+            window, enters = layer_input
+            context = decoder.Context(jnp.arange(length)[None], None, window)
+            stream = jnp.where(enters, bottleneck.with_code(params["code"], stream, config.eps, config.dtype), stream)
+        stream, written = Block(config).apply({"params": layer_params}, stream, context, head_edits)
         return stream, residual.select(layers.merge_heads(written.heads), heads_at)
 
     unroll = config.unroll or (True if jax.default_backend() == "cpu" else 1)
-    trace = residual.run(block, params["blocks"], stream, unroll=unroll, remat=config.remat, **options)
+    trace = residual.run(
+        block, params["blocks"], stream, layer_inputs=layer_inputs, unroll=unroll, remat=config.remat, **options
+    )
     if config.vocab_size:
         out = config.unembed(params, trace.stream)
     else:

@@ -93,6 +93,8 @@ class Static:
 
 # Fields of the model that follow from the task.
 _DERIVED = ("context", "input_dim", "output_dim", "vocab_size", "stop_tokens")
+# Fields of the model that a config may leave out, which run directories of before they were there do.
+_OPTIONAL = ("bottleneck",)
 
 
 def _field_defaults(cls, without=()) -> dict[str, Any]:
@@ -105,7 +107,7 @@ def default_config() -> dict[str, Any]:
         "seed": 0,
         "task": _field_defaults(regression.RegressionConfig) | {"noise": 0.1, "masks": None, "concept_weights": None},
         "curriculum": dict(curriculum.Curriculum._field_defaults),
-        "model": _field_defaults(gpt2.GPT2Config, without=_DERIVED),
+        "model": _field_defaults(gpt2.GPT2Config, without=_DERIVED + _OPTIONAL),
         "init": dict(gpt2.InitScales._field_defaults),
         "train": _field_defaults(train.TrainConfig)
         | {"learning_rate": 1e-4, "weight_decay": 0.0, "b1": 0.9, "b2": 0.9999, "eps": 1e-8, "clip_norm": float("inf")},
@@ -160,7 +162,7 @@ def check_fields(config: Mapping[str, Any]) -> None:
         if not isinstance(given, Mapping):
             raise ValueError(f"config field {name} must be a section with {', '.join(sorted(accepted))}, got {given!r}")
         prefix = f"{name}." if name else ""
-        unknown = sorted(set(given) - set(accepted))
+        unknown = sorted(set(given) - set(accepted) - set(_OPTIONAL if name == "model" else ()))
         if unknown:
             raise ValueError(
                 f"unknown config field {prefix}{unknown[0]}; {name or 'the config'} has {', '.join(sorted(accepted))}"

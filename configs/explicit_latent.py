@@ -1,0 +1,35 @@
+"""Is an explicit latent better? The quickstart's transformer beside one whose context passes through a concept code.
+
+Command:  python -m jaxconcepts sweep --config=configs/explicit_latent.py --workdir=runs/explicit_latent
+          python -m jaxconcepts patch --workdir=runs/explicit_latent
+          python -m jaxconcepts report --workdir=runs/explicit_latent
+Time:     four runs of 4 000 steps, half of the quickstart's.
+Expected: see Mittal et al. 2024 (arXiv 2405.19162): the explicit model is not better in distribution.
+
+model.bottleneck = 16 numbers take the examples to the prediction of a query (see models/bottleneck.py); w has 8. Both
+models draw the same sequences in the same order, from the same initial weights as far as they share them. At the x
+tokens nothing can be read of the concept up to layer 2, where the code enters: compare CD at the y tokens there.
+"""
+
+import importlib.util
+import pathlib
+
+from ml_collections import config_dict
+
+from jaxconcepts.sweeps import product
+
+
+def get_config() -> config_dict.ConfigDict:
+    spec = importlib.util.spec_from_file_location("quickstart", pathlib.Path(__file__).with_name("quickstart.py"))
+    quickstart = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(quickstart)
+    config = quickstart.get_config()
+    with config.unlocked():
+        config.model.bottleneck = 0
+    config.train.steps = 4000
+    config.run.update(data=1, cpu_devices=1)
+    return config
+
+
+def get_sweep():
+    return product(**{"model.bottleneck": [0, 16], "seed": [0, 1]})
