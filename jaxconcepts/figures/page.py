@@ -48,8 +48,11 @@ class Shown(NamedTuple):
     png: bytes
 
 
-def html(study: Study, provenance: Mapping[str, Any], shown: Sequence[Shown], missing: Sequence[str]) -> str:
-    """The whole page. `missing`: a line for everything that could not be drawn."""
+def html(
+    study: Study, provenance: Mapping[str, Any], shown: Sequence[Shown], missing: Sequence[str], sections=()
+) -> str:
+    """The whole page. `missing`: a line for everything that could not be drawn. `sections`: HTML of other studies'
+    tables, which come first; a workdir without training has these alone."""
     statuses = study.runs["status"].to_list() if study.runs.height else []
     counts = ", ".join(f"{statuses.count(status)} {status}" for status in dict.fromkeys(statuses))
     number = len(study.names)
@@ -58,10 +61,15 @@ def html(study: Study, provenance: Mapping[str, Any], shown: Sequence[Shown], mi
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
         '<meta name="viewport" content="width=device-width">\n<link rel="icon" href="data:,">',
         f"<title>jaxconcepts report</title>\n<style>{CSS}</style>\n</head>\n<body>",
-        f'<h1>Concepts forming in training</h1>\n<p class="note">{escape(heading)}, '
-        f"up to step {study.metrics['step'].max()}.</p>",
-        f'<h2>Final numbers</h2>\n{_table(study)}\n<p class="note">{escape(TABLE_NOTE)}{_points(study)}</p>',
+        f"<h1>{'Concepts in context' if sections else 'Concepts forming in training'}</h1>",
+        *sections,
     ]
+    if study.metrics.height:
+        parts.append(f'<p class="note">{escape(heading)}, up to step {study.metrics["step"].max()}.</p>')
+    if study.metrics.height and not sections:
+        parts.append(
+            f'<h2>Final numbers</h2>\n{_table(study)}\n<p class="note">{escape(TABLE_NOTE)}{_points(study)}</p>'
+        )
     if missing:
         lines = "\n".join(f"<li>{escape(line)}</li>" for line in missing)
         parts.append(f'<div class="missing" id="missing"><p><b>Not shown</b></p>\n<ul>\n{lines}\n</ul></div>')

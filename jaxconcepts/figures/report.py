@@ -6,6 +6,7 @@ elsewhere. What the tables lack is named on the page; the rest is drawn.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -13,7 +14,7 @@ from etils import epath
 from matplotlib.figure import Figure
 
 from jaxconcepts import store
-from jaxconcepts.figures import catalogue, page, projection, style
+from jaxconcepts.figures import catalogue, finetuning, icl_catalogue, icl_tables, page, projection, style
 from jaxconcepts.figures.sweep_tables import is_sweep
 from jaxconcepts.figures.tables import MissingData, Study
 
@@ -48,13 +49,21 @@ def write_report(
         raise ValueError(f"max_runs must be at least 1, got {max_runs}")
     root = epath.Path(workdir).expanduser()
     study = Study(store.metrics(root), store.runs(root), store.config(root))
-    if not study.metrics.height:
+    in_context = icl_tables.load(root)
+    if not study.metrics.height and in_context is None:
         raise ValueError(f"workdir must hold measurements, but there are no rows in {root / 'metrics'}")
 
     missing: list[str] = []
     shown: list[page.Shown] = []
     (root / "figures").mkdir(parents=True, exist_ok=True)
-    for name, title, caption, figure in _figures(root, study, step_scale, max_runs, umap, missing):
+    sections = [] if in_context is None else [icl_catalogue.section(in_context)]
+    bare = in_context is None and not (root / finetuning.STUDY).exists()
+    # Of a language model's training its loss is all that there is to draw: what else it lacks is nothing to name.
+    trained = _figures(root, study, step_scale, max_runs, umap, missing if bare else [])
+    studied = () if in_context is None else icl_catalogue.figures(in_context, missing)
+    for name, title, caption, figure in itertools.chain(
+        studied, finetuning.figures(root), trained if study.metrics.height else ()
+    ):
         png, svg = style.render(figure)
         (root / "figures" / f"{name}.png").write_bytes(png)
         (root / "figures" / f"{name}.svg").write_bytes(svg)
@@ -63,7 +72,7 @@ def write_report(
         missing.append(f"Figures of {len(study.names) - max_runs} of {len(study.names)} runs (the table has them all)")
 
     path = root / "report.html"
-    path.write_text(page.html(study, store.provenance(root), shown, missing))
+    path.write_text(page.html(study, store.provenance(root), shown, missing, sections))
     return path
 
 

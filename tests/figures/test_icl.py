@@ -1,0 +1,172 @@
+"""The in-context study's part of a report: every figure drawn from made-up tables, and what is written on the page."""
+
+import json
+import re
+
+import numpy as np
+import polars as pl
+import pytest
+from PIL import Image
+
+from jaxconcepts import store
+from jaxconcepts.figures import icl, icl_catalogue, icl_tables
+from jaxconcepts.figures.report import write_report
+from jaxconcepts.figures.tables import MissingData
+
+LABELS = {
+    "bitwise": ["AND", "NAND", "OR", "NOR", "XOR", "XNOR", "Null"],
+    "pos": ["Noun", "Pronoun", "Verb", "Adverb", "Adjective", "Preposition", "Null"],
+}
+LAYERS, HEADLINE = 7, 4
+LLAMA = {"model_type": "llama", "layers": 32, "width": 4096, "heads": 32, "kv_heads": 8, "vocab_size": 128256}
+NAMES = [entry.name + suffix for entry in icl_catalogue.ENTRIES for suffix in (("_0", "_1") if entry.each else ("",))]
+
+
+def cell(step, family, shots, variant, rng):
+    """Rows of one cell: CD and accuracy that rise with shots and steps, and Null that does not."""
+    rows = []
+
+    def add(metric, value, layer=None, concept=None, other=None):
+        rows.append({"metric": metric, "layer": layer, "concept": concept, "other": other, "value": float(value)})
+
+    def with_ends(metric, value, width, **keys):
+        for end, shift in (("", 0), ("_low", -width), ("_high", width)):
+            add(metric + end, np.clip(value + shift, 0, 1), **keys)
+
+    skill = (1 - 0.6 ** (shots + 3 * (variant != "plain"))) * (step / 3000 if step else 1)
+    strength = np.append(rng.uniform(0.4, 1, 6), 0.05) * skill
+    cd = 1 / 7 + 0.8 * strength * np.exp(-(((np.arange(LAYERS) - HEADLINE) / 2.5) ** 2))[:, None]
+    accuracy = np.clip(strength * 0.9 + rng.normal(0, 0.05, 7), 0, 1)
+    for layer in range(LAYERS):
+        for concept in range(7):
+            with_ends("cd", cd[layer, concept], 0.03, layer=layer, concept=concept)
+        with_ends("cd", cd[layer, :6].mean(), 0.02, layer=layer)
+        for metric, value in (("cd_null", 0.143), ("cd_null_high", 0.17), ("cd_p", 0.005)):
+            add(metric, value, layer=layer)
+    for concept in range(7):
+        with_ends("accuracy", accuracy[concept], 0.05, concept=concept)
+        wrong = rng.dirichlet(np.ones(7))
+        for other in range(7):
+            add("confusion", wrong[other], concept=concept, other=None if other == 6 else other)
+            if other != concept:
+                add("pairwise_cd", rng.uniform(0.5, 1), layer=HEADLINE, concept=concept, other=other)
+    with_ends("accuracy", accuracy[:6].mean(), 0.02)
+    add("headline_layer", HEADLINE)
+    with_ends("r2", 0.8, 0.15)
+    with_ends("spearman", 0.85, 0.1)
+    name = f"{step:09d}-{family}-{shots}-{variant}"
+    return name, _frame(rows, name, step, family, shots, variant)
+
+
+def _frame(rows, name, step, family, shots, variant):
+    key = {
+        "run": name,
+        "checkpoint": f"step_{step}",
+        "step": step,
+        "family": family,
+        "shots": shots,
+        "variant": variant,
+    }
+    ints = {"shots": pl.Int32, "layer": pl.Int32, "concept": pl.Int32, "other": pl.Int32}
+    return pl.DataFrame([key | row for row in rows], schema_overrides=ints, infer_schema_length=None)
+
+
+def write_study(root, steps=(1000, 2000, 3000), shots=(1, 4, 10), variants=("plain", "rule", "name"), model=LLAMA):
+    """Writes the tables of a study; returns the run directory."""
+    rng = np.random.default_rng(0)
+    (root / "icl").mkdir(parents=True)
+    null = dict.fromkeys(LABELS, "Null")
+    numbers = {"k": 10, "draws": 10, "per_draw": 100, "variants": list(variants)}
+    for folder in (root, root / "icl"):
+        (folder / "config.json").write_text(json.dumps({"labels": LABELS, "null": null} | numbers))
+    (root / "provenance.json").write_text("{}")
+    for step in steps:
+        sizes = {"checkpoint": f"step_{step}", "step": step} | model
+        store.write_result(root, "icl", "models", f"{step}", pl.DataFrame([sizes]))
+        for family in LABELS:
+            for variant in variants:
+                for count in shots:
+                    name, frame = cell(step, family, count, variant, rng)
+                    store.write_result(root, "icl", "metrics", name, frame)
+                fit = {
+                    "r2": 0.7,
+                    "r2_low": 0.2,
+                    "r2_high": 0.9,
+                    "spearman": 0.8,
+                    "spearman_low": 0.3,
+                    "spearman_high": 0.95,
+                }
+                rows = [
+                    {"metric": m, "layer": None, "concept": None, "other": None, "value": v} for m, v in fit.items()
+                ]
+                name = f"{step:09d}-{family}-all-{variant}"
+                store.write_result(root, "icl", "fits", name, _frame(rows, name, step, family, None, variant))
+    for family in LABELS:
+        for count in shots[:2]:
+            states = (
+                rng.normal(size=(3, 7, 20, 16)) + 3 * rng.normal(size=(1, 7, 1, 16)) * np.arange(3)[:, None, None, None]
+            )
+            layer, concept, point = np.indices(states.shape[:3]).reshape(3, -1)
+            name = f"{steps[-1]:09d}-{family}-{count}-plain"
+            columns = {"layer": np.array([0, HEADLINE, 6])[layer], "concept": concept, "point": point}
+            frame = pl.DataFrame(columns).cast(pl.Int32)
+            state = pl.Series("state", states.reshape(-1, 16).astype(np.float32), pl.Array(pl.Float32, 16))
+            frame = frame.select(pl.lit(name).alias("run"), pl.all(), state)
+            store.write_result(root, "icl", "hidden", name, frame)
+    return root
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    return write_study(tmp_path_factory.mktemp("icl") / "run")
+
+
+@pytest.fixture(scope="module")
+def page(workdir):
+    return write_report(workdir).read_text()
+
+
+def test_every_figure_is_drawn(page, workdir):
+    written = {path.stem for path in (workdir / "figures").iterdir()}
+    assert written == set(NAMES)
+    for name in NAMES:
+        with Image.open(workdir / "figures" / f"{name}.png") as image:
+            assert len(image.convert("RGB").getcolors(2**24)) > 50
+    assert re.findall(r'<figure id="(\w+)">', page) == NAMES
+    assert 'id="missing"' not in page.replace("Not shown", "") or "Projections" not in page
+
+
+def test_the_page_has_the_tables_numbers(page, workdir):
+    tables = icl_tables.load(workdir)
+    accuracy, cd = tables.value("accuracy", "pos", shots=4), tables.headline("cd", "pos", shots=4)
+    row = next(
+        row for row in re.findall(r"<tr>.*?</tr>", page) if row.startswith("<tr><td>pos</td><td>plain</td><td>4<")
+    )
+    assert f"<td>{accuracy:.3f} [" in row and f"<td>{cd:.3f} [" in row and "<td>4</td>" in row
+    assert "<td>all</td>" in page and "0.700 [0.20, 0.90]" in page
+
+
+def test_svg_elements_are_the_tables_values(workdir, page):
+    svg = (workdir / "figures" / "icl_shots.svg").read_text()
+    assert 'id="bitwise/accuracy/4"' in svg and 'id="pos/cd/6"' in svg
+
+
+def test_the_paper_s_numbers_are_of_its_model_alone(workdir, tmp_path):
+    tables = icl_tables.load(workdir)
+    assert tables.paper_model == "Llama-3.1-8B" and tables.paper_r2("pos") == 0.781
+    xor = tables.paper("bitwise").filter(concept=4, shots=4)
+    assert xor.select("cd", "accuracy").row(0) == (0.239, 0.39)
+    other = icl_tables.load(write_study(tmp_path / "other", steps=(0,), model=LLAMA | {"layers": 16}))
+    assert other.paper_model is None and other.paper("pos") is None and np.isnan(other.paper_r2("pos"))
+
+
+def test_what_is_missing_is_named(tmp_path):
+    tables = icl_tables.load(write_study(tmp_path / "one", steps=(0,), variants=("plain",)))
+    with pytest.raises(MissingData, match="no series of checkpoints"):
+        icl.over_checkpoints(tables)
+    with pytest.raises(MissingData, match="no variant but one"):
+        icl.variants(tables)
+    missing = []
+    names = [name for name, *_ in icl_catalogue.figures(tables, missing)]
+    assert "icl_series" not in names and "icl_variants" not in names and len(missing) == 2
+    assert icl_tables.load(tmp_path) is None
