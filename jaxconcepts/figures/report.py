@@ -14,7 +14,7 @@ from etils import epath
 from matplotlib.figure import Figure
 
 from jaxconcepts import store
-from jaxconcepts.figures import catalogue, icl_catalogue, icl_tables, page, projection, style
+from jaxconcepts.figures import catalogue, finetuning, icl_catalogue, icl_tables, page, projection, style
 from jaxconcepts.figures.sweep_tables import is_sweep
 from jaxconcepts.figures.tables import MissingData, Study
 
@@ -57,10 +57,13 @@ def write_report(
     shown: list[page.Shown] = []
     (root / "figures").mkdir(parents=True, exist_ok=True)
     sections = [] if in_context is None else [icl_catalogue.section(in_context)]
+    bare = in_context is None and not (root / finetuning.STUDY).exists()
     # Of a language model's training its loss is all that there is to draw: what else it lacks is nothing to name.
-    trained = _figures(root, study, step_scale, max_runs, umap, missing if in_context is None else [])
+    trained = _figures(root, study, step_scale, max_runs, umap, missing if bare else [])
     studied = () if in_context is None else icl_catalogue.figures(in_context, missing)
-    for name, title, caption, figure in itertools.chain(studied, trained if study.metrics.height else ()):
+    for name, title, caption, figure in itertools.chain(
+        studied, finetuning.figures(root), trained if study.metrics.height else ()
+    ):
         png, svg = style.render(figure)
         (root / "figures" / f"{name}.png").write_bytes(png)
         (root / "figures" / f"{name}.svg").write_bytes(svg)

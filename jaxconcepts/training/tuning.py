@@ -2,7 +2,8 @@
 
 An *arm* says by masks which rows of the tuned arrays are trained. Its tuned arrays are LoRA adapters, or with full
 fine-tuning copies of the trained leaves; everything else is the base, an argument of the program that no arm copies.
-Frozen parameters stay as they are bit for bit by construction: they are never written.
+Frozen parameters stay as they are bit for bit by construction: they are never written. (Rows of the tuned arrays that
+an arm does not train get no gradient, and whatever weight decay makes of them is not used.)
 """
 
 from __future__ import annotations
@@ -142,10 +143,7 @@ def make_tuning(
             return objective(placed(base, tuned, hparams, key), data, hparams.seed, state.step)
 
         loss, grads = jax.value_and_grad(loss_of)(state.params)
-        moved = advance(state, rule(hparams), loss, grads)
-        # An untrained row has no gradient, but it may have weight decay.
-        params = {path: _keep(hparams.masks[path], part, state.params[path]) for path, part in moved.params.items()}
-        return moved._replace(params=params), loss
+        return advance(state, rule(hparams), loss, grads), loss
 
     def chunk(state, hparams, base, data, steps):
         def body(_, carry):
@@ -189,7 +187,8 @@ def chosen_leaves(base: PyTree, tuned: Mapping[str, Array], masks: Mapping[str, 
         path = "/".join(key.key for key in keys)
         if path not in tuned:
             return leaf
-        return _keep(masks[path], tuned[path].astype(leaf.dtype), leaf)
+        mask = jnp.reshape(masks[path], jnp.shape(masks[path]) + (1,) * (leaf.ndim - jnp.ndim(masks[path])))
+        return jnp.where(mask, tuned[path].astype(leaf.dtype), leaf)
 
     return jax.tree_util.tree_map_with_path(choose, base)
 
@@ -199,9 +198,3 @@ def at(params: PyTree, path: str) -> Array:
     for key in path.split("/"):
         params = params[key]
     return params
-
-
-def _keep(mask, new: PyTree, old: PyTree) -> PyTree:
-    """`new` in the rows where the mask, broadcast over an array's last axes, is true, `old` elsewhere."""
-    rows = lambda array: jnp.reshape(mask, jnp.shape(mask) + (1,) * (array.ndim - jnp.ndim(mask)))  # noqa: E731
-    return jax.tree.map(lambda n, o: jnp.where(rows(n), n, o), new, old)

@@ -1,0 +1,198 @@
+"""The figures of the fine-tuning study: CD by layer before and after each arm, and what the arm gained.
+
+They read WORKDIR/finetuning alone, which language models and trainings of the synthetic task fill alike.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+from etils import epath
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from jaxconcepts import store
+from jaxconcepts.figures import style
+from jaxconcepts.figures.icl_tables import LLAMA_31_8B, reference
+from jaxconcepts.figures.panels import Panels
+from jaxconcepts.figures.tables import Curve
+
+STUDY = "finetuning"
+BEFORE = {"color": "#8A8A8A", "linestyle": (0, (2.6, 1.3))}
+PAPER = {"marker": "D", "markersize": 4, "markerfacecolor": "none", "linestyle": "none", "color": "#000000"}
+PAPER_LAYERS = {"pos": 15, "bitwise": 13}
+PAPER_ARMS = {"before": ("pretrained",) * 2, "first-10": ("finetune_first10", "first10")} | {
+    "last-10": ("finetune_last10", "last10")
+}
+"""Arm -> the condition of table 1 and the column of figure 24 (arXiv 2412.12276)."""
+
+
+class Cell(NamedTuple):
+    """What a figure is of: the rows of one family, shots and variant; blocks: those that each arm tunes."""
+
+    name: str
+    title: str
+    family: str
+    rows: pl.DataFrame
+    arms: list[str]
+    blocks: dict[str, list[int]]
+    concepts: list[str]
+    paper: bool
+
+
+def figures(root: epath.Path) -> Iterator[tuple[str, str, str, Figure]]:
+    """(name, title, caption, figure) of every cell that was measured; nothing where there is no such study."""
+    table = store.results(root, STUDY, "metrics")
+    if table is None:
+        return
+    config = store.config(root)
+    for cell in _cells(table, config):
+        yield f"finetuning_cd_{cell.name}", f"CD before and after tuning: {cell.title}", CD_CAPTION, cd_by_layer(cell)
+        metric = "accuracy" if (cell.rows["metric"] == "accuracy").any() else "loss_last"
+        what = "Accuracy" if metric == "accuracy" else "Loss at the last position"
+        title = f"{what} before and after tuning: {cell.title}"
+        yield f"finetuning_gain_{cell.name}", title, GAIN_CAPTION[metric], gain(cell, metric)
+
+
+CD_CAPTION = (
+    "CD at every layer (layer 0: the embeddings, layer l: the residual stream after block l), mean over concepts "
+    "without Null, before tuning and after each arm, a line a seed. Shaded: the states that come out of tuned blocks. "
+    "Left of the shade nothing can move, whatever is learned: an arm whose shade begins right of the layer at which "
+    "concepts are read leaves their encoding there as it was by construction. Bands: 95 % bootstrap interval over "
+    "draws (language models). Diamonds, where the model is the same: arXiv 2412.12276, table 1."
+)
+GAIN_CAPTION = {
+    "accuracy": "Exact match of greedy answers, by concept and over all concepts without Null; bars: Wilson's 95 % "
+    "interval, with several seeds of the first one's prompts. Diamonds, where the model is the same: arXiv 2412.12276, "
+    "figure 24 and table 1.",
+    "loss_last": "Held-out squared error at the last position, by concept and over all. Dotted: the Bayes mixture's, "
+    "over all concepts.",
+}
+
+
+@style.styled
+def cd_by_layer(cell: Cell) -> Figure:
+    """A panel an arm: CD by layer before (broken) and after (a line a seed), the tuned layers shaded."""
+    panels = Panels([_panel_title(cell, arm) for arm in cell.arms], "layer", "CD")
+    before = _curves(cell, "before", "cd")[0]
+    for axis, arm in zip(panels.axes, cell.arms, strict=True):
+        for block in cell.blocks[arm]:
+            axis.axvspan(block + 0.5, block + 1.5, color="#F2D7A6", linewidth=0, zorder=0, gid=f"tuned/{arm}/{block}")
+        panels.chance(axis, len(cell.concepts), f"chance/{arm}")
+        panels.line(axis, before, f"cd/before/{arm}", "before", **BEFORE)
+        for number, curve in enumerate(_curves(cell, arm, "cd")):
+            panels.line(axis, curve, f"cd/{arm}/{number}", "after", color=style.BEST_COLOR)
+        low, high = _curves(cell, arm, "cd_low"), _curves(cell, arm, "cd_high")
+        if len(low) == len(high) == 1:
+            axis.fill_between(
+                low[0].steps, low[0].values, high[0].values, color=style.BEST_COLOR, alpha=0.15, linewidth=0
+            )
+        if cell.paper and cell.family in PAPER_LAYERS:
+            for name, color in (("before", BEFORE["color"]), (arm, style.BEST_COLOR)):
+                if (value := _paper_mean(cell.family, name, "cd")) is not None:
+                    axis.plot(
+                        [PAPER_LAYERS[cell.family]], [value], **PAPER | {"color": color}, gid=f"paper/{name}/{arm}"
+                    )
+    figure = panels.finish("cd")
+    extra = [Patch(color="#F2D7A6", linewidth=0, label="tuned")]
+    extra += [Line2D([], [], label="paper", **PAPER)] if cell.paper else []
+    legend = figure.legends[0]
+    handles = [*legend.legend_handles, *extra]
+    legend.remove()
+    figure.legend(handles=handles, loc="outside upper center", ncols=len(handles), columnspacing=1.4)
+    return figure
+
+
+@style.styled
+def gain(cell: Cell, metric: str) -> Figure:
+    """Grouped bars: each concept, and their mean, before and after each arm."""
+    groups, arms = [*cell.concepts, "mean"], ["before", *cell.arms]
+    figure = Figure(
+        figsize=(max(style.ONE_COLUMN * 1.3, 0.22 * len(groups) * len(arms) + 1), 2.4), layout="constrained"
+    )
+    axis, width = figure.subplots(), 0.8 / len(arms)
+    for place, arm in enumerate(arms):
+        color = BEFORE["color"] if arm == "before" else style.CONCEPT_COLORS[(place - 1) % len(style.CONCEPT_COLORS)]
+        at = np.arange(len(groups)) + (place - (len(arms) - 1) / 2) * width
+        values = _by_concept(cell, arm, metric)
+        axis.bar(at, values, width * 0.9, color=color, label=arm, gid=f"gain/{arm}")
+        if metric == "accuracy":
+            ends = np.stack([_by_concept(cell, arm, f"accuracy_{end}", first=True) for end in ("low", "high")])
+            middle = _by_concept(cell, arm, metric, first=True)
+            axis.errorbar(at, middle, np.abs(ends - middle), fmt="none", color="#222222", linewidth=0.7)
+        if cell.paper and metric == "accuracy":
+            axis.plot(at, _paper_accuracy(cell, arm), **PAPER, label="paper" if arm == "before" else None)
+    if metric == "loss_last":
+        level = _by_concept(cell, "before", "loss_last_bayes")[-1]
+        axis.axhline(level, label=style.REFERENCE_LABELS["bayes"], linewidth=1, **style.REFERENCE_STYLES["bayes"])
+    axis.set_xticks(range(len(groups)), groups)
+    axis.tick_params(axis="x", length=0)
+    axis.set_ylabel("accuracy" if metric == "accuracy" else "squared error")
+    if metric == "accuracy":
+        Panels.fraction_axis(axis)
+    figure.legend(loc="outside upper center", ncols=min(6, len(arms) + 1), columnspacing=1.4)
+    return figure
+
+
+def _cells(table: pl.DataFrame, config) -> Iterator[Cell]:
+    same = all(config.get(name) == value for name, value in LLAMA_31_8B.items())
+    paper = same and "instruct" not in str(config["model"]).lower()
+    keys = ("family", "shots", "variant")
+    for key in table.select(keys).unique(maintain_order=True).iter_rows():
+        rows = table.filter(pl.col(name) == value for name, value in zip(keys, key, strict=True))
+        family, shots, variant = key
+        if not (rows["arm"] == "before").any():
+            continue
+        found = dict(rows.select("arm", "blocks").unique("arm").iter_rows())
+        blocks = {arm: json.loads(text) for arm, text in found.items()}
+        arms = [arm for arm in _split(config["arms"]) if arm in blocks]
+        concepts = config["labels"][family][: -1 if config["null"][family] is not None else None]
+        several = "" if family == "regression" else f", {shots} shots, {variant}"
+        yield Cell(f"{family}_{shots}_{variant}", family + several, family, rows, arms, blocks, concepts, paper)
+
+
+def _split(arms) -> list[str]:
+    return [arms] if isinstance(arms, str) else list(arms)
+
+
+def _panel_title(cell: Cell, arm: str) -> str:
+    tuned = cell.blocks[arm]
+    return f"{arm}: {len(tuned)} block{'' if len(tuned) == 1 else 's'} tuned"
+
+
+def _curves(cell: Cell, arm: str, metric: str) -> list[Curve]:
+    """CD or one of its bounds by layer, mean over concepts, one curve a run of the arm."""
+    rows = cell.rows.filter(pl.col("arm") == arm, pl.col("metric") == metric, pl.col("concept").is_null())
+    parts = rows.sort("layer").partition_by("run", maintain_order=True)
+    return [Curve(part["layer"].to_numpy(), part["value"].to_numpy()) for part in parts]
+
+
+def _by_concept(cell: Cell, arm: str, metric: str, first: bool = False) -> np.ndarray:
+    """Each concept's value and, last, that of all, mean over the arm's runs (`first`: the first run's)."""
+    rows = cell.rows.filter(pl.col("arm") == arm, pl.col("metric") == metric)
+    if first:
+        rows = rows.filter(pl.col("run") == rows["run"].sort().first())
+    mean = rows.group_by("concept").agg(pl.col("value").mean())
+    values = dict(mean.iter_rows())
+    return np.array([values.get(concept, np.nan) for concept in (*range(len(cell.concepts)), None)])
+
+
+def _paper_mean(family: str, arm: str, what: str) -> float | None:
+    if arm not in PAPER_ARMS:
+        return None
+    row = reference("table1_finetune").filter(condition=PAPER_ARMS[arm][0])
+    return float(row[f"{family}_{what}"].item())
+
+
+def _paper_accuracy(cell: Cell, arm: str) -> np.ndarray:
+    if arm not in PAPER_ARMS or cell.family not in PAPER_LAYERS:
+        return np.full(len(cell.concepts) + 1, np.nan)
+    rows = reference("fig24_finetune").filter(family=cell.family)
+    values = dict(rows.select("task", PAPER_ARMS[arm][1]).iter_rows())
+    by_concept = [values.get(concept, np.nan) for concept in cell.concepts]
+    return np.array([*by_concept, _paper_mean(cell.family, arm, "acc")], float) / 100
