@@ -13,14 +13,14 @@ OPTIMIZERS = ("adam", "adamw", "muon")
 SCHEDULES = ("constant", "cosine", "linear")
 
 
-def check(config, section: str) -> None:
+def check(config, section: str, optimizers: tuple[str, ...] = OPTIMIZERS) -> None:
     """Raises ValueError, naming the field of `section`, unless a training config's fields are what they must be: steps,
     batch_size, warmup_steps, optimizer, schedule and decay_fraction."""
     for name, least in (("steps", 1), ("batch_size", 1), ("warmup_steps", 0)):
         value = getattr(config, name)
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise ValueError(f"{section}.{name} must be an integer of at least {least}, got {value!r}")
-    for name, accepted in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES)):
+    for name, accepted in (("optimizer", optimizers), ("schedule", SCHEDULES)):
         if getattr(config, name) not in accepted:
             raise ValueError(f"{section}.{name} must be one of {', '.join(accepted)}, got {getattr(config, name)!r}")
     if not 0 < config.decay_fraction <= 1:

@@ -46,16 +46,9 @@ class TrainConfig:
     decay_fraction: float = 1.0
 
     def __post_init__(self):
-        for name, least in (("steps", 1), ("batch_size", 1), ("warmup_steps", 0)):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < least:
-                raise ValueError(f"train.{name} must be an integer of at least {least}, got {value!r}")
-        choices = {"loss": LOSSES, "optimizer": optimizers.OPTIMIZERS, "schedule": optimizers.SCHEDULES}
-        for name, accepted in choices.items():
-            if getattr(self, name) not in accepted:
-                raise ValueError(f"train.{name} must be one of {', '.join(accepted)}, got {getattr(self, name)!r}")
-        if not 0 < self.decay_fraction <= 1:
-            raise ValueError(f"train.decay_fraction must be in (0, 1], got {self.decay_fraction!r}")
+        optimizers.check(self, "train")
+        if self.loss not in LOSSES:
+            raise ValueError(f"train.loss must be one of {', '.join(LOSSES)}, got {self.loss!r}")
 
 
 class HParams(NamedTuple):

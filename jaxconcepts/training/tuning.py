@@ -39,15 +39,7 @@ class TuneConfig:
     lora: lora.LoraConfig | None = lora.LoraConfig()
 
     def __post_init__(self):
-        for name, least in (("steps", 1), ("batch_size", 1), ("warmup_steps", 0)):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise ValueError(f"tune.{name} must be an integer of at least {least}, got {value!r}")
-        for name, accepted in (("optimizer", ("adam", "adamw")), ("schedule", optimizers.SCHEDULES)):
-            if getattr(self, name) not in accepted:
-                raise ValueError(f"tune.{name} must be one of {', '.join(accepted)}, got {getattr(self, name)!r}")
-        if not 0 < self.decay_fraction <= 1:
-            raise ValueError(f"tune.decay_fraction must be in (0, 1], got {self.decay_fraction!r}")
+        optimizers.check(self, "tune", ("adam", "adamw"))
 
 
 class TuneHParams(NamedTuple):
