@@ -82,43 +82,52 @@ def run(
     ordered = series.check_series(checkpoints)
     using = families(config) if using is None else dict(using)
     wanted = icl_cells.cells(config, using)
+    root = workdir.workdir if isinstance(workdir, store.Run) else epath.Path(workdir).expanduser()
+    left = {
+        c: [cell for cell in wanted if not store.has_result(root, STUDY, "metrics", _name(c, cell))] for c in ordered
+    }
+    known: dict[str, dict[Cell, Encoded]] = {}
+    # What cannot work is said before the workdir is given this config.
     for checkpoint in ordered:
-        if Path(checkpoint.source).is_dir():
-            pretrained.read_config(Path(checkpoint.source), config.dtype)
-            series.load_tokenizer(Path(checkpoint.source))
+        if left[checkpoint] and (Path(checkpoint.source).is_dir() or (not evict and checkpoint == ordered[0])):
+            folder = pretrained.resolve(checkpoint.source, checkpoint.revision)
+            _prepared(config, using, wanted, checkpoint, folder, known)
     record = asdict(config) | {
         "labels": {name: list(family.labels) for name, family in using.items()},
         "null": {name: family.null for name, family in using.items()},
         "examples": {name: _digest(family) for name, family in using.items()},
     }
     with contextlib.ExitStack() as held:
-        root = _open(workdir, record, held)
+        _open(workdir, root, record, held)
         held.enter_context(store.open_study(root, STUDY, _plain(record)))
         _check_sources(root, ordered)
-        known: dict[str, dict[Cell, Encoded]] = {}
         cache = Path(root if files.is_local(root) else tempfile.gettempdir()) / "fetched"
         for number, checkpoint in enumerate(ordered):
-            left = [cell for cell in wanted if not store.has_result(root, STUDY, "metrics", _name(checkpoint, cell))]
-            if left:
+            if left[checkpoint]:
                 log.info(
                     "checkpoint %d of %d, step %d: %s", number + 1, len(ordered), checkpoint.step, checkpoint.label
                 )
                 with series.fetched(checkpoint, cache, evict) as folder:
-                    _measure(config, using, wanted, left, checkpoint, folder, root, known, mesh)
+                    _measure(config, using, wanted, left[checkpoint], checkpoint, folder, root, known, mesh)
             _fits(config, using, checkpoint, root)
     return root
 
 
-def _measure(config, using, wanted, left, checkpoint, folder, root, known, mesh) -> None:
-    """Every cell of `left` on one checkpoint."""
+def _prepared(config, using, wanted, checkpoint, folder, known):
+    """(model, tokenizer, every cell encoded) of a checkpoint that its prompts fit; `known`: of the last tokenizer."""
     model = pretrained.read_config(folder, config.dtype)
     tokenizer = series.load_tokenizer(folder)
     key = tokenizer_digest(tokenizer)
     if key not in known:
         known.clear()
         known[key] = icl_cells.encode_all(config, using, wanted, tokenizer)
-    encoded = known[key]
-    icl_cells.check_fits(model, tokenizer, encoded, checkpoint.label)
+    icl_cells.check_fits(model, tokenizer, known[key], checkpoint.label)
+    return model, tokenizer, known[key]
+
+
+def _measure(config, using, wanted, left, checkpoint, folder, root, known, mesh) -> None:
+    """Every cell of `left` on one checkpoint."""
+    model, tokenizer, encoded = _prepared(config, using, wanted, checkpoint, folder, known)
     sizes = {"model_type": model.MODEL_TYPE} | {name: getattr(model, name) for name in SIZES}
     sizes |= {"checkpoint": checkpoint.label, "step": checkpoint.step, "parameters": model.num_params()}
     store.write_result(root, STUDY, "models", f"{checkpoint.step:09d}", pl.DataFrame([sizes]))
@@ -186,15 +195,14 @@ def _name(checkpoint: Checkpoint, cell: Cell) -> str:
     return f"{checkpoint.step:09d}-{cell}"
 
 
-def _open(workdir, record, held) -> epath.Path:
-    """The run directory: as given open, as another study made it, or made (or gone on with) for this one."""
+def _open(workdir, root, record, held) -> None:
+    """Holds the run directory, unless it was given open or another study made it."""
     if isinstance(workdir, store.Run):
-        return workdir.workdir
-    root = epath.Path(workdir).expanduser()
+        return
     if (root / "config.json").exists() and store.config(root).get("study") != STUDY:
-        return root
+        return
     device = {"platform": jax.default_backend(), "kind": jax.devices()[0].device_kind, "count": jax.device_count()}
-    return held.enter_context(store.open_run(root, _plain({"study": STUDY} | record), device=device)).workdir
+    held.enter_context(store.open_run(root, _plain({"study": STUDY} | record), device=device))
 
 
 def _check_sources(root, ordered) -> None:

@@ -1,0 +1,247 @@
+"""The in-context study on a tiny checkpoint: its numbers against transformers and scikit-learn; series; bad input."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import numpy as np
+import polars as pl
+import pytest
+from sklearn.neighbors import KNeighborsClassifier
+
+from jaxconcepts import store
+from jaxconcepts.metrics import statistics
+from jaxconcepts.prompts import render
+from jaxconcepts.studies import checkpoints, icl, icl_cells, icl_config, icl_pass
+
+CONFIG = icl.IclConfig(
+    families=("bitwise",), shots=(1, 2), variants=("plain", "rule"), prompts=20, per_draw=8, draws=3, k=3,
+    permutations=20, batch_size=80, multiple=128, keep_hidden=12, keep_layers=3,
+    bitwise=icl_config.BitwiseConfig(bits=3, train=60, test=40),
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def study(checkpoint, tmp_path_factory):
+    return icl.run(CONFIG, [icl.Checkpoint(0, str(checkpoint.folder))], tmp_path_factory.mktemp("icl") / "run")
+
+
+@pytest.fixture(scope="module")
+def encoded(checkpoint):
+    """(cell, its prompts, Encoded) of two shots."""
+    family = icl_config.families(CONFIG)["bitwise"]
+    cell = icl_cells.Cell("bitwise", 2, "plain")
+    prompts = [p for c in family.labels for p in render.prompts(family, c, 2, CONFIG.prompts, seed=0)]
+    return cell, prompts, icl_cells.encode_all(CONFIG, {"bitwise": family}, [cell], checkpoint.tokenizer)[cell]
+
+
+@pytest.fixture(scope="module")
+def found(checkpoint, encoded):
+    return icl_pass.read_prompts(CONFIG, *checkpoint[1:], encoded[2], "two shots")
+
+
+@pytest.fixture(scope="module")
+def theirs(checkpoint):
+    pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    return transformers.AutoModelForCausalLM.from_pretrained(checkpoint.folder).eval()
+
+
+def values(table, metric, **keys):
+    return table.filter(pl.col("metric") == metric, **keys).sort("layer", "concept", "other")["value"].to_numpy()
+
+
+def test_cd_of_every_layer_is_scikit_learn_s_on_the_stored_states(study):
+    table, hidden = store.results(study, "icl", "metrics"), store.results(study, "icl", "hidden")
+    labels, pool = np.repeat(np.arange(7), 8), np.repeat(np.arange(7), 12)
+    keys = jax.random.split(jax.random.split(jax.random.key(0), 3)[0], 3)
+    draws = [np.asarray(statistics.sample_points(key, pool, 7, 8)) for key in keys]
+    assert table["run"].n_unique() == 4
+    for run in table["run"].unique():
+        cell = table.filter(run=run)
+        for layer in range(3):
+            states = hidden.filter(run=run, layer=layer).sort("concept", "point")["state"].to_numpy()
+            knn = [
+                KNeighborsClassifier(3, algorithm="brute").fit(states[chosen], labels).predict(None) for chosen in draws
+            ]
+            expected = np.mean([(found == labels).reshape(7, 8).mean(1) for found in knn], axis=0)
+            own = cell.filter(pl.col("concept").is_not_null(), layer=layer)
+            np.testing.assert_allclose(values(own, "cd"), expected, atol=1e-6)
+            mean = cell.filter(pl.col("concept").is_null(), layer=layer)
+            np.testing.assert_allclose(values(mean, "cd"), [expected[:6].mean()], atol=1e-6)  # without Null
+
+
+def test_states_are_those_of_transformers(theirs, checkpoint, encoded, found):
+    import torch
+
+    for i in (0, 75, 139):
+        with torch.no_grad():
+            layers = theirs(torch.tensor(encoded[2].ids[i][None].tolist()), output_hidden_states=True).hidden_states
+        # Theirs of the last layer is after the final norm.
+        for layer in range(2):
+            expected = layers[layer][0, -1].numpy()
+            np.testing.assert_allclose(found.states[layer, i], expected, atol=1e-4 * np.abs(expected).max())
+
+
+def test_answers_and_log_probabilities_are_those_of_transformers_prompt_by_prompt(theirs, checkpoint, encoded, found):
+    import torch
+
+    _, prompts, coded = encoded
+    tokenizer = checkpoint.tokenizer
+    for i in range(0, 140, 7):
+        ids = torch.tensor([[tokenizer.bos_token_id, *tokenizer.encode(prompts[i].text, add_special_tokens=False)]])
+        assert ids[0].tolist() == coded.ids[i].tolist()
+        greedy = {"max_new_tokens": coded.max_new_tokens, "do_sample": False, "pad_token_id": 0}
+        written = theirs.generate(ids, attention_mask=torch.ones_like(ids), **greedy)
+        text = tokenizer.decode(written[0, ids.shape[1] :], skip_special_tokens=True).split("\n")[0].strip()
+        assert found.texts[i] == text and found.correct[i] == (text == prompts[i].answer)
+        for concept, answer in coded.ruled[i].items():
+            _, (tail,) = render.encode(tokenizer, [prompts[i]._replace(answer=answer)], bos=True)
+            with torch.no_grad():
+                logits = theirs(torch.cat([ids, torch.tensor([tail])], 1)).logits[0].double()
+            steps = torch.log_softmax(logits, -1)[ids.shape[1] - 1 : -1]
+            expected = float(sum(step[token] for step, token in zip(steps, tail, strict=True)))
+            number = list(coded.ruled[i]).index(concept)
+            assert found.log_probs[i, number] == pytest.approx(expected, abs=1e-3)
+
+
+def test_the_tables_hold_what_the_pass_found(study, encoded, found):
+    cell = store.results(study, "icl", "metrics").filter(run="000000000-bitwise-2-plain")
+    assert cell["family"].unique().to_list() == ["bitwise"] and cell["shots"].unique().to_list() == [2]
+    accuracy = values(cell.filter(pl.col("concept").is_not_null()), "accuracy")
+    np.testing.assert_allclose(accuracy, found.correct.reshape(7, 20).mean(1))
+    log_probs = found.log_probs.reshape(7, 20, 7)
+    assert np.isnan(log_probs[:6, :, 6]).all()  # what Null would answer is known of its own prompts alone
+    own = cell.filter(metric="log_prob", concept=3, other=1)["value"]
+    np.testing.assert_allclose(own, [log_probs[3, :, 1].mean()], rtol=1e-5)
+    assert cell.filter(metric="log_prob").height == 6 * 6 + 7
+    assert cell.filter(metric="pairwise_cd").height == 42 and values(cell, "prompts") == [20]
+    record = store.config(study / "icl")
+    assert record["labels"]["bitwise"] == ["AND", "NAND", "OR", "NOR", "XOR", "XNOR", "Null"]
+    assert store.config(study)["study"] == "icl" and store.provenance(study)["versions"]["jax"]
+
+
+def test_accuracy_against_cd_over_all_shots_is_of_the_cells_points(study):
+    fits = store.results(study, "icl", "fits")
+    assert set(fits["shots"]) <= {None} and set(fits["variant"]) <= {"plain", "rule"}
+
+
+def test_a_measured_cell_is_not_measured_again(study, checkpoint, monkeypatch):
+    def never(*_):
+        raise AssertionError
+
+    monkeypatch.setattr(icl, "read_prompts", never)
+    icl.run(CONFIG, [icl.Checkpoint(0, str(checkpoint.folder))], study)
+    with pytest.raises(AssertionError):
+        icl.run(CONFIG, [icl.Checkpoint(0, str(checkpoint.folder)), icl.Checkpoint(7, str(checkpoint.folder))], study)
+
+
+def test_another_config_or_checkpoint_for_the_same_cells_is_refused(study, checkpoint, tmp_path):
+    source = icl.Checkpoint(0, str(checkpoint.folder))
+    with pytest.raises(ValueError, match="made with another config: .*k: was 3, now 4"):
+        icl.run(replace(CONFIG, k=4), [source], study)
+    with pytest.raises(ValueError, match="step 0 of .* is checkpoint .*, got other: give it another workdir"):
+        icl.run(CONFIG, [icl.Checkpoint(0, str(shutil.copytree(checkpoint.folder, tmp_path / "other")))], study)
+
+
+def test_a_series_is_fetched_scored_and_evicted_one_after_another(study, checkpoint, tmp_path, monkeypatch):
+    """Two revisions by a hub that copies the tiny checkpoint, and a folder of the user's."""
+    import huggingface_hub
+
+    there = []
+
+    def download(repo, revision, cache_dir=None, local_files_only=False, allow_patterns=None):
+        if local_files_only:
+            raise FileNotFoundError("not in the machine's cache")
+        there.append((revision, sorted(p.name for p in Path(cache_dir).parent.iterdir() if p.name == "fetched")))
+        return shutil.copytree(checkpoint.folder, Path(cache_dir) / repo / revision)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    mine = shutil.copytree(checkpoint.folder, tmp_path / "mine")
+    config = replace(CONFIG, variants=("plain",), shots=(2,))
+    series = [icl.Checkpoint(20, "a/b", "late"), icl.Checkpoint(10, "a/b", "early"), icl.Checkpoint(30, str(mine))]
+    root = icl.run(config, series, tmp_path / "run")
+    assert there == [("early", []), ("late", [])]  # by step, each after the one before had gone
+    assert not (root / "fetched").exists() and (mine / "model.safetensors").exists()
+    table = store.results(root, "icl", "metrics")
+    names = dict(table.select("step", "checkpoint").unique().iter_rows())
+    assert names == {10: "a/b@early", 20: "a/b@late", 30: "mine"}
+    cells = [table.filter(step=step).drop("run", "step", "checkpoint") for step in (10, 20, 30)]
+    assert cells[0].equals(cells[1]) and cells[0].equals(cells[2])  # the same weights
+    again = store.results(study, "icl", "metrics").filter(shots=2, variant="plain").drop("run", "step", "checkpoint")
+    assert again.equals(cells[0])
+
+
+def test_series_are_read_from_text(tmp_path):
+    found = checkpoints.series("1000=allenai/OLMo-7B@step1000-tokens4B,2000=some/folder")
+    assert found == [
+        icl.Checkpoint(1000, "allenai/OLMo-7B", "step1000-tokens4B"),
+        icl.Checkpoint(2000, "some/folder", None),
+    ]
+    for name in ("step_000500", "step_001000", "other"):
+        (tmp_path / name).mkdir()
+    assert [c.step for c in checkpoints.series(str(tmp_path))] == [500, 1000]
+    with pytest.raises(ValueError, match="STEP=SOURCE.*got 'some/folder'"):
+        checkpoints.series("some/folder")
+    with pytest.raises(ValueError, match="distinct steps, got a/b and c/d at step 1"):
+        checkpoints.check_series([icl.Checkpoint(1, "a/b"), icl.Checkpoint(1, "c/d")])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"k": 8}, "k must be below per_draw, the points of a concept's own in a draw, 8; got 8"),
+        ({"prompts": 15}, r"prompts must be at least 2 \* per_draw = 16.*got 15"),
+        ({"variants": ("plain", "rhyme")}, "variants must be among plain, rule, name; got 'rhyme'"),
+        ({"shots": (1, -1)}, "shots must be an integer of at least 0, got -1"),
+        ({"dtype": "int8"}, "dtype must be"),
+        ({"keep_hidden": 13}, "keep_hidden must be at most prompts - per_draw = 12, got 13"),
+    ],
+)
+def test_bad_settings_are_named(changes, message):
+    with pytest.raises(ValueError, match=message):
+        replace(CONFIG, **changes)
+
+
+def test_unknown_fields_are_named():
+    assert icl_config.from_fields(icl_config.default_fields()) == icl.IclConfig()
+    with pytest.raises(ValueError, match="unknown config field: bitwise.bit; there are bits, train, test"):
+        icl_config.from_fields({"bitwise": {"bit": 3}})
+    with pytest.raises(ValueError, match="families must be .* or the path of a .jsonl file; got 'bit'"):
+        icl_config.families(icl.IclConfig(families=("bit",)))
+
+
+def broken(checkpoint, folder):
+    return Path(shutil.copytree(checkpoint.folder, folder))
+
+
+def test_input_that_cannot_work_is_refused_before_weights_are_read(checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setattr(icl.pretrained, "read_params", lambda *_: pytest.fail("weights were read"))
+
+    def refused(config, folder, message):
+        with pytest.raises(ValueError, match=message):
+            icl.run(config, [icl.Checkpoint(0, str(folder))], tmp_path / "run")
+        assert not (tmp_path / "run").exists()
+
+    none = broken(checkpoint, tmp_path / "none")
+    for file in none.glob("*token*"):
+        file.unlink()
+    refused(CONFIG, none, "has no tokenizer: none of tokenizer.json")
+    small = broken(checkpoint, tmp_path / "small")
+    config = json.loads((small / "config.json").read_text())
+    (small / "config.json").write_text(json.dumps(config | {"vocab_size": 30}))
+    refused(CONFIG, small, "small: the tokenizer does not match the model: its largest id is .*, the vocabulary has 30")
+    short = broken(checkpoint, tmp_path / "short")
+    (short / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 48}))
+    refused(
+        replace(CONFIG, shots=(1, 4), variants=("plain",)), short,
+        r"short: bitwise prompts \(plain\) of 4 shots take up to \d+ tokens with their answers, the model's context "
+        "is 48; shots that fit: 1$",
+    )  # fmt: skip
+    few = replace(CONFIG, k=7, bitwise=icl_config.BitwiseConfig(bits=2, train=60, test=40))
+    refused(few, checkpoint.folder, "bitwise: k = 7 neighbours need more than 7 queries of every concept; 'AND' has 3")
+    refused(replace(CONFIG, shots=(1, 60)), checkpoint.folder, "60 shots of 'AND' need 60 distinct inputs in train")
+    with pytest.raises(ValueError, match="checkpoints must name at least one, got none"):
+        icl.run(CONFIG, [], tmp_path / "run")
