@@ -24,7 +24,7 @@ from jaxconcepts.figures.tables import Curve
 
 STUDY = "finetuning"
 BEFORE = {"color": "#8A8A8A", "linestyle": (0, (2.6, 1.3))}
-PAPER = {"marker": "D", "markersize": 4, "markerfacecolor": "none", "linestyle": "none", "color": "#000000"}
+PAPER = {"marker": "D", "markersize": 4, "markerfacecolor": "white", "linestyle": "none", "color": "#000000"}
 PAPER_LAYERS = {"pos": 15, "bitwise": 13}
 PAPER_ARMS = {"before": ("pretrained",) * 2, "first-10": ("finetune_first10", "first10")} | {
     "last-10": ("finetune_last10", "last10")
@@ -33,7 +33,8 @@ PAPER_ARMS = {"before": ("pretrained",) * 2, "first-10": ("finetune_first10", "f
 
 
 class Cell(NamedTuple):
-    """What a figure is of: the rows of one family, shots and variant; blocks: those that each arm tunes."""
+    """What a figure is of: the rows of one family, shots and variant; blocks: those that each arm tunes. concepts:
+    without Null. pooled: how many CD tells apart, Null too."""
 
     name: str
     title: str
@@ -42,6 +43,7 @@ class Cell(NamedTuple):
     arms: list[str]
     blocks: dict[str, list[int]]
     concepts: list[str]
+    pooled: int
     paper: bool
 
 
@@ -83,7 +85,7 @@ def cd_by_layer(cell: Cell) -> Figure:
     for axis, arm in zip(panels.axes, cell.arms, strict=True):
         for block in cell.blocks[arm]:
             axis.axvspan(block + 0.5, block + 1.5, color="#F2D7A6", linewidth=0, zorder=0, gid=f"tuned/{arm}/{block}")
-        panels.chance(axis, len(cell.concepts), f"chance/{arm}")
+        panels.chance(axis, cell.pooled, f"chance/{arm}")
         panels.line(axis, before, f"cd/before/{arm}", "before", **BEFORE)
         for number, curve in enumerate(_curves(cell, arm, "cd")):
             panels.line(axis, curve, f"cd/{arm}/{number}", "after", color=style.BEST_COLOR)
@@ -151,9 +153,11 @@ def _cells(table: pl.DataFrame, config) -> Iterator[Cell]:
         found = dict(rows.select("arm", "blocks").unique("arm").iter_rows())
         blocks = {arm: json.loads(text) for arm, text in found.items()}
         arms = [arm for arm in _split(config["arms"]) if arm in blocks]
-        concepts = config["labels"][family][: -1 if config["null"][family] is not None else None]
-        several = "" if family == "regression" else f", {shots} shots, {variant}"
-        yield Cell(f"{family}_{shots}_{variant}", family + several, family, rows, arms, blocks, concepts, paper)
+        labels = config["labels"][family]
+        concepts = labels[: -1 if config["null"][family] is not None else None]
+        title = family if family == "regression" else f"{family}, {shots} shots, {variant}"
+        name = f"{family}_{shots}_{variant}"
+        yield Cell(name, title, family, rows, arms, blocks, concepts, len(labels), paper)
 
 
 def _split(arms) -> list[str]:

@@ -249,3 +249,27 @@ def test_every_block_and_projection_drops_other_inputs_and_only_in_training(tiny
         batch = tiny.data._replace(**{n: np.repeat(a[:1], 22, 0) for n, a in tiny.data._asdict().items()})
         losses.append(float(made.chunk(state, still, tiny.params, batch, np.int32(1))[1]))
     assert losses[0] != losses[1]
+
+
+SIZES = {
+    "vocab_size": 30, "width": 16, "layers": 2, "heads": 2, "kv_heads": 1, "head_dim": 8, "mlp_width": 24,
+    "context": 16,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("config", [gemma2.Gemma2Config, olmo.OlmoConfig, olmo2.Olmo2Config])
+def test_every_family_runs_with_all_its_adapters_attached_as_merged(config):
+    """The merged model is a plain one, which tests/models hold against transformers."""
+    model = config(**SIZES)
+    rng = np.random.default_rng(0)
+    draw = lambda leaf: jnp.asarray(rng.normal(0, 0.3, leaf.shape), jnp.float32)  # noqa: E731
+    params = jax.tree.map(draw, jax.eval_shape(model.init, jax.random.key(0)))
+    targets = tuple(path.rpartition("/")[2] for path in lora.projections(model))
+    setting = lora.LoraConfig(rank=3, targets=targets)
+    adapters = jax.tree.map(draw, jax.eval_shape(lambda: lora.init(setting, model, params, jax.random.key(0))))
+    scales = {path: np.array([setting.scale, 0.0]) for path in adapters}
+    tokens = np.arange(20).reshape(2, 10)
+    attached = language.logits(model, lora.attach(params, adapters, scales), tokens)
+    merged = np.asarray(language.logits(model, lora.merge(params, adapters, scales), tokens))
+    assert len(adapters) == 7 and relative_error(attached, merged) < 1e-5
+    assert relative_error(language.logits(model, params, tokens), merged) > 0.05

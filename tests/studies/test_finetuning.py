@@ -1,0 +1,239 @@
+"""The fine-tuning study, end to end on a tiny random model and on a training of seconds."""
+
+import contextlib
+import dataclasses
+import json
+import warnings
+
+import jax
+import numpy as np
+import polars as pl
+import pytest
+
+from jaxconcepts import store
+from jaxconcepts.__main__ import main
+from jaxconcepts.figures import finetuning as drawn
+from jaxconcepts.models import language, pretrained
+from jaxconcepts.prompts import render
+from jaxconcepts.studies import finetuning
+from jaxconcepts.studies.icl_config import BitwiseConfig
+from jaxconcepts.sweeps import execution
+from jaxconcepts.training import freezing
+
+
+def fields(**overrides):
+    found = finetuning.default_fields()
+    found["arms"] = ("first-1", "last-1", "none")
+    found["samples"], found["shots"] = 60, 1
+    found["tune"] |= {"steps": 30, "batch_size": 6, "learning_rate": 0.02}
+    found["lora"] |= {"rank": 4, "dropout": 0.0, "targets": ("q_proj", "v", "down")}
+    found["measure"] |= {
+        "families": ("bitwise",), "shots": (1,), "prompts": 24, "per_draw": 12, "draws": 2, "k": 3, "permutations": 4,
+        "batch_size": 24, "bitwise": dataclasses.asdict(BitwiseConfig(3, 60, 40)),
+    }  # fmt: skip
+    found["merged"] = ("last-1",)
+    for name, value in overrides.items():
+        section, _, field = name.rpartition("__")
+        (found[section] if section else found)[field] = value
+    return found
+
+
+@pytest.fixture(scope="module")
+def tuned(checkpoint, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("tuned")
+    finetuning.finetune(finetuning.from_fields(fields()), str(checkpoint.folder), workdir)
+    return workdir
+
+
+def cd(table, arm):
+    rows = table.filter(pl.col("arm") == arm, pl.col("metric") == "cd", pl.col("concept").is_not_null())
+    return rows.sort("layer", "concept")["value"].to_numpy().reshape(3, -1)
+
+
+@pytest.mark.slow
+def test_states_below_the_tuned_block_keep_their_cd_and_the_arm_of_none_keeps_all(tuned):
+    table = store.results(tuned, "finetuning", "metrics")
+    assert set(table["arm"]) == {"before", "first-1", "last-1", "none"}
+    assert dict(table.select("arm", "blocks").unique().iter_rows()) == {
+        "before": "[]", "none": "[]", "first-1": "[0]", "last-1": "[1]"
+    }  # fmt: skip
+    before = cd(table, "before")
+    np.testing.assert_array_equal(cd(table, "none"), before)
+    np.testing.assert_array_equal(cd(table, "last-1")[:2], before[:2])
+    np.testing.assert_array_equal(cd(table, "first-1")[:1], before[:1])
+    assert (cd(table, "first-1")[1] != before[1]).any() and (cd(table, "last-1")[2] != before[2]).any()
+    mean = table.filter(pl.col("metric") == "accuracy", pl.col("concept").is_null())
+    accuracy = dict(mean.select("arm", "value").iter_rows())
+    assert accuracy["none"] == accuracy["before"]
+
+
+@pytest.mark.slow
+def test_what_is_tuned_learns_and_what_is_not_does_not(tuned):
+    runs = store.runs(tuned)
+    assert runs["status"].to_list() == ["done"] * 3
+    losses = store.metrics(tuned).filter(pl.col("metric") == "train_loss").sort("step")
+    by_arm = {run: part["value"].to_numpy() for (run,), part in losses.group_by("run")}
+    assert by_arm["bitwise-first-1-seed0"][-1] < by_arm["bitwise-none-seed0"][-1] - 0.1
+
+
+@pytest.mark.slow
+def test_merged_weights_and_adapters_are_one_model_also_to_peft(tuned, checkpoint):
+    assert {path.name for path in (tuned / "adapters").iterdir()} == {"bitwise-first-1-seed0", "bitwise-last-1-seed0"}
+    model, merged = pretrained.load_pretrained(tuned / "models" / "bitwise-last-1-seed0")
+    tokens = np.arange(24).reshape(2, 12)
+    ours = np.asarray(language.logits(model, merged, tokens))
+    torch = pytest.importorskip("torch", reason="the reference implementation needs torch")
+    peft = pytest.importorskip("peft", reason="the reference implementation is peft")
+    from transformers import AutoModelForCausalLM
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        base = AutoModelForCausalLM.from_pretrained(checkpoint.folder, attn_implementation="eager")
+        theirs = peft.PeftModel.from_pretrained(base, tuned / "adapters" / "bitwise-last-1-seed0").eval()
+    with torch.no_grad():
+        expected = theirs(torch.tensor(tokens)).logits.numpy()
+    assert np.abs(ours - expected).max() < 1e-5 * np.abs(expected).max()
+    assert np.abs(np.asarray(language.logits(checkpoint.model, checkpoint.params, tokens)) - expected).max() > 0.01
+    # Blocks that the arm leaves alone keep their bits.
+    for path, leaf in jax.tree_util.tree_leaves_with_path(merged):
+        before = checkpoint.params
+        for key in path:
+            before = before[key.key]
+        if path[0].key == "blocks":
+            np.testing.assert_array_equal(leaf[0], before[0])
+        else:
+            np.testing.assert_array_equal(leaf, before)
+
+
+def test_only_the_last_answer_and_what_ends_it_are_learned(checkpoint, bits3):
+    config = finetuning.from_fields(fields())
+    data = finetuning.training_examples(config, checkpoint.model, bits3, checkpoint.tokenizer)
+    assert data.tokens.shape[0] == 60
+    prompt = render.prompts(bits3, "NAND", 1, 10, seed=0, split="train")[3]
+    row = 13  # ten prompts a concept, in the order of the concepts
+    length = int(data.positions[row, 0]) + 1
+    text = checkpoint.tokenizer.decode(data.tokens[row, 1:length], clean_up_tokenization_spaces=False)
+    answer = data.targets[row][data.weights[row] > 0]
+    assert text == prompt.text
+    assert checkpoint.tokenizer.decode(answer, clean_up_tokenization_spaces=False) == f" {prompt.answer}\n\n"
+
+
+@pytest.mark.slow
+def test_a_second_call_computes_nothing_and_another_config_is_refused(tuned, checkpoint):
+    before = {path: path.stat().st_mtime_ns for path in (tuned / "finetuning" / "metrics").iterdir()}
+    steps = store.checkpoints(tuned, "bitwise")
+    assert steps[-1] == 30
+    finetuning.finetune(finetuning.from_fields(fields(merged=("last-1",))), str(checkpoint.folder), tuned)
+    assert {path: path.stat().st_mtime_ns for path in (tuned / "finetuning" / "metrics").iterdir()} == before
+    assert store.checkpoints(tuned, "bitwise") == steps
+    with pytest.raises(ValueError, match="another config.*tune.steps: was 30, now 31"):
+        finetuning.finetune(finetuning.from_fields(fields(tune__steps=31)), str(checkpoint.folder), tuned)
+
+
+@pytest.mark.slow
+def test_a_run_that_is_stopped_goes_on_to_the_same_adapters(tuned, checkpoint, tmp_path, monkeypatch):
+    """Stopped by a signal at the first look, with the arms of one call."""
+    config = finetuning.from_fields(fields())
+    with monkeypatch.context() as patched:
+        patched.setattr(execution, "stop_requested", lambda: contextlib.nullcontext([15]))
+        with pytest.raises(execution.PreemptedError, match="stopped by a signal at step 20"):
+            finetuning.finetune(config, str(checkpoint.folder), tmp_path)
+    assert store.checkpoints(tmp_path, "bitwise")[-1] == 20
+    assert store.runs(tmp_path)["status"].to_list() == ["running"] * 3
+    finetuning.finetune(config, str(checkpoint.folder), tmp_path)
+    for path in (tuned / "adapters").glob("*/*"):
+        assert (tmp_path / "adapters" / path.relative_to(tuned / "adapters")).read_bytes() == path.read_bytes()
+    losses = [store.metrics(root).sort("run", "step")["value"].to_list() for root in (tuned, tmp_path)]
+    assert losses[0] == losses[1]
+
+
+@pytest.mark.slow
+def test_the_figures_shade_what_is_tuned(tuned):
+    figures = {name: figure for name, _, _, figure in drawn.figures(tuned)}
+    assert set(figures) == {"finetuning_cd_bitwise_1_plain", "finetuning_gain_bitwise_1_plain"}
+    panels = figures["finetuning_cd_bitwise_1_plain"].axes
+    shades = [{p.get_gid(): p.get_x() for p in axis.patches if p.get_gid()} for axis in panels]
+    assert shades == [{"tuned/first-1/0": 0.5}, {"tuned/last-1/1": 1.5}, {}]
+    lines = {line.get_gid(): line.get_ydata() for line in panels[1].lines}
+    table = store.results(tuned, "finetuning", "metrics")
+    np.testing.assert_allclose(lines["cd/last-1/0"], cd(table, "last-1")[:, :-1].mean(1))
+    np.testing.assert_allclose(lines["cd/before/last-1"], cd(table, "before")[:, :-1].mean(1))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"arms": ("first-3",)}, "arm 'first-3': the model has 2 blocks"),
+        (
+            {"arms": ("mine",), "patterns": {"mine": [["blocks/5/.*", "train"], [".*", "train"]]}},
+            "arm 'mine': pattern",
+        ),
+        ({"arms": ("mine",), "patterns": {"mine": [["blocks/.*", "train"]]}}, "arm 'mine': every parameter must be"),
+        ({"lora__targets": ("c_attn",)}, "arm 'first-1': lora.targets: llama has no projection 'c_attn'; it has q"),
+        ({"samples": 4}, "samples must be at least tune.batch_size = 6"),
+        ({"merged": ("all",)}, "merged must name arms"),
+        ({"patterns": {"mine": [[".*", "train"]]}}, "patterns must be of arms"),
+        ({"tune__learning_rate": -1.0}, "tune.learning_rate must be a number of at least 0"),
+        ({"seeds": (0, 0)}, "seeds must name at least one, each once"),
+        ({"measure__k": 12}, "k must be below per_draw"),
+        ({"run__how": "pmap"}, "run.how must be one of auto, vmap, map"),
+        ({"tune__stepss": 1}, "unknown config field tune.stepss"),
+    ],
+)
+def test_bad_input_is_named_before_anything_is_written(checkpoint, tmp_path, overrides, message):
+    given = fields(**{"arms": ("first-1",), "merged": ()} | overrides)
+    with pytest.raises(ValueError, match=message):
+        finetuning.finetune(finetuning.from_fields(given), str(checkpoint.folder), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_names_on_the_command_line_come_as_one_text():
+    config = finetuning.from_fields(fields(arms=("first-1,all",), lora__targets=("q,v",), merged=()))
+    assert config.arms == ("first-1", "all") and config.tune.lora.targets == ("q", "v")
+    assert finetuning.from_fields(fields(lora__rank=0)).tune.lora is None
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
+def test_the_command_tunes_a_training_of_the_synthetic_task(tmp_path, capsys):
+    """Two runs of a training of seconds; the second is tuned, fully, and its untouched arm measures as before."""
+    from pathlib import Path
+
+    small = Path(__file__).parents[1] / "small_train.py"
+    assert main(["jaxconcepts", "train", f"--config={small}", f"--workdir={tmp_path / 'run'}"]) == 0
+    config = Path(__file__).parents[2] / "configs" / "finetune.py"
+    command = ["jaxconcepts", "finetune", f"--config={config}", f"--workdir={tmp_path / 'out'}"]
+    command += ["--config.arms=all,none", "--config.tune.steps=20", "--config.tune.learning_rate=0.01"]
+    command += ["--config.synthetic.run=seed1", "--config.synthetic.per_concept=24", "--config.lora.rank=0"]
+    assert main([*command, f"--model={tmp_path / 'run'}"]) == 0
+    table = store.results(tmp_path / "out", "finetuning", "metrics")
+    values = {
+        arm: part.filter(pl.col("metric") == "loss", pl.col("concept").is_null())["value"].item()
+        for (arm,), part in table.group_by("arm")
+    }
+    assert set(values) == {"before", "all", "none"} and values["none"] == values["before"] != values["all"]
+    assert table.filter(pl.col("arm") == "all")["run"].str.starts_with("seed1-").all()
+    assert (tmp_path / "out" / "figures" / "finetuning_cd_regression_1_plain.png").exists()
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["step"] == 24
+    assert freezing.trained_blocks({"blocks/x": np.array([True])}) == [0]
+    assert main([*command, f"--model={tmp_path / 'out'}"]) == 2
+    assert "was not made by train or sweep" in capsys.readouterr().err
+
+
+def test_the_papers_numbers_stand_beside_its_own_model_alone():
+    arms = {"before": "[]", "first-10": json.dumps(list(range(10)))}
+    rows = [
+        {"run": arm, "arm": arm, "blocks": blocks, "family": "pos", "shots": 4, "variant": "plain", "concept": None}
+        | {"metric": metric, "layer": layer, "value": 0.5}
+        for arm, blocks in arms.items()
+        for metric, layer in (("cd", 0), ("cd", 32), ("accuracy", None))
+    ]
+    config = {"arms": ["first-10"], "labels": {"pos": ["Noun", "Verb", "Null"]}, "null": {"pos": "Null"}}
+    same = drawn.LLAMA_31_8B
+    for sizes, name, there in ((same, "Llama", True), (same, "Llama-Instruct", False), ({}, "", False)):
+        (cell,) = drawn._cells(pl.DataFrame(rows, infer_schema_length=None), config | sizes | {"model": name})
+        points = [line for line in drawn.cd_by_layer(cell).axes[0].lines if str(line.get_gid()).startswith("paper")]
+        found = {line.get_gid(): (line.get_xdata()[0], line.get_ydata()[0]) for line in points}
+        expected = {"paper/before/first-10": (15, 0.68), "paper/first-10/first-10": (15, 0.95)}
+        assert found == (expected if there else {})
+    assert cell.concepts == ["Noun", "Verb"] and cell.pooled == 3
