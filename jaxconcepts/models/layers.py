@@ -152,17 +152,22 @@ def attend(
     if context.past is not None:
         slots = jnp.arange(context.past[0].shape[1])[None, None]
         pairs.insert(0, (*context.past, slots < here[:, :1], slots))
-    grouped = q.reshape(batch, length, k.shape[2], -1, head_dim)
+    # The queries that share a key head as rows of one product: other orders would have the scores transposed, which are
+    # the largest arrays here.
+    rows = q.reshape(batch, length, k.shape[2], -1, head_dim).transpose(0, 2, 3, 1, 4)
+    groups = rows.shape[:4]
+    rows = rows.reshape(batch, k.shape[2], -1, head_dim)
     scores = []
     for keys, _, seen, there in pairs:
         seen = seen if window is None else seen & (here - there < window)
-        score = jnp.einsum("btkge,bske->bkgts", grouped, keys, preferred_element_type=jnp.float32) * scale
-        scores.append(jnp.where(seen[:, None, None], soft_cap(score, cap), jnp.finfo(jnp.float32).min))
+        score = jnp.einsum("bkne,bske->bkns", rows, keys, preferred_element_type=jnp.float32) * scale
+        score = soft_cap(score.reshape(*groups, -1), cap)
+        scores.append(jnp.where(seen[:, None, None], score, jnp.finfo(jnp.float32).min))
     # One softmax over past and new scores, so that the past's keys and values are never copied.
     weights = jax.nn.softmax(jnp.concatenate(scores, axis=-1), axis=-1).astype(v.dtype)
-    weights = jnp.split(weights, [pairs[0][0].shape[1]], axis=-1)
-    sums = [jnp.einsum("bkgts,bske->btkge", w, pair[1]) for w, pair in zip(weights, pairs, strict=False)]
-    return sum(sums).reshape(batch, length, heads, head_dim)
+    weights = jnp.split(weights.reshape(*rows.shape[:3], -1), [pairs[0][0].shape[1]], axis=-1)
+    sums = [jnp.einsum("bkns,bske->bkne", w, pair[1]) for w, pair in zip(weights, pairs, strict=False)]
+    return sum(sums).reshape(*groups, head_dim).transpose(0, 3, 1, 2, 4).reshape(batch, length, heads, head_dim)
 
 
 def merge_heads(heads: Float[Array, "B T H e"]) -> Float[Array, "B T He"]:
