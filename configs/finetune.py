@@ -22,5 +22,6 @@ def get_config() -> config_dict.ConfigDict:
     config = config_dict.ConfigDict(default_fields())
     config.arms = ("first-10", "last-10", "all", "none")
     config.tune.update(steps=1250, batch_size=16, warmup_steps=50)
+    config.run.remat = True
     config.measure.update(families=("bitwise", "pos"), prompts=500, dtype="bfloat16")
     return config

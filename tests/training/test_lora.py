@@ -133,7 +133,7 @@ def labels_of(batch):
 def test_five_steps_of_adamw_are_pefts(tiny, tmp_path):
     """From the same adapters (b = 0), with the same batches and weight decay; the second block's are left out."""
     config, made = tiny.make()
-    hparams = tiny.numbers(config, "blocks-0-2")
+    hparams = tiny.numbers(config, "blocks-0-2", weight_decay=0.5)
     state = made.init(tiny.params, hparams)
     lora.save_peft(tiny.lora, tiny.model, state.params, hparams.masks, tmp_path, str(tiny.folder))
     theirs = peft_model(tiny.folder, tmp_path)
@@ -141,7 +141,7 @@ def test_five_steps_of_adamw_are_pefts(tiny, tmp_path):
 
     trained = {name: p for name, p in theirs.named_parameters() if p.requires_grad}
     assert len(trained) == 2 * 4 * 2
-    adamw = torch.optim.AdamW(trained.values(), lr=3e-3, weight_decay=0.01, betas=(0.9, 0.999), eps=1e-8)
+    adamw = torch.optim.AdamW(trained.values(), lr=3e-3, weight_decay=0.5, betas=(0.9, 0.999), eps=1e-8)
     expected = []
     for step in range(5):
         batch = answer_loss.batch_of_step(tiny.data, tiny.batch_size, hparams.seed, step)
