@@ -1,5 +1,50 @@
-"""Eight devices on a CPU for every test, so that sharded programs run anywhere."""
+"""Eight devices on a CPU for every test, so that sharded programs run anywhere; and commands run as processes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import jax
+import pytest
 
 jax.config.update("jax_num_cpu_devices", 8)
+
+ROOT = Path(__file__).parents[1]
+NEVER = "(?!)"
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory):
+    """Compiles fast and keeps what is compiled: these programs run for milliseconds."""
+    kept = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+    return kept | {
+        "JAX_PLATFORMS": "cpu",
+        "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("compiled")),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+        "PYTHONPATH": str(ROOT),
+    }
+
+
+@pytest.fixture(scope="module")
+def server(environment, tmp_path_factory):
+    """server(*arguments, signal=9, match=NEVER, nth=1, draw=False) -> (exit code, output, operations that matched).
+
+    See `signalled_main`; imports: modules that all of its processes need.
+    """
+    command = [sys.executable, ROOT / "tests" / "signalled_main.py"]
+    output = tmp_path_factory.mktemp("output") / "output.txt"
+    with subprocess.Popen(command, env=environment, stdin=-1, stdout=-1, text=True, cwd=ROOT) as process:
+
+        def run(*arguments, signal=int(signal.SIGKILL), match=NEVER, nth=1, draw=False, imports=()):
+            order = {"arguments": arguments, "output": str(output), "signal": signal, "match": match, "nth": nth}
+            order |= {"draw": draw, "imports": imports}
+            print(json.dumps(order), file=process.stdin, flush=True)
+            code, seen = json.loads(process.stdout.readline())
+            return code, output.read_text(), seen
+
+        yield run
+        process.stdin.close()

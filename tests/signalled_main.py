@@ -1,13 +1,14 @@
 """Runs the command line again and again for a server's client, and signals it at moments that it is told.
 
 Each line of standard input is a JSON object {"arguments": [...], "output": file, "signal": number, "match": pattern,
-"nth": n, "draw": bool}. For each, the server forks a process that runs `python -m jaxconcepts <arguments>`, which
-sends itself the signal as it begins its n-th operation on a file whose path matches; the answer is a line with the
-exit code (-9 where it was killed) and the number of such operations that were begun. With "draw" false no report is
-drawn, which takes longer than all the rest. Forking spares each run the seconds of importing jax; the server itself
-never starts a jax backend, so its forks are sound.
+"nth": n, "draw": bool, "imports": [modules that the server is to have, optional]}. For each, the server forks a process
+that runs `python -m jaxconcepts <arguments>`, which sends itself the signal as it begins its n-th operation on a file
+whose path matches; the answer is a line with the exit code (-9 where it was killed) and the number of such operations
+that were begun. With "draw" false no report is drawn, which takes longer than all the rest. Forking spares each run the
+seconds of importing jax; the server itself never starts a jax backend, so its forks are sound.
 """
 
+import importlib
 import json
 import mmap
 import os
@@ -60,6 +61,8 @@ def run(order, seen):
 def serve():
     for line in sys.stdin:
         order, seen = json.loads(line), mmap.mmap(-1, 4)
+        for name in order.get("imports", ()):
+            importlib.import_module(name)
         child = os.fork()
         if child == 0:
             run(order, seen)

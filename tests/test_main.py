@@ -1,6 +1,5 @@
 """The command line: a run from start to report, bad input, and runs that are stopped, killed and started again."""
 
-import json
 import os
 import random
 import signal
@@ -16,38 +15,6 @@ from jaxconcepts import store
 
 ROOT = Path(__file__).parents[1]
 CONFIG = ROOT / "tests" / "small_train.py"
-NEVER = "(?!)"
-
-
-@pytest.fixture(scope="module")
-def environment(tmp_path_factory):
-    """Compiles fast and keeps what is compiled: these programs run for milliseconds."""
-    kept = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
-    return kept | {
-        "JAX_PLATFORMS": "cpu",
-        "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("compiled")),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-        "PYTHONPATH": str(ROOT),
-    }
-
-
-@pytest.fixture(scope="module")
-def server(environment, tmp_path_factory):
-    """server(*arguments, signal=9, match=NEVER, nth=1, draw=False) -> (exit code, output, operations that matched)."""
-    command = [sys.executable, ROOT / "tests" / "signalled_main.py"]
-    output = tmp_path_factory.mktemp("output") / "output.txt"
-    with subprocess.Popen(command, env=environment, stdin=-1, stdout=-1, text=True, cwd=ROOT) as process:
-
-        def run(*arguments, signal=int(signal.SIGKILL), match=NEVER, nth=1, draw=False):
-            order = {"arguments": arguments, "output": str(output), "signal": signal, "match": match, "nth": nth}
-            order["draw"] = draw
-            print(json.dumps(order), file=process.stdin, flush=True)
-            code, seen = json.loads(process.stdout.readline())
-            return code, output.read_text(), seen
-
-        yield run
-        process.stdin.close()
 
 
 @pytest.fixture(scope="module")
