@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, NullLocator
+from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
 from jaxconcepts.figures import projection, style
 from jaxconcepts.figures.icl_tables import IclTables
@@ -70,6 +70,7 @@ def cd_layers(tables: IclTables) -> Figure:
         axis.axhline(1 / len(tables.labels(family)), **style.CHANCE_STYLE)
         axis.set_title(family)
         axis.set_xlabel("layer (0: embeddings)")
+        axis.xaxis.set_major_locator(MaxNLocator(8, integer=True))
         axis.legend(title="shots", ncols=2, title_fontsize=7, loc="best", handlelength=1.4, columnspacing=1)
     _fraction_axes(grid[0], ["CD, mean over concepts"] + [""] * (len(families) - 1))
     return figure
@@ -185,7 +186,7 @@ def over_checkpoints(tables: IclTables) -> Figure:
         _fraction_axes(row, (f"accuracy, {count} shots", CD, "R², all shots"))
         _family_legend(row[0], tables, family)
     for axis in grid[-1]:
-        axis.set_xlabel("pretraining step")
+        axis.set_xlabel("training step")
     return figure
 
 
