@@ -21,6 +21,7 @@ COMMANDS = {
     "decodability": "CD of a label of an extraction, at every layer: --workdir=DIR --label=NAME [--k=10]",
     "patch": "patch concepts' mean states and ablate heads in a training's checkpoints: --workdir=DIR [--run --step]",
     "icl": "in-context accuracy and CD: --config=configs/icl.py --model=FOLDER|ID | --checkpoints=... --workdir=DIR",
+    "causal": "patch, steer and ablate a language model: --config=configs/causal.py --model=FOLDER|ID --workdir=DIR",
     "finetune": "tune some layers of a model; CD and accuracy before and after: --config=... --model=... --workdir=DIR",
     "icl_from_scratch": "train a small model on the tasks, then icl on its checkpoints: --config=... --workdir=DIR",
     "report": "draw the figures and report.html of a run directory: --workdir=DIR",
@@ -33,7 +34,7 @@ def main(argv: list[str] | None = None) -> int:
     argv = list(sys.argv if argv is None else argv)
     command = argv[1] if len(argv) > 1 else ""
     if command not in COMMANDS:
-        lines = "\n".join(f"  {name:<12} {text}" for name, text in COMMANDS.items())
+        lines = "\n".join(f"  {name:<16} {text}" for name, text in COMMANDS.items())
         print(f"usage: python -m jaxconcepts COMMAND [--flag=value ...]\n\n{lines}", file=sys.stderr)
         return 0 if command in ("", "help", "--help", "-h") else 2
     try:

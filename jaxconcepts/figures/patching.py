@@ -125,7 +125,7 @@ def head_map(study: Study, run: str, heads: pl.DataFrame, *, ablation: str) -> F
     figure = Figure(figsize=(width, 0.9 + 0.24 * own["layer"].n_unique()), layout="constrained")
     axes = figure.subplots(1, len(concepts), sharey=True, squeeze=False)[0]
     blocks, columns = own["layer"].unique().sort(), own["head"].unique().sort()
-    norm = _norm(own["value"].to_numpy() / study.rank(run))
+    norm = symmetric(own["value"].to_numpy() / study.rank(run))
     for axis, concept in zip(axes, concepts, strict=True):
         values = np.full((len(blocks), len(columns)), np.nan)
         for row in own.filter(pl.col("concept").eq_missing(pl.lit(concept))).iter_rows(named=True):
@@ -154,7 +154,7 @@ def _grids(study: Study, run: str, changes: pl.DataFrame, column: str, title, ab
     figure = Figure(figsize=(min(style.TWO_COLUMNS, 1.3 + 1.05 * len(values)), 0.6 + 1.0 * len(positions)))
     figure.set_layout_engine("constrained", w_pad=0.03, h_pad=0.03)
     axes = figure.subplots(len(positions), len(values), squeeze=False, sharex=True, sharey=True)
-    norm = _norm(changes["value"].to_numpy() / rank)
+    norm = symmetric(changes["value"].to_numpy() / rank)
     for row, name in enumerate(positions):
         for place, value in enumerate(values):
             cells = changes.filter(pl.col("positions") == name, pl.col(column) == value)
@@ -195,7 +195,7 @@ def _by_layer(rows: pl.DataFrame, cell: dict) -> Curve:
     return Curve(chosen["layer"].to_numpy(), chosen["value"].to_numpy())
 
 
-def _norm(values: np.ndarray) -> Normalize:
+def symmetric(values: np.ndarray) -> Normalize:
     """Symmetric about zero; where a few cells tower over the rest, linear around zero and logarithmic beyond."""
     sizes = np.abs(values[np.isfinite(values)])
     largest = max(float(sizes.max(initial=0.0)), 1e-6)

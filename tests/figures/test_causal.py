@@ -1,0 +1,113 @@
+"""The figures of the causal study of language models, from made-up tables."""
+
+import itertools
+import json
+
+import numpy as np
+import polars as pl
+import pytest
+from scipy import stats
+
+from jaxconcepts import store
+from jaxconcepts.figures import causal
+from jaxconcepts.figures.tables import MissingData
+
+CONCEPTS, LAYERS, REPLICATES = ("AND", "XOR"), range(3), range(5)
+
+
+def accuracy(condition, layer, replicate):
+    return 0.2 + 0.1 * layer + 0.02 * replicate - 0.1 * (condition == "negative")
+
+
+def rows(conditions, layers=LAYERS, metric="accuracy", **named):
+    return [
+        {"family": "bits", "condition": c, "concept": k, "layer": layer, "replicate": r, "metric": metric,
+         "value": accuracy(c, layer or 0, r)} | named
+        for c, k, layer, r in itertools.product(conditions, CONCEPTS, layers, REPLICATES)
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def tables():
+    heads = [
+        {"family": "bits", "condition": "mean", "concept": k, "layer": layer, "head": head, "replicate": r,
+         "metric": "accuracy", "value": 0.2 + 0.02 * r - 0.1 * (head == 1) - 0.2 * (layer == 2 and k == "XOR")}
+        for k, layer, head, r in itertools.product(CONCEPTS, (1, 2), range(3), REPLICATES)
+    ]  # fmt: skip
+    effects = [
+        {"family": "bits", "condition": "effect", "concept": k, "layer": layer, "head": head,
+         "metric": "indirect_effect", "value": layer * 0.1 + head * 0.01}
+        for k, layer, head in itertools.product(CONCEPTS, (1, 2), range(3))
+    ]  # fmt: skip
+    given = {
+        "patching": rows(["none"], [None]) + rows(["positive", "negative", "other", "random"]),
+        "task_vectors": rows(["few-shot", "zero-shot"], [None]) + rows(["task vector"], [2]),
+        "function_vectors": effects + rows(["function vector"], [1]),
+        "steering": rows(["none"], [None], "as_other") + rows(["steered", "random"], metric="as_other", scale=2.0),
+        "heads": heads + rows(["none"], [None]),
+        "interchange": [
+            {"family": "bits", "concept": k, "layer": layer, "token": -t, "pairs": 4, "value": layer / 2 * (t == 1)}
+            for k, layer, t in itertools.product(CONCEPTS, LAYERS, range(1, 9))
+        ],
+        "concepts": [("bits", "AND", 12, True), ("bits", "XOR", 30, True), ("bits", "NOR", 0, False)],
+    }  # fmt: skip
+    frames = {kind: pl.DataFrame(given[kind], infer_schema_length=None) for kind in given if kind != "concepts"}
+    frames["concepts"] = pl.DataFrame(given["concepts"], ["family", "concept", "behind_mean", "used"], orient="row")
+    return frames
+
+
+def lines(figure):
+    return {line.get_gid(): line.get_ydata() for axis in figure.axes for line in axis.lines if line.get_gid()}
+
+
+def test_patches_by_layer(tables):
+    found = lines(causal.patching(tables))
+    np.testing.assert_allclose(found["None/positive"], [0.24, 0.34, 0.44])
+    np.testing.assert_allclose(found["XOR/negative"], [0.14, 0.24, 0.34])
+    np.testing.assert_allclose(found["AND/none"], [0.24, 0.24])
+    with pytest.raises(MissingData, match="no accuracy of patching"):
+        causal.patching(tables | {"patching": None})
+
+
+def test_intervals_are_students(tables):
+    values = np.array([0.2, 0.22, 0.25, 0.21, 0.3])
+    low, high = stats.t.interval(0.95, 4, values.mean(), stats.sem(values))
+    assert causal.interval(values) == pytest.approx((values.mean(), (high - low) / 2), rel=1e-3)
+    assert np.isnan(causal.interval(values[:1])[1])
+
+
+def test_bars_of_vectors_stand_at_their_accuracy(tables):
+    axis = causal.vectors(tables).axes[0]
+    heights = {c.get_label(): [bar.get_height() for bar in c] for c in axis.containers if hasattr(c, "patches")}
+    np.testing.assert_allclose(heights["task vector"], [0.44] * 3)
+    np.testing.assert_allclose(heights["function vector"], [0.34] * 3)
+    np.testing.assert_allclose(heights["zero-shot"], [0.24] * 3)
+
+
+def test_head_maps_show_changes(tables):
+    (every, own, other) = [axis.images[0].get_array() for axis in causal.heads(tables).axes if axis.images]
+    np.testing.assert_allclose(own, [[0, -0.1, 0], [0, -0.1, 0]], atol=1e-9)
+    np.testing.assert_allclose(other, [[0, -0.1, 0], [-0.2, -0.3, -0.2]], atol=1e-9)
+    np.testing.assert_allclose(every, (own + other) / 2, atol=1e-9)
+    effects = [axis.images[0] for axis in causal.effects(tables).axes if axis.images]
+    np.testing.assert_allclose(effects[0].get_array(), [[0.1, 0.11, 0.12], [0.2, 0.21, 0.22]])
+    assert effects[0].norm.vmin == -effects[0].norm.vmax
+
+
+def test_interchange_counts_tokens_from_the_end(tables):
+    images = [axis.images[0] for axis in causal.interchange(tables).axes if axis.images]
+    np.testing.assert_allclose(images[0].get_array()[:, -1], [0, 0.5, 1])
+    assert not images[0].get_array()[:, :-1].any()
+
+
+def test_the_page_has_every_figure_and_names_what_is_skipped(tables, tmp_path):
+    for kind, table in tables.items():
+        store.write_result(tmp_path, "causal", kind, "bits", table)
+    (tmp_path / "causal" / "config.json").write_text(json.dumps({"shots": 4}))
+    html = causal.write_report(tmp_path).read_text()
+    for name in causal.FIGURES:
+        assert f'<figure id="causal_{name}_bits">' in html
+        assert (tmp_path / "figures" / f"causal_{name}_bits.png").stat().st_size > 5000
+    assert "bits: NOR is skipped, none of its prompts is answered rightly" in html
+    with pytest.raises(ValueError, match="must hold a causal study"):
+        causal.write_report(tmp_path / "figures")

@@ -1,0 +1,257 @@
+"""The causal study of language models against loops of forward hooks in PyTorch, on a tiny Llama."""
+
+import dataclasses
+
+import numpy as np
+import polars as pl
+import pytest
+
+from jaxconcepts import store
+from jaxconcepts.prompts import render
+from jaxconcepts.studies import causal, causal_experiments, causal_pass, interchange
+from jaxconcepts.studies.causal_config import CausalConfig, default_fields, from_fields
+from jaxconcepts.studies.icl_config import BitwiseConfig
+
+CONFIG = CausalConfig(
+    families=("bitwise",), shots=1, per_replicate=2, replicates=2, for_means=3, develop=2, effects=2, steered=2,
+    ablated=2, pairs=2, batch_size=6, scales=(2.0,), bitwise=BitwiseConfig(bits=2, train=60, test=40),
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def session(checkpoint):
+    return causal_pass.Session(CONFIG, checkpoint.model, checkpoint.params, checkpoint.tokenizer)
+
+
+@pytest.fixture(scope="module")
+def asked(session, bits2):
+    """Prompts of two concepts and two lengths."""
+    prompts = [*render.prompts(bits2, "AND", 1, 3, seed=0), *render.prompts(bits2, "XOR", 2, 2, seed=0)]
+    return causal_pass.encode(session, bits2, prompts, {"AND": "XOR", "XOR": "AND"})
+
+
+@pytest.fixture(scope="module")
+def theirs(checkpoint):
+    torch = pytest.importorskip("torch", reason="the reference implementation needs torch")
+    transformers = pytest.importorskip("transformers", reason="the reference implementation is transformers'")
+    model = transformers.AutoModelForCausalLM.from_pretrained(checkpoint.folder, attn_implementation="eager").eval()
+    return torch, model
+
+
+def module_of(model, layer):
+    """What has the stream after a layer as its output."""
+    return model.model.embed_tokens if layer == 0 else model.model.layers[layer - 1]
+
+
+def loop(theirs, ids, new, hooks):
+    """Greedy answer and all hidden logits of one prompt, hooks acting on the prompt alone."""
+    torch, model = theirs
+    handles = [register(model) for register in hooks]
+    with torch.no_grad():
+        logits = model(torch.tensor([ids]), use_cache=True)
+    for handle in handles:
+        handle.remove()
+    answer, cache, last = [], logits.past_key_values, logits.logits[0, -1]
+    for _ in range(new):
+        answer.append(int(last.argmax()))
+        with torch.no_grad():
+            step = model(torch.tensor([[answer[-1]]]), past_key_values=cache, use_cache=True)
+        cache, last = step.past_key_values, step.logits[0, -1]
+    return answer, logits.logits[0, -1]
+
+
+def replace_last(layer, value):
+    def hook(_, __, output):
+        output = output.clone()
+        output[:, -1] = output.new_tensor(value)
+        return output
+
+    return lambda model: module_of(model, layer).register_forward_hook(hook)
+
+
+def add_last(layer, value):
+    def hook(_, __, output):
+        output = output.clone()
+        output[:, -1] += output.new_tensor(value)
+        return output
+
+    return lambda model: module_of(model, layer).register_forward_hook(hook)
+
+
+def set_head(block, head, value, at_last):
+    def hook(_, given):
+        heads = given[0].clone()
+        heads[:, (-1 if at_last else 0) :, 8 * head : 8 * head + 8] = heads.new_tensor(value)
+        return (heads,)
+
+    return lambda model: model.model.layers[block].self_attn.o_proj.register_forward_pre_hook(hook)
+
+
+def drawn(*shape):
+    return np.random.default_rng(5).normal(size=shape).astype(np.float32)
+
+
+def changes(model):
+    mask = np.zeros((2, 4), bool)
+    mask[1, 2] = True
+    outputs = drawn(2, 4, 8)
+    return {
+        "none": (None, []),
+        "replace": (causal_pass.replaced(model, 1, drawn(16)), [replace_last(1, drawn(16))]),
+        "replace the embeddings": (causal_pass.replaced(model, 0, drawn(16)), [replace_last(0, drawn(16))]),
+        "add": (causal_pass.added(model, 1, 3 * drawn(16)), [add_last(1, 3 * drawn(16))]),
+        "ablate a head": (causal_pass.with_heads(model, mask, 0.0, False), [set_head(1, 2, 0.0, False)]),
+        "patch a head": (causal_pass.with_heads(model, mask, outputs, True), [set_head(1, 2, outputs[1, 2], True)]),
+    }
+
+
+@pytest.mark.parametrize("name", ["none", "replace", "replace the embeddings", "add", "ablate a head", "patch a head"])
+def test_answers_under_a_change_equal_a_loop_of_hooks_in_pytorch(session, asked, theirs, name):
+    """Greedy answers, several tokens long, and the first answer token's probability."""
+    change, hooks = changes(session.model)[name]
+    found = causal_pass.ask(session, asked, change)
+    plain = causal_pass.ask(session, asked)
+    stops = causal_pass.answers.stop_tokens(session.tokenizer, session.model, "\n")
+    budget = asked.continuations.shape[2] + causal_pass.answers.SPARE
+    torch = theirs[0]
+    for i, ids in enumerate(asked.ids):
+        answer, logits = loop(theirs, list(ids), budget, hooks)
+        assert found.texts[i] == causal_pass.answers.read(session.tokenizer, np.array(answer), stops)
+        if asked.continuation_lengths[i, 0] == 1:
+            expected = float(torch.log_softmax(logits, -1)[asked.continuations[i, 0, 0]])
+            assert found.log_probs[i, 0] == pytest.approx(expected, abs=1e-4)
+    if change is not None:
+        assert np.nanmax(np.abs(found.log_probs - plain.log_probs)) > 1e-3
+
+
+def test_states_and_head_outputs_are_those_of_the_reference(session, asked, theirs):
+    torch, model = theirs
+    found = causal_pass.capture(session, asked)
+    for i, ids in enumerate(asked.ids):
+        seen = []
+        watch = [
+            block.self_attn.o_proj.register_forward_pre_hook(
+                lambda _, given, seen=seen: seen.append(given[0][0].numpy())
+            )
+            for block in model.model.layers
+        ]
+        with torch.no_grad():
+            states = model(torch.tensor([list(ids)]), output_hidden_states=True).hidden_states
+        for handle in watch:
+            handle.remove()
+        for layer in range(2):
+            np.testing.assert_allclose(found.states[layer, i], states[layer][0, -1], rtol=1e-3, atol=1e-4)
+            np.testing.assert_allclose(found.heads[layer, i].ravel(), seen[layer][-1], rtol=1e-3, atol=1e-4)
+            np.testing.assert_allclose(found.heads_mean[layer, i].ravel(), seen[layer].mean(0), rtol=1e-3, atol=1e-4)
+
+
+def test_interchange_equals_a_loop_of_hooks_in_pytorch(session, theirs):
+    torch, model = theirs
+    rng = np.random.default_rng(0)
+    lengths, ends = np.array([7, 5]), np.array([[3, 4], [9, 2]])
+    clean, corrupted = rng.integers(0, session.model.vocab_size, (2, 2, 8))
+    found = interchange.interchange(session.model, session.params, clean, corrupted, lengths, ends)
+    for row, length in enumerate(lengths):
+        with torch.no_grad():
+            states = model(torch.tensor(clean[row : row + 1, :length]), output_hidden_states=True).hidden_states
+        for layer, position in [(0, 2), (1, 3), (1, length - 1)]:
+
+            def patch(_, __, output, layer=layer, position=position, states=states):
+                output = output.clone()
+                output[:, position] = states[layer][:, position]
+                return output
+
+            handle = module_of(model, layer).register_forward_hook(patch)
+            with torch.no_grad():
+                logits = model(torch.tensor(corrupted[row : row + 1, :length])).logits[0, -1]
+            handle.remove()
+            expected = float(logits[ends[row, 0]] - logits[ends[row, 1]])
+            assert float(found.patched[layer, position, row]) == pytest.approx(expected, abs=1e-4)
+    # The last layer at the last token is the clean run; past a prompt's end nothing changes.
+    np.testing.assert_allclose(found.normalised()[2, lengths - 1, [0, 1]], 1.0, rtol=1e-4)
+    np.testing.assert_allclose(found.patched[:, 5:, 1], np.broadcast_to(found.corrupted[1], (3, 3)), rtol=1e-4)
+
+
+def test_a_function_vector_is_what_the_heads_write(session, asked):
+    """Their outputs through the output projection: the stream after the block, less what it is without those heads."""
+    found = causal_pass.capture(session, asked)
+    mean = found.heads[:, 0]
+    vector = causal_experiments.function_vector(session, mean, [0, 3, 5])
+    kernel = np.asarray(session.params["blocks"]["out"]["kernel"])
+    expected = mean[0, 0] @ kernel[0, :8] + mean[0, 3] @ kernel[0, 24:32] + mean[1, 1] @ kernel[1, 8:16]
+    np.testing.assert_allclose(vector, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_labels_are_shuffled_among_the_demonstrations_alone(bits2):
+    (prompt,) = render.prompts(bits2, "XOR", 6, 1, seed=0)
+    other = causal_experiments.shuffled(prompt, render.Template(), seed=1)
+    assert other.text != prompt.text and other.answer == prompt.answer and other.query == prompt.query
+    assert sorted(e.output for e in other.demonstrations) == sorted(e.output for e in prompt.demonstrations)
+    assert [e.input for e in other.demonstrations] == [e.input for e in prompt.demonstrations]
+    same = causal_experiments._shown(prompt, render.Template(), prompt.demonstrations)
+    assert same.text == prompt.text
+
+
+@pytest.fixture
+def half_known(monkeypatch):
+    """As if every second prompt were answered rightly, and none of NAND."""
+    honest = causal_pass.ask
+
+    def ask(session, asked, change=None):
+        found = honest(session, asked, change)
+        correct = np.array([i % 2 == 0 and p.concept != "NAND" for i, p in enumerate(asked.prompts)])
+        return found._replace(correct=correct)
+
+    monkeypatch.setattr(causal_pass, "ask", ask)
+
+
+def test_the_whole_study_is_stored_once_and_names_what_it_skips(checkpoint, half_known, tmp_path, caplog):
+    with caplog.at_level("INFO", logger="jaxconcepts"):
+        causal.run(CONFIG, str(checkpoint.folder), tmp_path)
+    assert "bitwise: NAND is skipped, none of its 3 prompts is answered rightly" in caplog.text
+    assert "bitwise: 5 concepts, 1 skipped" in caplog.text
+    concepts = store.results(tmp_path, "causal", "concepts")
+    assert concepts.filter(~pl.col("used")).rows() == [("bitwise", "NAND", 0, False)]
+    assert concepts.filter(concept="Null")["behind_mean"].item() == 3
+    tables = {name: store.results(tmp_path, "causal", name) for name in CONFIG.experiments}
+    used = ["AND", "OR", "NOR", "XOR", "XNOR"]
+    patched = tables["patching"].filter(metric="accuracy")
+    assert set(patched["condition"]) == {"none", "positive", "negative", "other", "random"}
+    for condition in ("positive", "negative", "other", "random"):
+        rows = patched.filter(condition=condition)
+        assert rows.select("layer", "concept", "replicate").n_unique() == rows.height == 3 * 5 * 2
+    assert list(dict.fromkeys(patched["concept"])) == used
+    vectors = tables["task_vectors"].filter(metric="accuracy")
+    assert vectors.filter(condition="develop").height == 3 * 5 and vectors.filter(condition="task vector").height == 10
+    effects = tables["function_vectors"]
+    assert effects.filter(condition="effect").height == 2 * 4 * 5 and effects.filter(condition="top").height == 4
+    strongest = effects.filter(condition="effect").group_by("layer", "head").agg(pl.mean("value")).sort("value")[-1]
+    first = effects.filter(condition="top", value=0.0)
+    assert strongest.select("layer", "head").rows() == first.select("layer", "head").rows()
+    assert tables["steering"].filter(condition="steered", metric="accuracy").height == 3 * 5 * 1
+    assert tables["heads"].filter(metric="accuracy", condition="mean").height == 2 * 4 * 5
+    assert all(table["value"].is_finite().all() for table in tables.values())
+    causal.run(CONFIG, str(checkpoint.folder), tmp_path)
+    with pytest.raises(ValueError, match="another config: shots: was 1, now 2"):
+        causal.run(dataclasses.replace(CONFIG, shots=2), str(checkpoint.folder), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"shots": 0}, "shots must be an integer of at least 1, got 0"),
+        ({"experiments": ("prayer",)}, "experiments must be among .*; got 'prayer'"),
+        ({"steered": 101}, r"steered must be at most per_replicate \* replicates = 100, got 101"),
+        ({"dtype": "float16"}, 'dtype must be "float32" or "bfloat16"'),
+        ({"bitwise": {"digits": 2}}, r"unknown config field: bitwise\.digits"),
+        ({"layers": 2}, "unknown config field: layers"),
+    ],
+)
+def test_bad_settings_are_named(fields, message):
+    with pytest.raises(ValueError, match=message):
+        from_fields(default_fields() | fields)
+
+
+def test_a_layer_that_does_not_exist_is_named(session):
+    with pytest.raises(ValueError, match=r"layer must be from 0 \(the embeddings\) to 2 \(the last block\), got 3"):
+        causal_pass.replaced(session.model, 3, drawn(16))
