@@ -162,7 +162,7 @@ SWEEP_ENTRIES = (
 
 PATCH_HOW = (
     "The mean hidden state of a concept (the target; over other sequences, at every position apart) is written over "
-    "that of sequences of another (the source), or its difference to the source's own mean is added."
+    "that of sequences of another (the source), or its difference to the source's own mean is added (x4: four times)."
 )
 PATCH_CONTROLS = (
     "Controls: a random direction as long as the difference of the means, the source's own mean, and the mean of a "
@@ -187,14 +187,14 @@ class PatchEntry(NamedTuple):
 PATCH_ENTRIES = (
     *(
         PatchEntry(
-            f"patch_{metric}_{mode}_{positions}",
+            f"patch_{metric}_{mode.replace(' ', '_')}_{positions}",
             f"Which algorithm does a patched model run? ({mode}, {patching.POSITION_LABELS[positions]}, {what})",
             partial(patching.followed, mode=mode, positions=positions, metric=metric),
             f"{PATCH_HOW} {PATCH_CONTROLS} {how}",
             "summary",
             each=False,
         )
-        for mode, positions in (("add", "query"), ("replace", "query"), ("add", "x"), ("add", "all"))
+        for mode, positions in (("add", "query"), ("add", "x"), ("add", "all"), ("add x4", "all"), ("replace", "all"))
         for metric, what, how in (
             (
                 "distance",
@@ -222,14 +222,14 @@ PATCH_ENTRIES = (
     ),
     *(
         PatchEntry(
-            f"patch_grid_{mode}",
+            f"patch_grid_{mode.replace(' ', '_')}",
             f"Loss after a patch ({mode})",
             partial(patching.grids_by_layer, mode=mode),
             f"{PATCH_HOW} Change of the loss at the query, divided by r, at the last checkpoint; one colour scale, "
             "centred at zero.",
             "grid",
         )
-        for mode in ("add", "replace")
+        for mode in ("add", "add x4", "replace")
     ),
     PatchEntry(
         "patch_grid_training",

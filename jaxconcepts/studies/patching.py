@@ -10,6 +10,7 @@ target and source at a layer and position:
 
     replace   the state becomes m_t                    (random: m_s + a random direction as long as m_t - m_s)
     add       m_t - m_s is added to the state          (random: that random direction is added)
+    add x4    4 times that: steering along the way from source to target
 
 Three settings of positions are patched: the query (the last x token), all x tokens, all tokens. Two more controls are
 cells of the same grid: the source's own mean, and a third concept's mean judged by the target's oracle.
@@ -33,7 +34,6 @@ from jaxconcepts.models import gpt2, language, residual
 from jaxconcepts.tasks import references, regression
 from jaxconcepts.training import train
 
-MODES = ("replace", "add")
 PATCHES = ("mean", "random")
 AT = ("query", "mean")
 """Where predictions are scored: at the last x token, and as the mean over all x tokens."""
@@ -45,6 +45,7 @@ class PatchConfig:
 
     per_concept: sequences of each concept that are patched. mean_per_concept: other ones, behind each mean state.
     seed: of both sets and of the random directions; all runs and checkpoints share them.
+    scales: how many times the difference of the means is added, a mode each: "add", "add x4".
     layers: which layers are patched, 0 for the embeddings; empty for all.
     heads: (block, head) pairs that are ablated, blocks from 1, heads from 0; empty for all.
     cells_at_once: patched copies of the set that run side by side; 0 for the backend's default (1 on a CPU, else 8).
@@ -53,6 +54,7 @@ class PatchConfig:
     per_concept: int = 100
     mean_per_concept: int = 500
     seed: int = 0
+    scales: tuple[float, ...] = (1.0, 4.0)
     layers: tuple[int, ...] = ()
     heads: tuple[tuple[int, int], ...] = ()
     cells_at_once: int = 0
@@ -62,6 +64,11 @@ class PatchConfig:
             value = getattr(self, name)
             if not isinstance(value, int) or value < least:
                 raise ValueError(f"patch.{name} must be an integer of at least {least}, got {value!r}")
+
+    @property
+    def modes(self) -> tuple[str, ...]:
+        """The names of what is done to the state, in the order of the grid."""
+        return ("replace", *("add" if scale == 1 else f"add x{scale:g}" for scale in self.scales))
 
     def chosen_layers(self, blocks: int) -> tuple[int, ...]:
         """The layers patched in a model of `blocks` blocks. Raises ValueError for one that it does not have."""
@@ -175,7 +182,8 @@ def make_patching(task: regression.RegressionConfig, model: gpt2.GPT2Config, con
         states = jnp.moveaxis(means(params, prepared.for_means)[0], 0, 1)
         clean = train.predictions(model, params, prepared.batch, capture="all")
         places = jnp.array([patching.sequence_positions(n, name) for name in patching.POSITIONS])
-        axes = (len(places), len(MODES), len(PATCHES), concepts)
+        axes = (len(places), len(config.modes), len(PATCHES), concepts)
+        scales = jnp.array([1.0, *config.scales])
         cells = tuple(index.ravel() for index in np.indices(axes))
 
         def at_layer(layer):
@@ -190,8 +198,8 @@ def make_patching(task: regression.RegressionConfig, model: gpt2.GPT2Config, con
 
             def cell(index):
                 place, mode, patch, target = index
-                adding = mode == MODES.index("add")
-                change = choices[patch, target]
+                adding = mode > 0
+                change = scales[mode] * choices[patch, target]
                 of_sequences = lambda a: jnp.repeat(a, config.per_concept, axis=0)  # noqa: E731
                 edit = residual.Edits(
                     mask=(places[place] & ~adding)[None],

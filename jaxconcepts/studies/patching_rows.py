@@ -19,15 +19,23 @@ import polars as pl
 
 from jaxconcepts.interventions.heads import ABLATIONS
 from jaxconcepts.interventions.patching import POSITIONS
-from jaxconcepts.studies.patching import AT, MODES, PATCHES, Scores
+from jaxconcepts.studies.patching import AT, PATCHES, Scores
 
 References = Sequence[tuple[str, int | None]]
 
 
-def grid(run: str, step: int, layers: Sequence[int], references: References, clean: Scores, found: Scores):
+def grid(
+    run: str,
+    step: int,
+    layers: Sequence[int],
+    modes: Sequence[str],
+    references: References,
+    clean: Scores,
+    found: Scores,
+):
     """The grid table; `found` as `Patching.grid` gives it, in NumPy."""
     concepts = range(found.loss.shape[-2])
-    axes = {"layer": layers, "positions": POSITIONS, "mode": MODES, "patch": PATCHES, "target": concepts}
+    axes = {"layer": layers, "positions": POSITIONS, "mode": modes, "patch": PATCHES, "target": concepts}
     axes |= {"source": concepts, "at": AT}
     alone = {"source": concepts, "at": AT}
     frames = []
@@ -44,7 +52,15 @@ def grid(run: str, step: int, layers: Sequence[int], references: References, cle
     return _named(run, step, pl.concat(frames, how="diagonal_relaxed").with_columns(pl.col("patch").fill_null("none")))
 
 
-def summary(run: str, step: int, layers: Sequence[int], references: References, clean: Scores, found: Scores):
+def summary(
+    run: str,
+    step: int,
+    layers: Sequence[int],
+    modes: Sequence[str],
+    references: References,
+    clean: Scores,
+    found: Scores,
+):
     """The summary table."""
     count = found.loss.shape[-2]
     pairs = [(target, source) for target in range(count) for source in range(count) if target != source]
@@ -63,7 +79,7 @@ def summary(run: str, step: int, layers: Sequence[int], references: References, 
             continue
         patched, target, source = np.array(cells).T
         pick = lambda a, p=patch, j=patched, s=source: a[s] if p is None else a[:, :, :, p, j, s]  # noqa: E731
-        axes = {"at": AT} if patch is None else {"layer": layers, "positions": POSITIONS, "mode": MODES, "at": AT}
+        axes = {"at": AT} if patch is None else {"layer": layers, "positions": POSITIONS, "mode": modes, "at": AT}
         change = pick(found.loss - clean.loss) if patch is not None else np.zeros((len(cells), len(AT)))
         frames.append(_tidy(change.mean(-2), axes, metric="loss_change", patch=kind))
         distance, named = _from_pairs(pick(found.distance if patch is not None else clean.distance), references, cells)

@@ -98,7 +98,8 @@ def _tables(config, program, point, step, params) -> dict[str, pl.DataFrame]:
     prepared = program.prepare(point.hparams.task)
     both = jax.device_get((program.grid(params, prepared), program.heads(params, prepared)))
     (clean, grid), (_, heads) = jax.tree.map(np.asarray, both)
-    given = (point.run, step, config.chosen_layers(model.layers), patching.reference_names(task), clean, grid)
+    layers, references = config.chosen_layers(model.layers), patching.reference_names(task)
+    given = (point.run, step, layers, config.modes, references, clean, grid)
     return {
         "grid": patching_rows.grid(*given),
         "summary": patching_rows.summary(*given),

@@ -12,7 +12,7 @@ from jaxconcepts.figures.report import write_report
 from jaxconcepts.figures.tables import MissingData, Study
 
 RUNS, STEPS, LAYERS, CONCEPTS = ("r0", "r1"), (100, 20000), (0, 1, 2), range(4)
-CELLS = list(itertools.product(RUNS, STEPS, LAYERS, patching.POSITIONS, ("replace", "add")))
+CELLS = list(itertools.product(RUNS, STEPS, LAYERS, patching.POSITIONS, ("replace", "add", "add x4")))
 
 
 def change(layer, target, source):

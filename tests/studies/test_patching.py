@@ -13,7 +13,7 @@ from jaxconcepts.tasks import references, regression
 
 TASK = regression.RegressionConfig(num_concepts=2, dim=4, rank=2, num_pairs=4)
 MODEL = gpt2.GPT2Config(layers=2, heads=2, width=8, context=8, input_dim=4)
-CONFIG = patching.PatchConfig(per_concept=3, mean_per_concept=4)
+CONFIG = patching.PatchConfig(per_concept=3, mean_per_concept=4, scales=(1.0, 2.5))
 
 
 @pytest.fixture(scope="module")
@@ -110,10 +110,12 @@ def test_the_grid_equals_a_loop_of_hooks_in_pytorch(grid, prepared, torch_model)
         where = torch.tensor(edits.sequence_positions(4, positions))
         own = torch.tensor(np.repeat(means[layer], 3, axis=0))
         new = torch.tensor(means[layer][target])[None]
-        return lambda s: torch.where(where[:, None], new.expand_as(s) if mode == "replace" else s + new - own, s)
+        scale = 2.5 if mode == "add x2.5" else 1.0
+        changed = lambda s: new.expand_as(s) if mode == "replace" else s + scale * (new - own)  # noqa: E731
+        return lambda s: torch.where(where[:, None], changed(s), s)
 
-    for at in np.ndindex(3, 3, 2, 2):
-        layer, positions, mode, target = at[0], edits.POSITIONS[at[1]], patching.MODES[at[2]], at[3]
+    for at in np.ndindex(3, 3, 3, 2):
+        layer, positions, mode, target = at[0], edits.POSITIONS[at[1]], CONFIG.modes[at[2]], at[3]
         out = predict(prepared.batch, [(layer_module(layer), hook(layer, positions, mode, target))])
         ours = patched.loss[layer, at[1], at[2], 0, target]
         np.testing.assert_allclose(ours, losses(out, prepared), rtol=1e-4, err_msg=f"{layer} {positions} {mode}")
@@ -182,7 +184,9 @@ def test_every_checkpoint_shares_one_program(program, params, grid):
 
 
 def test_chosen_layers_and_heads_and_cells_side_by_side(params, prepared, grid):
-    config = patching.PatchConfig(per_concept=3, mean_per_concept=4, layers=(1,), heads=((2, 1),), cells_at_once=5)
+    config = patching.PatchConfig(
+        per_concept=3, mean_per_concept=4, scales=(1.0, 2.5), layers=(1,), heads=((2, 1),), cells_at_once=5
+    )
     some = patching.make_patching(TASK, MODEL, config)
     _, patched = some.grid(params, prepared)
     np.testing.assert_allclose(patched.loss[0], grid[1].loss[1], rtol=1e-4)

@@ -82,7 +82,7 @@ def test_every_checkpoint_of_every_run_is_patched_with_one_compilation(patched, 
     grid = store.results(workdir, "patching", "grid")
     changes = grid.filter(metric="loss_change", run=untouched[1][0], step=2)
     keys = ["layer", "positions", "mode", "patch", "target", "source", "at"]
-    assert changes.height == changes.unique(keys).height == 2 * 3 * 2 * 2 * 2 * 2 * 2
+    assert changes.height == changes.unique(keys).height == 2 * 3 * 3 * 2 * 2 * 2 * 2
     by_run = grid.filter(metric="loss", patch="none").group_by("run", "step").agg(pl.col("value").sum())
     assert by_run["value"].n_unique() == 4
 
