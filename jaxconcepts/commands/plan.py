@@ -53,7 +53,12 @@ def _sweep(argv: list[str]) -> int:
         overrides = [{}]
     groups = points.group(points.expand(config, points.with_seeds(overrides, config["seed"], num_seeds)))
     try:
-        plan.plan(groups, packs.Layout(execution["how"], execution["data"]), devices, each_group=values.each_group)
+        plan.plan(
+            groups,
+            packs.Layout(execution["how"], execution["data"], execution["unroll"]),
+            devices,
+            each_group=values.each_group,
+        )
     except plan.CannotFitError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

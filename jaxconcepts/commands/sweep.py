@@ -20,6 +20,7 @@ def run(argv: list[str]) -> int:
     )
     flags.DEFINE_integer("num_processes", None, "processes of the job (or JAX_NUM_PROCESSES)", flag_values=values)
     flags.DEFINE_integer("process_id", None, "which one this is (or JAX_PROCESS_ID)", flag_values=values)
+    flags.DEFINE_bool("tune", False, "measure how runs go fastest on the first pack, and go on so", flag_values=values)
     values, config = command_line.parse_with_config(argv, values)
     shard = re.fullmatch(r"(\d+)/(\d+)", values.shard)
     if not shard or int(shard[1]) >= int(shard[2]):
@@ -42,7 +43,7 @@ def run(argv: list[str]) -> int:
     # Before anything starts jax's backend, which reading a point's numbers does.
     joined = processes.join(values.coordinator, values.num_processes, values.process_id)
     chosen = points.expand(config, points.with_seeds(overrides, config["seed"], num_seeds))
-    layout = packs.Layout(execution["how"], execution["data"])
+    layout = packs.Layout(execution["how"], execution["data"], execution["unroll"])
     if joined and count > 1:
         raise ValueError("--shard is for independent jobs, and this is a process of a distributed one")
     writer = (jax.process_index(), jax.process_count()) if joined else (index, count)
@@ -67,7 +68,7 @@ def run(argv: list[str]) -> int:
         try:
             run_sweep(
                 chosen, run, layout, at_once=execution["at_once"], shard=(index, count),
-                checkpoint_seconds=execution["checkpoint_seconds"],
+                checkpoint_seconds=execution["checkpoint_seconds"], tune=values.tune,
             )  # fmt: skip
         except running.PreemptedError as stopped:
             log.warning("%s", stopped)

@@ -24,7 +24,7 @@ def run(argv: list[str]) -> int:
 
     seeds = range(config["seed"], config["seed"] + num_seeds)
     pack = [points.make_point(copy.deepcopy(config) | {"seed": seed}) for seed in seeds]
-    layout = packs.Layout(execution["how"], execution["data"])
+    layout = packs.Layout(execution["how"], execution["data"], execution["unroll"])
     packs.make_mesh(len(pack), layout.data)
     device = command_line.device()
     keep_steps = pack[0].static.measure.checkpoint_steps

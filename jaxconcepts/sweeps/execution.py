@@ -36,11 +36,12 @@ def default_config() -> dict[str, Any]:
 
     num_seeds: how many runs are trained together, with seeds seed, seed + 1, ... (in a sweep: of every point).
     run: how, not what; it may change between a run and its resumption. how: runs of a pack side by side ("vmap"), one
-        after another ("map") or by backend ("auto"). data: devices that each run's batch is sharded over. at_once: in a
-        sweep, the most runs in a pack, 0 for as many as the memory allows. cpu_devices: on a CPU, how many devices to
-        make of it. checkpoint_seconds: time between checkpoints.
+        after another ("map") or by backend ("auto"). unroll: the model's blocks unrolled ("all"), scanned ("none") or
+        by backend ("auto"). data: devices that each run's batch is sharded over. at_once: in a sweep, the most runs in
+        a pack, 0 for as many as the memory allows. cpu_devices: on a CPU, how many devices to make of it.
+        checkpoint_seconds: time between checkpoints.
     """
-    run = {"how": "auto", "data": 1, "at_once": 0, "cpu_devices": 1, "checkpoint_seconds": 60.0}
+    run = {"how": "auto", "unroll": "auto", "data": 1, "at_once": 0, "cpu_devices": 1, "checkpoint_seconds": 60.0}
     return synthetic.default_config() | {"num_seeds": 1, "run": run}
 
 

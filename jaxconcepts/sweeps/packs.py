@@ -20,19 +20,25 @@ from jaxconcepts.studies import synthetic
 from jaxconcepts.training import train
 
 HOW = ("auto", "vmap", "map")
+UNROLL = ("auto", "all", "none")
 
 
 @dataclass(frozen=True)
 class Layout:
     """How a pack runs. how: "vmap", "map" or "auto" (vmap on accelerators, map on CPU). data: devices a run's batch is
-    sharded over; the rest of the devices share out the runs."""
+    sharded over; the rest of the devices share out the runs. unroll: the model's blocks "all" unrolled, "none" (a scan)
+    or "auto" (all on CPU, where it is faster; none on accelerators, where it only takes longer to compile); a config's
+    own model.unroll goes before it."""
 
     how: str = "auto"
     data: int = 1
+    unroll: str = "auto"
 
     def __post_init__(self):
         if self.how not in HOW:
             raise ValueError(f"run.how must be one of {', '.join(HOW)}, got {self.how!r}")
+        if self.unroll not in UNROLL:
+            raise ValueError(f"run.unroll must be one of {', '.join(UNROLL)}, got {self.unroll!r}")
         if not isinstance(self.data, int) or self.data < 1:
             raise ValueError(f"run.data must be a positive integer, got {self.data!r}")
 
@@ -83,7 +89,8 @@ def make_program(static: synthetic.Static, runs: int, layout: Layout, devices=No
     how = platform_how(layout, platform)
     if not static.model.unroll:
         # By the devices that the program is for, which need not be the default ones.
-        unroll = static.model.layers if platform == "cpu" else 1
+        everything = layout.unroll == "all" or (layout.unroll == "auto" and platform == "cpu")
+        unroll = static.model.layers if everything else 1
         static = replace(static, model=replace(static.model, unroll=unroll))
     rows = mesh.shape["runs"]
     spec = PartitionSpec("runs")

@@ -12,7 +12,7 @@ import jax
 
 from jaxconcepts import store
 from jaxconcepts.store import files
-from jaxconcepts.sweeps import execution, membership, packs, processes, sizing
+from jaxconcepts.sweeps import execution, membership, packs, processes, sizing, tuning
 from jaxconcepts.sweeps import points as sweep_points
 from jaxconcepts.sweeps.membership import Pack
 from jaxconcepts.sweeps.points import Point
@@ -30,11 +30,12 @@ def run_sweep(
     at_once: int = 0,
     checkpoint_seconds: float = 60.0,
     shard: tuple[int, int] = (0, 1),
+    tune: bool = False,
 ) -> Programs:
     """Trains and measures every point that is not finished in the run directory; returns what has been compiled.
 
     at_once: the most runs in a pack, 0 for as many as the memory allows. shard: (index, count) of this job among
-    independent ones that share the sweep.
+    independent ones that share the sweep. tune: measure on the first pack what `layout` leaves to the backend.
 
     All processes of a distributed job call it together. A pack that runs out of device memory is halved, for good.
     Raises PreemptedError after SIGTERM or SIGINT, everything being checkpointed, and ValueError naming the points that
@@ -52,12 +53,13 @@ def run_sweep(
     left = [point for point in points if point.hash in chosen]
     going_on = [pack for pack in membership.recorded(run.workdir) if pack.name in set(names)] if names else []
 
+    groups = sorted(sweep_points.group(left), key=lambda group: -sizing.work(group[0]))
+    if tune and groups:
+        layout = tuning.tune(groups[0], layout, at_once, memory)
     programs = Programs(layout)
-    sizes = {
-        group[0].static: sizing.runs_at_once(programs, group, at_once, memory) for group in sweep_points.group(left)
-    }
+    sizes = {group[0].static: sizing.runs_at_once(programs, group, at_once, memory) for group in groups}
     queue = deque(going_on)
-    for group in sorted(sweep_points.group(left), key=lambda group: -sizing.work(group[0])):
+    for group in groups:
         queue.extend(membership.split_evenly(group, sizes[group[0].static]))
     _log_plan(points, ended, left, going_on, queue, sizes, layout, shard)
     progress = SweepProgress(log, run.workdir, queue, programs, shard if jax.process_count() == 1 else None)

@@ -156,6 +156,7 @@ def test_one_program_serves_a_run_from_start_to_end(mapped, reference):
     [
         (lambda: packs.Layout("pmap"), "run.how must be one of auto, vmap, map, got 'pmap'"),
         (lambda: packs.Layout("map", 0), "run.data must be a positive integer, got 0"),
+        (lambda: packs.Layout(unroll=2), "run.unroll must be one of auto, all, none, got 2"),
         (lambda: packs.make_mesh(1, 3), "run.data must divide the number of devices, 8, got 3"),
         (lambda: program(1, data=32, devices=8), "run.data must divide"),
     ],
