@@ -3,7 +3,10 @@
 import contextlib
 import dataclasses
 import json
+import subprocess
+import sys
 import warnings
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -11,14 +14,12 @@ import polars as pl
 import pytest
 
 from jaxconcepts import store
-from jaxconcepts.__main__ import main
 from jaxconcepts.figures import finetuning as drawn
 from jaxconcepts.models import language, pretrained
 from jaxconcepts.prompts import render
-from jaxconcepts.studies import finetuning
+from jaxconcepts.studies import finetuning, synthetic
 from jaxconcepts.studies.icl_config import BitwiseConfig
-from jaxconcepts.sweeps import execution
-from jaxconcepts.training import freezing
+from jaxconcepts.sweeps import execution, packs, points
 
 
 def fields(**overrides):
@@ -193,31 +194,52 @@ def test_names_on_the_command_line_come_as_one_text():
     assert finetuning.from_fields(fields(lora__rank=0)).tune.lora is None
 
 
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
-def test_the_command_tunes_a_training_of_the_synthetic_task(tmp_path, capsys):
-    """Two runs of a training of seconds; the second is tuned, fully, and its untouched arm measures as before."""
-    from pathlib import Path
+@pytest.fixture
+def training(tmp_path):
+    """The run directory of a training of two runs, at its first weights."""
+    config = small_config()
+    runs = [points.make_point(config | {"seed": seed}) for seed in (0, 1)]
+    program = packs.make_program(runs[0].static, 2, packs.Layout())
+    with store.open_run(tmp_path / "run", config | {"num_seeds": 2}) as run:
+        run.restore("train", None)
+        run.save("train", 7, program.init(packs.stack_hparams(program, [point.hparams for point in runs])))
+    return tmp_path / "run"
 
-    small = Path(__file__).parents[1] / "small_train.py"
-    assert main(["jaxconcepts", "train", f"--config={small}", f"--workdir={tmp_path / 'run'}"]) == 0
-    config = Path(__file__).parents[2] / "configs" / "finetune.py"
-    command = ["jaxconcepts", "finetune", f"--config={config}", f"--workdir={tmp_path / 'out'}"]
-    command += ["--config.arms=all,none", "--config.tune.steps=20", "--config.tune.learning_rate=0.01"]
+
+def small_config():
+    config = synthetic.default_config()
+    config["task"].update(dim=4, num_concepts=2, rank=1, num_pairs=2)
+    config["model"].update(layers=2, heads=1, width=4)
+    config["train"].update(steps=24, batch_size=4)
+    config["measure"].update(per_concept=24, cd_per_concept=24, neighbours=3)
+    return config
+
+
+@pytest.mark.slow
+def test_the_command_tunes_a_training_of_the_synthetic_task(training, tmp_path):
+    """The second run is tuned, fully, and its untouched arm measures as before."""
+    command = [sys.executable, "-m", "jaxconcepts", "finetune", "--config=configs/finetune.py"]
+    command += [f"--model={training}", f"--workdir={tmp_path / 'out'}"]
+    command += ["--config.arms=last-1,none", "--config.tune.steps=20", "--config.tune.learning_rate=0.1"]
     command += ["--config.synthetic.run=seed1", "--config.synthetic.per_concept=24", "--config.lora.rank=0"]
-    assert main([*command, f"--model={tmp_path / 'run'}"]) == 0
+    for more, code, said in (
+        (["--config.synthetic.step=8"], 2, "step must be one of the checkpoints 7, got 8"),
+        (["--config.arms=last-9"], 2, "arm 'last-9': the model has 2 blocks"),
+        ([], 0, "CD by layer"),
+    ):
+        done = subprocess.run([*command, *more], capture_output=True, text=True, cwd=Path(__file__).parents[2])
+        assert done.returncode == code and said in done.stdout + done.stderr, done.stdout + done.stderr
     table = store.results(tmp_path / "out", "finetuning", "metrics")
     values = {
-        arm: part.filter(pl.col("metric") == "loss", pl.col("concept").is_null())["value"].item()
-        for (arm,), part in table.group_by("arm")
+        (arm, metric, layer): part["value"].item()
+        for (arm, metric, layer), part in table.filter(pl.col("concept").is_null()).group_by("arm", "metric", "layer")
     }
-    assert set(values) == {"before", "all", "none"} and values["none"] == values["before"] != values["all"]
-    assert table.filter(pl.col("arm") == "all")["run"].str.starts_with("seed1-").all()
+    assert values["none", "loss", None] == values["before", "loss", None] != values["last-1", "loss", None]
+    for layer in (0, 1):
+        assert values["last-1", "cd", layer] == values["before", "cd", layer]
+    assert table.filter(pl.col("arm") == "last-1")["run"].str.starts_with("seed1-").all()
     assert (tmp_path / "out" / "figures" / "finetuning_cd_regression_1_plain.png").exists()
-    assert json.loads((tmp_path / "out" / "config.json").read_text())["step"] == 24
-    assert freezing.trained_blocks({"blocks/x": np.array([True])}) == [0]
-    assert main([*command, f"--model={tmp_path / 'out'}"]) == 2
-    assert "was not made by train or sweep" in capsys.readouterr().err
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["step"] == 7
 
 
 def test_the_papers_numbers_stand_beside_its_own_model_alone():
