@@ -14,6 +14,7 @@ def run(argv: list[str]) -> int:
         ("prompts", None, 'JSON lines: {"prompt": text, label: value, ...}'),
         ("workdir", None, "where to store, local or gs://"),
         ("dtype", "float32", "float32 or bfloat16"),
+        ("attention", "auto", "xla, cudnn, or auto: cudnn on an NVIDIA GPU where it computes the same"),
         ("revision", None, "branch, tag or commit of the repository"),
         required=["model", "prompts", "workdir"],
     )
@@ -26,8 +27,9 @@ def run(argv: list[str]) -> int:
     from jaxconcepts.studies import extraction
 
     config = extraction.ExtractConfig(
-        values.model, values.prompts, values.bos, values.dtype, values.revision, values.batch_size
-    )
+        values.model, values.prompts, values.bos, values.dtype, values.revision, values.batch_size,
+        attention=values.attention,
+    )  # fmt: skip
     workdir = epath.Path(values.workdir)
     workdir.mkdir(parents=True, exist_ok=True)
     command_line.log_to(workdir / "log.txt")

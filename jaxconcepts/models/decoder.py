@@ -35,11 +35,14 @@ class Context(NamedTuple):
     past: keys and values [B, S, kv_heads, head_dim] of earlier tokens, slot s holding position s; the slots before a
         row's first new position are seen, the others are not.
     window: how many positions back attention reaches, itself included; [T, 1] where tokens differ in it.
+    attention: "xla", the reference; "cudnn", a fused kernel, where positions are 0, 1, ... and there is no window and
+        no soft-cap (see `language.attention_of`).
     """
 
     positions: Int[Array, "B T"]
     past: tuple[Array, Array] | None = None
     window: Int[Array, "*each"] | None = None
+    attention: str = "xla"
 
 
 class Written(NamedTuple):

@@ -28,6 +28,7 @@ def hidden_states(
     layers: Sequence[int] | None = None,
     edits: residual.Edits | None = None,
     with_logits: bool = False,
+    attention: str = "auto",
 ):
     """The residual stream after each block, before the final norm; layer 0 is the embeddings.
 
@@ -37,9 +38,10 @@ def hidden_states(
     layers: which of 0 ... L, in any order (default: all L + 1); no block after the last of them is run.
     edits: see `residual.Edits`.
     with_logits: return (states, logits) with the logits [B, V], or [B, P, V], at the same positions; runs every block.
+    attention: "xla", "cudnn" or "auto", see `attention_of`.
 
-    Raises ValueError for an empty prompt, one beyond the model's context, a token outside the vocabulary, and a layer
-    or position that does not exist.
+    Raises ValueError for an empty prompt, one beyond the model's context, a token outside the vocabulary, a layer or
+    position that does not exist, and as `attention_of` does.
     """
     tokens, lengths = checked(model, tokens, lengths)
     layers = tuple(range(model.layers + 1)) if layers is None else tuple(layers)
@@ -47,8 +49,9 @@ def hidden_states(
         raise ValueError(f"layers must be among 0 ... {model.layers}, got {list(layers)}")
     positions = _positions(at, lengths, tokens.shape)
     tokens, positions = (None if a is None else sharding.shard_batch(a, params) for a in (tokens, positions))
+    attention = attention_of(model, _device_of(params), attention)
     with exact_products(model):
-        states, logits = _states(model, params, tokens, positions, edits, layers, with_logits)
+        states, logits = _states(model, params, tokens, positions, edits, layers, with_logits, attention)
     if isinstance(at, str) and at == "last":
         states, logits = states[:, :, 0], (logits[:, 0] if with_logits else None)
     return (states, logits) if with_logits else states
@@ -140,6 +143,30 @@ def batches(
         yield indices, tokens, np.array([len(prompts[i]) for i in filled], np.int32)
 
 
+def attention_of(model: Decoder, device: jax.Device, attention: str = "auto") -> str:
+    """How `hidden_states` computes attention: "xla", or on an NVIDIA GPU "cudnn", one fused kernel.
+
+    attention: what is asked for. "auto" takes the kernel where it computes the same: bfloat16, every layer seeing all
+    tokens, no soft-cap of the scores, and heads of a size that it supports (a multiple of 8, at most 128). Raises
+    ValueError where "cudnn" is asked for and it does not, or is not there, with the reason.
+    """
+    if attention not in ("auto", "xla", "cudnn"):
+        raise ValueError(f"attention must be auto, xla or cudnn, got {attention!r}")
+    nvidia = device.platform == "gpu" and "rocm" not in device.client.platform_version
+    reasons = {
+        f"it needs an NVIDIA GPU, and the model is on {device.platform}": not nvidia,
+        f"it computes in bfloat16, and the model in {model.dtype}": model.dtype != "bfloat16",
+        "the model has local layers": model.windows() is not None,
+        "the model's scores are soft-capped": getattr(model, "score_cap", None) is not None,
+        f"it takes heads of 8, 16, ... 128, and the model's are {model.head_dim}": model.head_dim
+        not in range(8, 129, 8),
+    }
+    against = [reason for reason, holds in reasons.items() if holds]
+    if attention == "cudnn" and against:
+        raise ValueError(f"attention cannot be cudnn: {against[0]}")
+    return "xla" if attention == "xla" or against else "cudnn"
+
+
 def exact_products(model: Decoder):
     """Full-precision products in float32: accelerators would otherwise round the factors to TF32 or bfloat16."""
     return jax.default_matmul_precision("highest" if model.dtype == "float32" else "default")
@@ -148,6 +175,7 @@ def exact_products(model: Decoder):
 def forward(
     model: Decoder, params, tokens, positions, past=None, capture=None, edits=None, depth=None,
     keep: str | None = None, remat: bool = False, unroll: int | bool = 1, resume: tuple | None = None,
+    attention: str = "xla",
 ):  # fmt: skip
     """The residual stack on tokens at `positions`.
 
@@ -155,11 +183,12 @@ def forward(
         [L, B, P, heads * head_dim] at the captured positions, before the output projection.
     remat, unroll: see `residual.run`.
     resume: (layer, stream after it), to run the later blocks alone; `tokens` is then not used (`residual.run`'s first).
+    attention: see `Context`.
     """
 
     def block(layer_params, stream, layer_input, head_edits):
         window, layer_past = layer_input
-        context = Context(positions, layer_past, window)
+        context = Context(positions, layer_past, window, attention)
         stream, written = model.block().apply({"params": layer_params}, stream, context, head_edits)
         if keep == "heads":
             return stream, residual.select(merge_heads(written.heads), capture)
@@ -175,11 +204,12 @@ def forward(
     )  # fmt: skip
 
 
-@partial(jax.jit, static_argnums=(0, 5, 6))
-def _states(model, params, tokens, positions, edits, layers, with_logits):
+@partial(jax.jit, static_argnums=(0, 5, 6, 7))
+def _states(model, params, tokens, positions, edits, layers, with_logits, attention="xla"):
     depth = model.layers if with_logits else max(layers)
     capture = "all" if positions is None else positions
-    trace = forward(model, params, tokens, jnp.arange(tokens.shape[1])[None], None, capture, edits, depth)
+    places = jnp.arange(tokens.shape[1])[None]
+    trace = forward(model, params, tokens, places, None, capture, edits, depth, attention=attention)
     states = trace.captured if layers == tuple(range(model.layers + 1)) else trace.captured[jnp.array(layers)]
     return states, model.unembed(params, trace.captured[-1]) if with_logits else None
 
@@ -243,6 +273,12 @@ def checked(model: Decoder, tokens, lengths) -> tuple[np.ndarray, np.ndarray]:
     # Whatever pads the prompts, -100 included, must not index outside the tables.
     width = min(longest, model.context)
     return np.where(real, tokens, 0)[:, :width].astype(np.int32), lengths.astype(np.int32)
+
+
+def _device_of(params: PyTree) -> jax.Device:
+    """One that holds the parameters; NumPy ones will go to the default device."""
+    leaf = jax.tree.leaves(params)[0]
+    return next(iter(leaf.devices())) if isinstance(leaf, jax.Array) else jax.devices()[0]
 
 
 def _positions(at, lengths, shape) -> np.ndarray | None:

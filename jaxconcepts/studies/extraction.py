@@ -43,7 +43,8 @@ WINDOW = 64  # batches
 class ExtractConfig:
     """model: folder or repository id, of `revision`. prompts: a JSON-lines file, {"prompt": text, label: value, ...} a
     line. bos: whether prompts begin with the beginning-of-sequence token. dtype: "float32" or "bfloat16", of the model
-    and of what is stored. batch_size: prompts a batch. multiple: what widths of batches are rounded up to."""
+    and of what is stored. batch_size: prompts a batch. multiple: what widths of batches are rounded up to. attention:
+    as in `language.hidden_states`; what "auto" comes to is recorded."""
 
     model: str
     prompts: str
@@ -52,6 +53,7 @@ class ExtractConfig:
     revision: str | None = None
     batch_size: int = 16
     multiple: int = 64
+    attention: str = "auto"
 
     def __post_init__(self):
         for name in ("batch_size", "multiple"):
@@ -71,7 +73,11 @@ def extract(config: ExtractConfig, workdir: epath.PathLike, mesh: jax.sharding.M
     folder = pretrained.resolve(config.model, config.revision)
     tokenizer = _tokenizer(folder)
     record = asdict(config) | {"prompts_sha256": digest, "num_prompts": count, "snapshot": folder.name}
-    record |= {"padding": "right", "at": "last", "layer_0": "embeddings", "final_norm": False, "attention": "xla"}
+    record |= {"padding": "right", "at": "last", "layer_0": "embeddings", "final_norm": False}
+    # By what the model and the device allow: another one gives other roundings, so an extraction goes on with the same.
+    device = (jax.devices() if mesh is None else mesh.devices.flat)[0]
+    attention = language.attention_of(pretrained.read_config(folder, config.dtype), device, config.attention)
+    record["attention"] = attention
     record["matmul_precision"] = "highest" if config.dtype == "float32" else "default"
     record["tokenizer"] = type(tokenizer).__name__
     device = {"platform": jax.default_backend(), "kind": jax.devices()[0].device_kind, "count": jax.device_count()}
@@ -84,7 +90,7 @@ def extract(config: ExtractConfig, workdir: epath.PathLike, mesh: jax.sharding.M
         array = _open_array(run.workdir, (count, model.layers + 1, model.width), config)
         (run.workdir / "prompts").mkdir(exist_ok=True)
         batches = _batches(config, model, tokenizer, run.workdir, done)
-        _stream(count, done, batches, model, params, array, run.workdir)
+        _stream(count, done, batches, model, params, array, run.workdir, attention)
     return run.workdir
 
 
@@ -127,12 +133,14 @@ def decodability(workdir: epath.PathLike, label: str, k: int = 10) -> pl.DataFra
     return frame.filter(pl.col("label") == label)
 
 
-def _stream(count, done, batches, model, params, array, workdir) -> None:
+def _stream(count, done, batches, model, params, array, workdir, attention) -> None:
     """Writes a batch while the next is computed, and says how fast it goes."""
     start, said, first, num_tokens, waiting = time.monotonic(), 0.0, done, 0, None
     for batch in itertools.chain(batches, [None]):
         # Dispatched before the batch in front of it is waited for.
-        states = None if batch is None else language.hidden_states(model, params, batch.tokens, batch.lengths)
+        states = None
+        if batch is not None:
+            states = language.hidden_states(model, params, batch.tokens, batch.lengths, attention=attention)
         if waiting is not None:
             row, real = waiting[0].row, waiting[0].real
             array[row : row + real].write(np.asarray(waiting[1])[:, :real].swapaxes(0, 1)).result()

@@ -73,6 +73,7 @@ def test_every_prompt_is_stored_with_its_labels(setting, tmp_path, bos):
     check(workdir, params, lines, bos)
     record = json.loads((workdir / "config.json").read_text())
     assert (record["bos"], record["padding"], record["dtype"], record["snapshot"]) == (bos, "right", "float32", "model")
+    assert record["attention"] == "xla"
     assert provenance(workdir)["versions"]["jax"]
 
 

@@ -29,8 +29,8 @@ extraction.WINDOW = 2
 kept = []
 if sys.argv[2] == "keep":
     honest = extraction.language.hidden_states
-    def keep(*arguments):
-        states = honest(*arguments)
+    def keep(*arguments, **keywords):
+        states = honest(*arguments, **keywords)
         kept.append(np.array(states))
         return states
     extraction.language.hidden_states = keep
