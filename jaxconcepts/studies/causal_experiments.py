@@ -242,7 +242,7 @@ def _pairs(session, family, prompts, other):
             continue
         shown = [e._replace(output=output) for e, output in zip(prompt.demonstrations, ruled, strict=False)]
         corrupted = _shown(prompt, session.config.template, shown)._replace(answer=ruled[-1])
-        (clean_ids, ids), (right, wrong) = render.encode(session.tokenizer, [prompt, corrupted], session.config.bos)
+        (clean_ids, right), (ids, wrong) = causal_pass.pair(session, [prompt, corrupted])
         # Where all demonstrations are answered alike by both concepts there is nothing to restore.
         if len(clean_ids) == len(ids) and list(clean_ids) != list(ids) and right[0] != wrong[0]:
             found.append((list(clean_ids), list(ids), (right[0], wrong[0])))

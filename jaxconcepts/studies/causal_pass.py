@@ -34,7 +34,10 @@ class Session(NamedTuple):
 
 
 class Asked(NamedTuple):
-    """Prompts in tokens. other: what another concept would answer, "" where that is not known or the same.
+    """Prompts in tokens, each up to the token before the answer's first one that says anything: many tokenizers begin
+    an answer with a blank, the same for all answers, so that a change of the token before it would change nothing.
+
+    other: what another concept would answer, "" where that is not known or the same.
 
     continuations: [n, 2, A] the tokens of both answers; continuation_lengths: [n, 2], 0 where there is none.
     """
@@ -89,6 +92,8 @@ def encode(session: Session, family: Family, prompts: Sequence[render.Prompt], o
     named = ["" if other == prompt.answer else other for other, prompt in zip(named, prompts, strict=True)]
     asked = [prompt._replace(answer=other or prompt.answer) for other, prompt in zip(named, prompts, strict=True)]
     alternative = render.encode(session.tokenizer, asked, False)[1]
+    told = [_without_blanks(session, *row) for row in zip(ids, gold, alternative, strict=True)]
+    ids, gold, alternative = (list(part) for part in zip(*told, strict=True)) if told else ([], [], [])
     width = max(map(len, [*gold, *alternative]), default=1)
     continuations = np.zeros((len(prompts), 2, width), np.int32)
     lengths = np.zeros((len(prompts), 2), np.int32)
@@ -97,6 +102,22 @@ def encode(session: Session, family: Family, prompts: Sequence[render.Prompt], o
         if known:
             continuations[row, 1, : len(other)], lengths[row, 1] = other, len(other)
     return Asked(list(prompts), ids, named, continuations, lengths)
+
+
+def _without_blanks(session: Session, ids, *answers):
+    """The prompt and its answers with the blank tokens that all answers begin with at the prompt's end instead."""
+    count = 0
+    while all(len(answer) > count + 1 and answer[count] == answers[0][count] for answer in answers):
+        if session.tokenizer.decode([answers[0][count]], clean_up_tokenization_spaces=False).strip():
+            break
+        count += 1
+    return ([*ids, *answers[0][:count]], *(answer[count:] for answer in answers))
+
+
+def pair(session: Session, prompts: Sequence[render.Prompt]) -> list[tuple[list[int], list[int]]]:
+    """(prompt, answer) in tokens of prompts to compare token by token, cut as `Asked` says."""
+    ids, gold = render.encode(session.tokenizer, prompts, session.config.bos)
+    return [tuple(_without_blanks(session, *row)) for row in zip(ids, gold, strict=True)]
 
 
 def take(asked: Asked, rows: Sequence[int]) -> Asked:

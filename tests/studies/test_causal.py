@@ -124,6 +124,19 @@ def test_answers_under_a_change_equal_a_loop_of_hooks_in_pytorch(session, asked,
         assert np.nanmax(np.abs(found.log_probs - plain.log_probs)) > 1e-3
 
 
+def test_prompts_end_where_their_answer_begins_to_say_something(session, asked):
+    tokenizer = session.tokenizer
+    for i, prompt in enumerate(asked.prompts):
+        answer = asked.continuations[i, 0, : asked.continuation_lengths[i, 0]].tolist()
+        assert tokenizer.decode([answer[0]]).strip()
+        whole = tokenizer.decode([*asked.ids[i][1:], *answer], clean_up_tokenization_spaces=False)
+        assert whole == prompt.whole
+    blank = tokenizer.encode(" ", add_special_tokens=False)
+    cut = causal_pass._without_blanks(session, [5], [*blank, 7, 8], [*blank, 9])
+    assert cut == ([5, *blank], [7, 8], [9])
+    assert causal_pass._without_blanks(session, [5], [7, *blank], [7, 9]) == ([5], [7, *blank], [7, 9])
+
+
 def test_states_and_head_outputs_are_those_of_the_reference(session, asked, theirs):
     torch, model = theirs
     found = causal_pass.capture(session, asked)
