@@ -20,6 +20,6 @@ from jaxconcepts.studies.icl_config import default_fields
 def get_config() -> config_dict.ConfigDict:
     config = config_dict.ConfigDict(default_fields())
     config.update(families=("bitwise", "pos"), shots=(1, 2, 4, 8, 10), variants=("plain", "rule", "name"))
-    config.update(prompts=500, per_draw=100, draws=10, k=10)
+    config.update(prompts=500, per_draw=100, draws=10, k=10, batch_size=32, multiple=32)
     config.pos.corpus = ""  # a treebank's file; "" for sentences of the built-in grammar
     return config

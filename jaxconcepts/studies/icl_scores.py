@@ -72,8 +72,8 @@ def _reduced(hidden, key, per_draw, num_concepts, averaged, k, draws, permutatio
     settings = {"k": k, "num_concepts": num_concepts}
 
     labels = np.repeat(np.arange(num_concepts), per_draw)
-    first = decodability.concept_decodability_per_concept(jnp.take(hidden, apart, axis=1), labels, **settings)
-    chosen_on = first[:, :averaged].mean(-1)
+    apart_cd = decodability.concept_decodability_per_concept(jnp.take(hidden, apart, axis=1), labels, **settings)
+    chosen_on = apart_cd[:, :averaged].mean(-1)
     headline = jnp.argmax(chosen_on)
 
     hidden = jnp.take(hidden, pool, axis=1)
@@ -84,7 +84,16 @@ def _reduced(hidden, key, per_draw, num_concepts, averaged, k, draws, permutatio
     shown = jnp.take(hidden, sample(keys[0]), axis=1)
     null = statistics.permutation_null(shown, labels, key_null, permutations, by_concept=True, **settings)
     at_headline = hidden[headline]
-    pairwise = lambda key: decodability.pairwise_decodability(at_headline[sample(key)], labels, **settings)  # noqa: E731
+    first, second = np.triu_indices(num_concepts, 1)
+
+    def pairwise(key):
+        """`decodability.pairwise_decodability`, on the points of each pair alone, which have equal numbers here."""
+        own = at_headline[sample(key)].reshape(num_concepts, per_draw, -1)
+        both = jnp.concatenate([own[first], own[second]], axis=1)
+        score = decodability.concept_decodability(both, np.repeat([0, 1], per_draw), k, num_concepts=2)
+        upper = jnp.zeros((num_concepts, num_concepts)).at[first, second].set(score)
+        return upper + upper.T + jnp.eye(num_concepts)
+
     pairs = jax.lax.map(pairwise, keys).mean(0)
 
     average = jnp.mean(cd[..., :averaged], -1)
