@@ -62,23 +62,22 @@ def followed(
     """By layer, how far the patched model's predictions are from the oracle of the source and of the target (or, metric
     "weight", their coefficients on both), for the patch and its controls, at each run's last step."""
     references = ("source oracle", "target oracle")
-    titles = [f"{study.label(run)}: {reference}" for run in runs for reference in references]
+    cells = [(run, reference) for reference in references for run in runs]
+    titles = [f"{study.label(run)}: {reference}" for run, reference in cells]
     label = {"distance": "squared distance / r", "weight": "weight on the oracle"}[metric]
     panels = Panels(titles, "layer (0 = embeddings)", label, height=1.6)
-    axes = iter(panels.axes)
-    for run in runs:
+    for (run, reference), axis in zip(cells, panels.axes, strict=True):
         own = summary.filter(pl.col("run") == run, pl.col("at") == "query", pl.col("metric") == metric)
         own = own.filter(pl.col("step") == pl.col("step").max())
         divisor = study.rank(run) if metric == "distance" else 1.0
-        for reference, axis in zip(references, axes, strict=False):
-            level = own.filter(pl.col("patch") == "none", pl.col("reference") == reference)["value"]
-            if len(level):
-                gid = f"{run}/{reference}/none"
-                panels.level(axis, level[0] / divisor, gid, "no patch", color="#303030", linewidth=0.8)
-            for patch, look in PATCH_STYLES.items():
-                cell = {"patch": patch, "mode": mode, "positions": positions, "reference": reference}
-                curve = _by_layer(own, cell)
-                panels.line(axis, curve, f"{run}/{reference}/{patch}", PATCH_LABELS[patch], divisor=divisor, **look)
+        level = own.filter(pl.col("patch") == "none", pl.col("reference") == reference)["value"]
+        if len(level):
+            gid = f"{run}/{reference}/none"
+            panels.level(axis, level[0] / divisor, gid, "no patch", color="#303030", linewidth=0.8)
+        for patch, look in PATCH_STYLES.items():
+            cell = {"patch": patch, "mode": mode, "positions": positions, "reference": reference}
+            curve = _by_layer(own, cell)
+            panels.line(axis, curve, f"{run}/{reference}/{patch}", PATCH_LABELS[patch], divisor=divisor, **look)
     figure = panels.finish(f"{metric} of {mode} patches at {positions}", errors=True if metric == "distance" else None)
     for axis in panels.axes:
         axis.xaxis.set_major_locator(MaxNLocator(7, integer=True))
