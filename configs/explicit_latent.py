@@ -3,7 +3,7 @@
 Command:  python -m jaxconcepts sweep --config=configs/explicit_latent.py --workdir=runs/explicit_latent
           python -m jaxconcepts patch --workdir=runs/explicit_latent
           python -m jaxconcepts report --workdir=runs/explicit_latent
-Time:     four runs of 4 000 steps, half of the quickstart's.
+Time:     four runs of 4 000 steps, half of the quickstart's; not run to its end by us (one explicit run to step 1 000).
 Expected: see Mittal et al. 2024 (arXiv 2405.19162): the explicit model is not better in distribution.
 
 model.bottleneck = 16 numbers take the examples to the prediction of a query (see models/bottleneck.py); w has 8. Both
