@@ -1,99 +1,186 @@
-"""Hidden states of all layers at the last token of 64 prompts, beside transformers, at a 128 M-parameter Llama shape.
+"""Hidden states of all layers at the last token, against transformers' and nnsight's, of a random 128M Llama.
 
-    python tests/benchmarks/run.py --only hidden_states [--quick]
-
-transformers runs with sdpa attention and output_hidden_states=True on right-padded batches of the same prompts, sorted
-by length and padded to the longest of each batch; the read-out is left out on both sides. "bare" is our own forward
-pass that captures the last layer only: its ratio below 1 is what capturing every layer costs.
+The same weights, prompts (64 of 50 to 400 tokens, sorted by length) and batch size on all sides, float32. Speed: all in
+one process, in turn, the best of several rounds; compilation and first calls are left out. "bare" is our own forward
+pass that captures nothing: what capturing costs. Peak memory: a process for each side that loads the checkpoint, runs
+every prompt and reports its largest resident size, libraries included.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
 import time
+from functools import partial
+from pathlib import Path
 
-import jax
 import numpy as np
 
-from jaxconcepts.models import language, llama
-
-MODEL = llama.LlamaConfig(
-    vocab_size=32000, width=768, layers=12, heads=12, kv_heads=4, head_dim=64, mlp_width=3072, context=2048, tied=True
-)
 BATCH = 8
+# Batches are as wide as their longest prompt, to 8 tokens; transformers' exactly.
+MULTIPLE = 8
+SIZES = {"vocab_size": 32000, "width": 768, "layers": 12, "heads": 12, "kv_heads": 4, "head_dim": 64, "mlp_width": 3072}
+QUICK = {"vocab_size": 1000, "width": 64, "layers": 2, "heads": 4, "kv_heads": 2, "head_dim": 16, "mlp_width": 128}
+SIDES = ("ours", "transformers", "nnsight")
+AIMS = {"bare": 0.97, "transformers": 1.2, "nnsight": 1.2}
 
 
 def rows(quick: bool = False) -> list[dict]:
-    count, repeats = (16, 2) if quick else (64, 3)
-    rng = np.random.default_rng(0)
-    prompts = [rng.integers(0, 32000, length).tolist() for length in rng.integers(50, 401, count)]
-    params = jax.jit(MODEL.init)(jax.random.key(0))
-    every = range(MODEL.layers + 1)
-    candidates = {
-        "ours": lambda: _ours(params, prompts, every),
-        "bare": lambda: _ours(params, prompts, [MODEL.layers]),
-    }
-    with contextlib.suppress(ImportError):
-        candidates["transformers"] = _transformers(params, prompts)
-    seconds, states = {name: [] for name in candidates}, {}
-    for _ in range(1 + repeats):
-        for name, run in candidates.items():
-            start = time.perf_counter()
-            states[name] = run()
-            seconds[name].append(time.perf_counter() - start)
-    best = {name: min(times[1:]) for name, times in seconds.items()}
-    if "transformers" in states:
-        # The last layer is left out: transformers gives it after the final norm.
-        np.testing.assert_allclose(states["ours"][:-1], states["transformers"][:-1], rtol=0, atol=1e-4)
-    aims = {"bare": "0.97", "transformers": "1.2"}
-    return [
-        {
-            "benchmark": "hidden states",
-            "shape": [count, "prompts", f"{MODEL.num_params() / 1e6:.0f}M"],
-            "ours_s": best["ours"],
-            "peer": peer,
-            "peer_s": best[peer],
-            "ratio": best[peer] / best["ours"],
-            "aim": aims[peer],
-        }
-        for peer in best
+    """Rows of seconds for all prompts, then of peak memory in GB."""
+    count, rounds = (8, 1) if quick else (64, 3)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        parameters = write_checkpoint(folder, QUICK if quick else SIZES)
+        seconds = measure_speed(folder, count, rounds)
+        memory = {side: gigabytes for side in SIDES if (gigabytes := peak_memory(side, folder, count)) is not None}
+    shape = f"{count} prompts, {parameters / 1e6:.3g}M parameters"
+    speed = [
+        {"benchmark": "hidden states", "shape": shape, "ours_s": seconds["ours"], "peer": peer, "peer_s": seconds[peer]}
+        | {"ratio": seconds[peer] / seconds["ours"], "aim": AIMS[peer]}
+        for peer in seconds
+        if peer != "ours"
+    ]
+    return speed + [
+        {"benchmark": "hidden states, peak memory, GB", "shape": shape, "ours_s": memory["ours"], "peer": peer}
+        | {"peer_s": memory[peer], "ratio": memory[peer] / memory["ours"], "aim": 1}
+        for peer in memory
         if peer != "ours"
     ]
 
 
-def _ours(params, prompts, layers) -> np.ndarray:
-    states = np.empty((len(layers), len(prompts), MODEL.width), np.float32)
-    for indices, tokens, lengths in language.batches(prompts, BATCH, multiple=32):
-        found = np.asarray(language.hidden_states(MODEL, params, tokens, lengths, layers=layers))
-        states[:, indices[indices >= 0]] = found[:, indices >= 0]
-    return states
+def measure_speed(folder: Path, count: int, rounds: int) -> dict[str, float]:
+    """Seconds of each side for all prompts, the best round; the sides' states are compared."""
+    prompts = make_prompts(count)
+    sides = {"ours": ours(folder), "bare": ours(folder, capture=False)}
+    with contextlib.suppress(ImportError):
+        sides["transformers"] = transformers(folder)
+    with contextlib.suppress(ImportError):
+        sides["nnsight"] = nnsight(folder)
+    taken, states = {name: [] for name in sides}, {}
+    for _ in range(1 + rounds):
+        for name, run in sides.items():
+            start = time.perf_counter()
+            states[name] = run(prompts)
+            taken[name].append(time.perf_counter() - start)
+    np.testing.assert_allclose(states["bare"][0], states["ours"][-1], rtol=0, atol=1e-4)
+    for peer in states.keys() & {"transformers", "nnsight"}:
+        # transformers gives the last layer after the final norm.
+        layers = slice(None, -1 if peer == "transformers" else None)
+        np.testing.assert_allclose(states["ours"][layers], states[peer][layers], rtol=0, atol=1e-4)
+    return {name: min(times[1:]) for name, times in taken.items()}
 
 
-def _transformers(params, prompts):
-    import tempfile
+def peak_memory(side: str, folder: Path, count: int) -> float | None:
+    """GB of the largest resident size of a process that does this alone; None where the library is not there."""
+    command = [sys.executable, __file__, side, str(folder), str(count)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ)
+    if "ModuleNotFoundError" in done.stderr:
+        return None
+    done.check_returncode()
+    return json.loads(done.stdout.splitlines()[-1])
 
-    import torch
-    import transformers
 
-    from jaxconcepts.models import pretrained
+def make_prompts(count: int) -> list[list[int]]:
+    rng = np.random.default_rng(0)
+    return [rng.integers(0, QUICK["vocab_size"], length).tolist() for length in rng.integers(50, 401, count)]
 
-    with tempfile.TemporaryDirectory() as folder:
-        pretrained.save_pretrained(MODEL, params, folder)
-        theirs = transformers.AutoModel.from_pretrained(folder, attn_implementation="sdpa").eval()
-    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
 
-    @torch.inference_mode()
-    def run():
-        states = np.empty((MODEL.layers + 1, len(prompts), MODEL.width), np.float32)
-        for start in range(0, len(prompts), BATCH):
-            rows = order[start : start + BATCH]
-            lengths = torch.tensor([len(prompts[i]) for i in rows])
-            tokens, mask = torch.zeros((2, len(rows), int(lengths.max())), dtype=torch.long)
-            for row, i in enumerate(rows):
-                tokens[row, : lengths[row]] = torch.tensor(prompts[i])
-                mask[row, : lengths[row]] = 1
-            hidden = theirs(tokens, attention_mask=mask, output_hidden_states=True, use_cache=False).hidden_states
-            states[:, rows] = torch.stack(hidden)[:, range(len(rows)), lengths - 1].numpy()
+def write_checkpoint(folder: Path, sizes: dict[str, int]) -> int:
+    """A random Llama; returns how many parameters it has."""
+    import jax
+
+    from jaxconcepts.models import llama, pretrained
+
+    model = llama.LlamaConfig(context=2048, rope_scaling=None, tied=True, **sizes)
+    pretrained.save_pretrained(model, jax.jit(model.init)(jax.random.key(0)), folder)
+    return model.num_params()
+
+
+def ours(folder: Path, capture: bool = True):
+    """run(prompts) -> [layers + 1, prompts, width], or [1, prompts, width] of the last layer where none is captured."""
+    import jax
+    import jax.numpy as jnp
+
+    from jaxconcepts.models import language, pretrained
+
+    model, params = pretrained.load_pretrained(folder)
+
+    @jax.jit
+    def bare(params, tokens, lengths):
+        stream = language.forward(model, params, tokens, jnp.arange(tokens.shape[1])[None]).stream
+        return stream[jnp.arange(tokens.shape[0]), lengths - 1][None]
+
+    def run(prompts):
+        states = np.empty((model.layers + 1 if capture else 1, len(prompts), model.width), np.float32)
+        for indices, tokens, lengths in language.batches(prompts, BATCH, MULTIPLE):
+            if capture:
+                found = language.hidden_states(model, params, tokens, lengths)
+            else:
+                with language.exact_products(model):
+                    found = bare(params, tokens, lengths)
+            states[:, indices[indices >= 0]] = np.asarray(found)[:, indices >= 0]
         return states
 
     return run
+
+
+def transformers(folder: Path):
+    import torch
+    from transformers import AutoModel
+
+    theirs = AutoModel.from_pretrained(folder, attn_implementation="sdpa").eval()
+
+    @torch.inference_mode()
+    def hidden(tokens, mask, last):
+        states = theirs(tokens, attention_mask=mask, output_hidden_states=True, use_cache=False).hidden_states
+        return torch.stack([layer[range(len(last)), last] for layer in states])
+
+    return partial(_torch_run, hidden)
+
+
+def nnsight(folder: Path):
+    import torch
+    from nnsight import NNsight, save
+    from transformers import AutoModel
+
+    traced = NNsight(AutoModel.from_pretrained(folder, attn_implementation="sdpa").eval())
+
+    @torch.inference_mode()
+    def hidden(tokens, mask, last):
+        rows = list(range(len(last)))
+        with traced.trace(tokens, attention_mask=mask, use_cache=False):
+            layers = [traced.embed_tokens.output, *[layer.output for layer in traced.layers]]
+            states = save([layer[rows, last] for layer in layers])
+        return torch.stack(list(states))
+
+    return partial(_torch_run, hidden)
+
+
+def _torch_run(hidden, prompts) -> np.ndarray:
+    """[layers + 1, prompts, width] in batches of prompts of like length."""
+    import torch
+
+    order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
+    found = []
+    for start in range(0, len(prompts), BATCH):
+        rows = order[start : start + BATCH]
+        lengths = torch.tensor([len(prompts[i]) for i in rows])
+        tokens, mask = torch.zeros((2, len(rows), int(lengths.max())), dtype=torch.long)
+        for row, i in enumerate(rows):
+            tokens[row, : lengths[row]] = torch.tensor(prompts[i])
+            mask[row, : lengths[row]] = 1
+        found.append(hidden(tokens, mask, lengths - 1).numpy())
+    return np.concatenate(found, axis=1)[:, np.argsort(order)]
+
+
+if __name__ == "__main__":
+    side, place, number = sys.argv[1:]
+    globals()[side](Path(place))(make_prompts(int(number)))
+    # Not getrusage: its peak is at least that of the process which started this one.
+    status = Path("/proc/self/status").read_text()
+    print(json.dumps(int(re.search(r"VmHWM:\s*(\d+) kB", status)[1]) * 1024 / 1e9))

@@ -29,7 +29,7 @@ def main() -> None:
     rng = np.random.default_rng(0)
     for name, model in MODELS.items():
         params = jax.jit(model.init)(jax.random.key(0))
-        tokens, lengths = rng.integers(0, model.vocab_size, (8, 128)), rng.integers(16, 129, 8)
+        tokens, lengths = rng.integers(0, model.vocab_size, (8, 64)), rng.integers(16, 65, 8)
         errors = precision.bfloat16_error(model, params, tokens, lengths)
         print(f"{name}: " + " ".join(f"{100 * error:.2f}" for error in errors) + " % by layer from 0 on")
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 COLUMNS = ("benchmark", "shape", "ours_s", "peer", "peer_s", "ratio", "aim")
-PACKAGES = ("jax", "jaxlib", "numpy", "scikit-learn", "faiss-cpu", "torch", "transformers")
+PACKAGES = ("jax", "jaxlib", "numpy", "scikit-learn", "faiss-cpu", "torch", "transformers", "nnsight")
 
 
 def main() -> None:
