@@ -200,7 +200,7 @@ def symmetric(values: np.ndarray) -> Normalize:
     largest = max(float(sizes.max(initial=0.0)), 1e-6)
     typical = float(np.median(sizes[sizes > 0])) if (sizes > 0).any() else largest
     if largest > 20 * typical:
-        return SymLogNorm(linthresh=max(typical, largest / 1e4), vmin=-largest, vmax=largest)
+        return SymLogNorm(linthresh=max(typical, largest / 100), vmin=-largest, vmax=largest)
     return Normalize(-largest, largest)
 
 
