@@ -26,7 +26,7 @@ def rows(quick: bool = False) -> list[dict]:
     for name, (steps, peer_steps, aim) in CONFIGS.items():
         if quick and name == "paper":
             continue
-        point = _point(name)
+        point = make_point(name)
         static = point.static
         ours, peer = seconds_a_step(point, steps), torch_seconds_a_step(static, peer_steps)
         row = {
@@ -43,7 +43,7 @@ def rows(quick: bool = False) -> list[dict]:
     return result
 
 
-def _point(config_name: str) -> points.Point:
+def make_point(config_name: str) -> points.Point:
     """The config's run with Adam, the paper's loss and GPT-2's own block, so that both sides do the same work."""
     path = Path(__file__).parents[2] / "configs" / f"{config_name}.py"
     spec = importlib.util.spec_from_file_location(config_name, path)
@@ -73,6 +73,20 @@ def seconds_a_step(point: points.Point, steps: int) -> float:
 
 def torch_seconds_a_step(static: synthetic.Static, steps: int) -> float:
     """Median over five chunks of the PyTorch loop."""
+    step = torch_step(static)
+    for _ in range(3):
+        step()
+    times = []
+    for _ in range(5):
+        start = time.perf_counter()
+        for _ in range(steps):
+            step()
+        times.append((time.perf_counter() - start) / steps)
+    return median(times)
+
+
+def torch_step(static: synthetic.Static):
+    """A new PyTorch model and optimiser as Garg et al. train it. Each call is a step, which draws its batch."""
     import torch
     from transformers import GPT2Config, GPT2Model
 
@@ -103,12 +117,4 @@ def torch_seconds_a_step(static: synthetic.Static, steps: int) -> float:
         loss.backward()
         optimizer.step()
 
-    for _ in range(3):
-        step()
-    times = []
-    for _ in range(5):
-        start = time.perf_counter()
-        for _ in range(steps):
-            step()
-        times.append((time.perf_counter() - start) / steps)
-    return median(times)
+    return step
