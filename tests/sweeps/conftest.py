@@ -1,6 +1,7 @@
 """Sweeps started in this process or in others, which share what they compile."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -53,23 +54,36 @@ def checkpointed():
 
 
 @pytest.fixture(scope="session")
-def job(launch):
-    """job(workdir, kill_after=None, ...) -> outputs of two processes of four devices each as one job; with `kill_after`
-    both are killed once a checkpoint at that step is there."""
+def start_job(launch):
+    """start_job(workdir, ...) -> two processes of four devices each, as one job."""
 
-    def run(workdir, kill_after=None, **keywords):
+    def start(workdir, **keywords):
         with socket.socket() as probe:
             probe.bind(("localhost", 0))
             port = probe.getsockname()[1]
         flags = [f"--coordinator=localhost:{port}", "--num_processes=2"]
-        both = [launch(workdir, *flags, f"--process_id={i}", devices=4, **keywords) for i in range(2)]
+        return [launch(workdir, *flags, f"--process_id={i}", devices=4, **keywords) for i in range(2)]
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def job(start_job):
+    """job(workdir, kill_after=None, ...) -> outputs of such a job; with `kill_after` both processes are killed once a
+    checkpoint at that step is there. signal_after: SIGTERM to the second process then, and both must leave with 75."""
+
+    def run(workdir, kill_after=None, signal_after=None, **keywords):
+        both = start_job(workdir, **keywords)
         try:
-            if kill_after is None:
-                outputs = [process.communicate(timeout=550)[0] for process in both]
-                assert [process.returncode for process in both] == [0, 0], outputs
-                return outputs
-            wait_for_checkpoint(workdir, kill_after)
-            return []
+            if kill_after is not None:
+                wait_for_checkpoint(workdir, kill_after)
+                return []
+            if signal_after is not None:
+                wait_for_checkpoint(workdir, signal_after)
+                both[1].send_signal(signal.SIGTERM)
+            outputs = [process.communicate(timeout=550)[0] for process in both]
+            assert [process.returncode for process in both] == [0 if signal_after is None else 75] * 2, outputs
+            return outputs
         finally:
             for process in both:
                 process.kill()

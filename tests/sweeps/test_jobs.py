@@ -105,6 +105,19 @@ def test_a_killed_job_resumes_on_any_layout(job, sweep, expected, tmp_path, then
     assert_same(tmp_path, expected, RELATIVE)
 
 
+def test_sigterm_to_one_process_stops_all_and_a_new_start_ends_with_the_same_tables(job, tmp_path):
+    # Long enough that the signal comes in time; one rate, so that there are two packs.
+    long = {"STEPS": "3000", "RATES": "1e-3", "AT_ONCE": "3"}
+    job(tmp_path / "whole", **long)
+    outputs = job(tmp_path / "stopped", signal_after=500, **long)
+    assert "stopped by a signal at step" in outputs[0]
+    found = status.status(tmp_path / "stopped")
+    assert found.done < 6 and found.running + found.waiting == 6 - found.done
+    job(tmp_path / "stopped", **long)
+    # The same layout, so the same bits.
+    assert_same(tmp_path / "stopped", tables(tmp_path / "whole"))
+
+
 def test_a_deleted_checkpoint_costs_only_time(launch, sweep, checkpointed, expected, tmp_path):
     process = launch(tmp_path)
     checkpointed(tmp_path, 4, packs=2)
