@@ -16,7 +16,7 @@ COMMANDS = {
     "train": "train the runs of a config and measure them: --config=configs/X.py --workdir=DIR [--config.field=value]",
     "sweep": "run every point of a config's get_sweep(): --config=configs/X.py --workdir=DIR [--shard=i/n]",
     "status": "how far a sweep is, also while it runs: --workdir=DIR",
-    "plan": "what it would need, without running it: --config=configs/X.py | --model=NAME, --topology=v5p:4x4x4 | --local",
+    "plan": "what it would need, without running it: --config=... | --model=NAME, and --topology=v5p:4x4x4 | --local",
     "extract": "store a language model's hidden states: --model=FOLDER|ID --prompts=FILE.jsonl --[no]bos --workdir=DIR",
     "decodability": "CD of a label of an extraction, at every layer: --workdir=DIR --label=NAME [--k=10]",
     "patch": "patch concepts' mean states and ablate heads in a training's checkpoints: --workdir=DIR [--run --step]",

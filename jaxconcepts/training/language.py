@@ -18,7 +18,7 @@ from jaxtyping import Array, Float, Int, PyTree
 from jaxconcepts.models.decoder import Decoder
 from jaxconcepts.training import optimizers
 from jaxconcepts.training.answer_loss import Examples, answer_loss, batch_of_step
-from jaxconcepts.training.train import TrainState, advance, init_key
+from jaxconcepts.training.train import TrainState, advance, init_key, repeated
 
 
 @dataclass(frozen=True)
@@ -83,16 +83,7 @@ def make_train(model: Decoder, train: LanguageTrainConfig, data_axis: str | None
         loss, grads = jax.value_and_grad(loss_of)(state.params)
         return advance(state, rule(hparams), loss, grads), loss
 
-    def chunk(state, hparams, data, steps):
-        def body(_, carry):
-            state, total = carry
-            state, loss = step(state, hparams, data)
-            return state, total + loss
-
-        state, total = jax.lax.fori_loop(0, steps, body, (state, jnp.zeros(())))
-        return state, total / steps
-
-    return LanguageTrain(init, chunk)
+    return LanguageTrain(init, repeated(step))
 
 
 def fan_in_init(model: Decoder, key) -> PyTree:

@@ -111,17 +111,25 @@ def make_train(
         (_, loss), grads = gradient(state.params)
         return advance(state, optimizer(hparams), loss, grads), loss
 
-    def chunk(state: TrainState, hparams: HParams, steps):
+    return Train(init, repeated(step))
+
+
+def repeated(step: Callable[..., tuple[TrainState, Array]]) -> Callable[..., tuple[TrainState, Array]]:
+    """chunk(state, hparams, *data, steps) -> (state, mean loss): `step(state, hparams, *data)`, `steps` times."""
+
+    def chunk(state, hparams, *data_and_steps):
+        *data, steps = data_and_steps
+
         def body(_, carry):
             state, total = carry
-            state, loss = step(state, hparams)
+            state, loss = step(state, hparams, *data)
             return state, total + loss
 
         # A loop with a traced length, not a scan: nothing differentiates through it, and every length shares a program.
         state, total = jax.lax.fori_loop(0, steps, body, (state, jnp.zeros(())))
         return state, total / steps
 
-    return Train(init, chunk)
+    return chunk
 
 
 def advance(state: TrainState, rule: optax.GradientTransformation, loss, grads: PyTree) -> TrainState:

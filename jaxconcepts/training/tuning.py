@@ -19,7 +19,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from jaxconcepts.models.decoder import Decoder
 from jaxconcepts.training import freezing, lora, optimizers
-from jaxconcepts.training.train import TrainState, advance
+from jaxconcepts.training.train import TrainState, advance, repeated
 
 HOW = ("auto", "vmap", "map")
 Masks = Mapping[str, Bool[np.ndarray, "*row"]]
@@ -137,21 +137,12 @@ def make_tuning(
         loss, grads = jax.value_and_grad(loss_of)(state.params)
         return advance(state, rule(hparams), loss, grads), loss
 
-    def chunk(state, hparams, base, data, steps):
-        def body(_, carry):
-            state, total = carry
-            state, loss = step(state, hparams, base, data)
-            return state, total + loss
-
-        state, total = jax.lax.fori_loop(0, steps, body, (state, jnp.zeros(())))
-        return state, total / steps
-
     def merged(base, tuned, hparams):
         if config.lora is not None:
             return lora.merge(base, tuned, scales(hparams))
         return chosen_leaves(base, tuned, hparams.masks)
 
-    return Tuning(init, chunk, placed, merged)
+    return Tuning(init, repeated(step), placed, merged)
 
 
 def over_arms(function: Callable, how: str = "auto", mapped: int = 1) -> Callable:
