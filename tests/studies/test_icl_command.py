@@ -74,7 +74,8 @@ def test_killed_at_many_moments_it_ends_with_the_same_tables(icl, finished, tmp_
     for attempt in range(4):
         workdir = tmp_path / str(attempt)
         for _ in range(4):
-            code, output, _ = icl(workdir, match=str(workdir), nth=rng.randrange(1, finished[2]))
+            # Of a quarter of the writes, for what is left grows less with every start: four kills go through them all.
+            code, output, _ = icl(workdir, match=str(workdir), nth=rng.randrange(1, finished[2] // 4))
             assert code in (0, -9), output
             hit += code == -9
         code, output, _ = icl(workdir)
