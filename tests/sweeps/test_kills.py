@@ -1,0 +1,46 @@
+"""Two processes of four devices as one job, killed ten times at random: nothing lost, nothing twice."""
+
+import random
+import time
+
+import numpy as np
+import pytest
+
+from jaxconcepts import store
+
+pytestmark = pytest.mark.slow
+
+
+def test_a_job_killed_ten_times_at_random_ends_with_the_same_tables(start_job, job, sweep, tmp_path):
+    """Each time one process, at a random moment after the job has got a little further, and then the rest of it."""
+    sweep(tmp_path / "whole")
+    tmp_path, rng = tmp_path / "killed", random.Random(0)
+    small = {"AT_ONCE": "2"}  # six packs of two runs
+    for _ in range(10):
+        both, before, patience = start_job(tmp_path, **small), files(tmp_path), rng.randint(1, 5)
+        for _ in range(3000):
+            if len(files(tmp_path) - before) >= patience or all(process.poll() is not None for process in both):
+                break
+            time.sleep(0.05)
+        time.sleep(rng.uniform(0, 0.3))
+        first = rng.randrange(2)
+        both[first].kill()
+        time.sleep(rng.uniform(0, 0.3))
+        both[1 - first].kill()
+        for process in both:
+            process.communicate()
+    job(tmp_path, **small)
+    (metrics, runs), (wanted, wanted_runs) = tables(tmp_path), tables(tmp_path.parent / "whole")
+    assert runs.equals(wanted_runs) and metrics.drop("value").equals(wanted.drop("value"))
+    # One process on one device compiles to another order of summation, as in test_jobs.
+    np.testing.assert_allclose(metrics["value"], wanted["value"], rtol=1e-6, atol=1e-6)
+
+
+def files(workdir):
+    """What has been written of tables and checkpoints."""
+    return {str(path) for kind in ("metrics", "runs", "checkpoints") for path in (workdir / kind).rglob("*")}
+
+
+def tables(workdir):
+    metrics, runs = store.metrics(workdir), store.runs(workdir)
+    return metrics.sort(metrics.columns[:-1]), runs.sort("run").select(sorted(runs.columns))
