@@ -17,24 +17,23 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from jaxconcepts import store
-from jaxconcepts.figures import style
-from jaxconcepts.figures.icl_tables import LLAMA_31_8B, reference
+from jaxconcepts.figures import paper, style
 from jaxconcepts.figures.panels import Panels
 from jaxconcepts.figures.tables import Curve
 
 STUDY = "finetuning"
 BEFORE = {"color": "#8A8A8A", "linestyle": (0, (2.6, 1.3))}
-PAPER = {"marker": "D", "markersize": 4, "markerfacecolor": "white", "linestyle": "none", "color": "#000000"}
-PAPER_LAYERS = {"pos": 15, "bitwise": 13}
+PAPER = paper.MARK | {"marker": "D", "color": "#000000"}
 PAPER_ARMS = {"before": ("pretrained",) * 2, "first-10": ("finetune_first10", "first10")} | {
     "last-10": ("finetune_last10", "last10")
 }
-"""Arm -> the condition of table 1 and the column of figure 24 (arXiv 2412.12276)."""
+"""Arm -> the condition of the paper's table 1 and the column of its figure 24."""
 
 
 class Cell(NamedTuple):
     """What a figure is of: the rows of one family, shots and variant; blocks: those that each arm tunes. concepts:
-    without Null. pooled: how many CD tells apart, Null too."""
+    without Null. pooled: how many CD tells apart, Null too. paper: whether the paper has numbers of this model and
+    these prompts."""
 
     name: str
     title: str
@@ -66,12 +65,13 @@ CD_CAPTION = (
     "without Null, before tuning and after each arm, a line a seed. Shaded: the states that come out of tuned blocks. "
     "Left of the shade nothing can move, whatever is learned: an arm whose shade begins right of the layer at which "
     "concepts are read leaves their encoding there as it was by construction. Bands: 95 % bootstrap interval over "
-    "draws (language models). Diamonds, where the model is the same: arXiv 2412.12276, table 1."
+    "draws (language models). Diamonds, where model and prompts are the same: read off the paper (arXiv 2412.12276, "
+    "table 1)."
 )
 GAIN_CAPTION = {
     "accuracy": "Exact match of greedy answers, by concept and over all concepts without Null; bars: Wilson's 95 % "
-    "interval, with several seeds of the first one's prompts. Diamonds, where the model is the same: arXiv 2412.12276, "
-    "figure 24 and table 1.",
+    "interval, with several seeds of the first one's prompts. Diamonds, where model and prompts are the same: read off "
+    "the paper (arXiv 2412.12276, figure 24 and table 1).",
     "loss_last": "Held-out squared error at the last position, by concept and over all. Dotted: the Bayes mixture's, "
     "over all concepts.",
 }
@@ -94,15 +94,13 @@ def cd_by_layer(cell: Cell) -> Figure:
             axis.fill_between(
                 low[0].steps, low[0].values, high[0].values, color=style.BEST_COLOR, alpha=0.15, linewidth=0
             )
-        if cell.paper and cell.family in PAPER_LAYERS:
-            for name, color in (("before", BEFORE["color"]), (arm, style.BEST_COLOR)):
-                if (value := _paper_mean(cell.family, name, "cd")) is not None:
-                    axis.plot(
-                        [PAPER_LAYERS[cell.family]], [value], **PAPER | {"color": color}, gid=f"paper/{name}/{arm}"
-                    )
+        for name, color in (("before", BEFORE["color"]), (arm, style.BEST_COLOR)):
+            if (mean := _paper_mean(cell, name)) is not None:
+                look = PAPER | {"color": color}
+                axis.plot([paper.LAYERS[cell.family]], [mean.cd], **look, gid=f"paper/{name}/{arm}")
     figure = panels.finish("cd")
     extra = [Patch(color="#F2D7A6", linewidth=0, label="tuned")]
-    extra += [Line2D([], [], label="paper", **PAPER)] if cell.paper else []
+    extra += [Line2D([], [], label=paper.LABEL, **PAPER)] if cell.paper else []
     legend = figure.legends[0]
     handles = [*legend.legend_handles, *extra]
     legend.remove()
@@ -128,7 +126,8 @@ def gain(cell: Cell, metric: str) -> Figure:
             middle = _by_concept(cell, arm, metric, first=True)
             axis.errorbar(at, middle, np.abs(ends - middle), fmt="none", color="#222222", linewidth=0.7)
         if cell.paper and metric == "accuracy":
-            axis.plot(at, _paper_accuracy(cell, arm), **PAPER, label="paper" if arm == "before" else None)
+            label = paper.LABEL if arm == "before" else None
+            axis.plot(at, _paper_accuracy(cell, arm), **PAPER, label=label, gid=f"paper/{arm}")
     if metric == "loss_last":
         level = _by_concept(cell, "before", "loss_last_bayes")[-1]
         axis.axhline(level, label=style.REFERENCE_LABELS["bayes"], linewidth=1, **style.REFERENCE_STYLES["bayes"])
@@ -142,8 +141,7 @@ def gain(cell: Cell, metric: str) -> Figure:
 
 
 def _cells(table: pl.DataFrame, config) -> Iterator[Cell]:
-    same = all(config.get(name) == value for name, value in LLAMA_31_8B.items())
-    paper = same and "instruct" not in str(config["model"]).lower()
+    same = paper.model_of(config, str(config.get("model"))) == paper.LLAMA_31_8B
     keys = ("family", "shots", "variant")
     for key in table.select(keys).unique(maintain_order=True).iter_rows():
         rows = table.filter(pl.col(name) == value for name, value in zip(keys, key, strict=True))
@@ -157,7 +155,8 @@ def _cells(table: pl.DataFrame, config) -> Iterator[Cell]:
         concepts = labels[: -1 if config["null"][family] is not None else None]
         title = family if family == "regression" else f"{family}, {shots} shots, {variant}"
         name = f"{family}_{shots}_{variant}"
-        yield Cell(name, title, family, rows, arms, blocks, concepts, len(labels), paper)
+        compared = same and family in paper.LAYERS and (shots, variant) == (paper.SHOTS, "plain")
+        yield Cell(name, title, family, rows, arms, blocks, concepts, len(labels), compared)
 
 
 def _split(arms) -> list[str]:
@@ -186,17 +185,14 @@ def _by_concept(cell: Cell, arm: str, metric: str, first: bool = False) -> np.nd
     return np.array([values.get(concept, np.nan) for concept in (*range(len(cell.concepts)), None)])
 
 
-def _paper_mean(family: str, arm: str, what: str) -> float | None:
-    if arm not in PAPER_ARMS:
-        return None
-    row = reference("table1_finetune").filter(condition=PAPER_ARMS[arm][0])
-    return float(row[f"{family}_{what}"].item())
+def _paper_mean(cell: Cell, arm: str) -> paper.Mean | None:
+    return paper.mean(PAPER_ARMS[arm][0], cell.family) if cell.paper and arm in PAPER_ARMS else None
 
 
 def _paper_accuracy(cell: Cell, arm: str) -> np.ndarray:
-    if arm not in PAPER_ARMS or cell.family not in PAPER_LAYERS:
+    mean = _paper_mean(cell, arm)
+    if mean is None:
         return np.full(len(cell.concepts) + 1, np.nan)
-    rows = reference("fig24_finetune").filter(family=cell.family)
+    rows = paper.table("fig24_finetune").filter(family=cell.family)
     values = dict(rows.select("task", PAPER_ARMS[arm][1]).iter_rows())
-    by_concept = [values.get(concept, np.nan) for concept in cell.concepts]
-    return np.array([*by_concept, _paper_mean(cell.family, arm, "acc")], float) / 100
+    return np.array([*(values.get(concept, np.nan) / 100 for concept in cell.concepts), mean.accuracy])

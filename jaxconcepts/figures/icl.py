@@ -8,12 +8,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
-from jaxconcepts.figures import projection, style
+from jaxconcepts.figures import paper, projection, style
 from jaxconcepts.figures.icl_tables import IclTables
 from jaxconcepts.figures.tables import MissingData
 
 NULL_COLOR = "#9A9A9A"
-PAPER = {"linestyle": "", "markerfacecolor": "white", "markersize": 4.5, "markeredgewidth": 1.0, "zorder": 2.5}
 ACCURACY, CD = "accuracy", "CD, headline layer"
 
 
@@ -23,7 +22,7 @@ def by_shots(tables: IclTables) -> Figure:
     families = tables.families
     figure, grid = _grid(len(families), 2, 2.1)
     for row, family in zip(grid, families, strict=True):
-        shots, paper = tables.shots(family), tables.paper(family)
+        shots, published = tables.shots(family), tables.paper(family)
         if not shots:
             raise MissingData("no cells of the plain variant")
         for axis, metric, take in zip(row, ("accuracy", "cd"), (tables.value, tables.headline), strict=True):
@@ -34,16 +33,17 @@ def by_shots(tables: IclTables) -> Figure:
                 look = _look(tables, family, concept)
                 axis.plot(shots, values, gid=f"{family}/{metric}/{concept}", **look)
                 axis.vlines(shots, *ends, color=look["color"], linewidth=0.7, alpha=0.6)
-                if paper is not None:
-                    own = paper.filter(concept=concept)
-                    axis.plot(own["shots"], own[metric], color=look["color"], marker=look["marker"], **PAPER)
+                if published is not None:
+                    own = published.filter(concept=concept)
+                    axis.plot(own["shots"], own[metric], color=look["color"], marker=look["marker"], **paper.MARK)
             _shots_axis(axis, shots)
         _fraction_axes(row, (ACCURACY, CD))
         row[1].axhline(1 / len(tables.labels(family)), **style.CHANCE_STYLE)
         _family_legend(row[0], tables, family)
     for axis in grid[-1]:
         axis.set_xlabel("shots (demonstrations)")
-    return _legend_below(figure, tables)
+    compared = any(tables.paper(family) is not None for family in families)
+    return _legend_below(figure) if compared else figure
 
 
 @style.styled
@@ -83,7 +83,7 @@ def scatter(tables: IclTables, *, step: int | None = None) -> Figure:
     figure, grid = _grid(1, len(families), 2.9)
     keys = {} if step is None else {"step": step}
     for axis, family in zip(grid[0], families, strict=True):
-        shots, paper, found = tables.shots(family), tables.paper(family), []
+        shots, published, found = tables.shots(family), tables.paper(family), []
         for concept in range(len(tables.labels(family))):
             look = _look(tables, family, concept)
             for number, count in enumerate(shots):
@@ -93,9 +93,9 @@ def scatter(tables: IclTables, *, step: int | None = None) -> Figure:
                 dot = look | {"linestyle": "", "markersize": size, "alpha": 0.85}
                 axis.plot(x, y, gid=f"{family}/{concept}/{count} shots", **dot)
                 found += [(x, y)] if concept in tables.concepts(family) else []
-            if paper is not None:
-                own = paper.filter(concept=concept)
-                axis.plot(own["cd"], own["accuracy"], color=look["color"], marker=look["marker"], **PAPER)
+            if published is not None:
+                own = published.filter(concept=concept)
+                axis.plot(own["cd"], own["accuracy"], color=look["color"], marker=look["marker"], **paper.MARK)
         x, y = np.array(found).T
         if np.ptp(x) > 0:
             ends = np.array([x.min(), x.max()])
@@ -105,7 +105,8 @@ def scatter(tables: IclTables, *, step: int | None = None) -> Figure:
         axis.set_xlabel(CD)
         _family_legend(axis, tables, family, inside=True)
     _fraction_axes(grid[0], [ACCURACY] + [""] * (len(families) - 1))
-    return _legend_below(figure, tables)
+    compared = any(tables.paper(family) is not None for family in families)
+    return _legend_below(figure) if compared else figure
 
 
 @style.styled
@@ -134,13 +135,17 @@ def matrices(tables: IclTables, metric: str) -> Figure:
 
 @style.styled
 def variants(tables: IclTables) -> Figure:
-    """Accuracy and headline CD of each concept with the task stated in the prompt, beside plain prompts."""
+    """Accuracy and headline CD of each concept with the task stated in the prompt, beside plain prompts; the paper's
+    means over concepts beside ours, where model, shots and statement are the same."""
     families = [family for family in tables.families if len(tables.variants(family)) > 1]
     if not families:
         raise MissingData("no variant but one in the tables")
     figure, grid = _grid(len(families), 2, 2.1)
+    compared = False
     for row, family in zip(grid, families, strict=True):
         kinds, count = tables.variants(family), tables.usual_shots(family)
+        published = tables.paper_prompted(family) if count == paper.SHOTS else {}
+        compared |= bool(published)
         names = [*tables.labels(family), "mean"]
         places = [*range(len(names) - 1), None]
         for axis, metric, take in zip(row, ("accuracy", "cd"), (tables.value, tables.headline), strict=True):
@@ -153,13 +158,17 @@ def variants(tables: IclTables) -> Figure:
                 marker = {"linestyle": "", "marker": "oDs"[number], "markersize": 4, "color": color}
                 axis.plot(x, values, gid=f"{family}/{metric}/{variant}", label=variant, **marker)
                 axis.vlines(x, *ends, color=color, linewidth=0.8)
+                if variant in published:
+                    value = getattr(published[variant], metric)
+                    gid = f"paper/{family}/{metric}/{variant}"
+                    axis.plot(x[-1], value, color=color, marker=marker["marker"], gid=gid, **paper.MARK)
             axis.set_xticks(range(len(names)), names, rotation=35, ha="right", rotation_mode="anchor")
             axis.axvline(len(names) - 1.5, color="#C0C0C0", linewidth=0.6)
         _fraction_axes(row, (ACCURACY, CD))
         row[0].set_title(f"{family}, {count} shot{'s' if count != 1 else ''}", loc="left")
         look = {"loc": "lower right", "bbox_to_anchor": (1.02, 0.98), "ncols": len(kinds)}
         row[1].legend(handlelength=1, columnspacing=1, **look)
-    return figure
+    return _legend_below(figure) if compared else figure
 
 
 @style.styled
@@ -257,11 +266,10 @@ def _family_legend(axis, tables: IclTables, family: str, inside: bool = False) -
     legend.set_in_layout(False)  # it may reach over the next panel, which has no title
 
 
-def _legend_below(figure: Figure, tables: IclTables) -> Figure:
-    """Says what hollow marks are, where the paper has this model."""
-    if any(tables.paper(family) is not None for family in tables.families):
-        handle = Line2D([], [], marker="o", color="#404040", label=f"paper, {tables.paper_model}", **PAPER)
-        figure.legend(handles=[handle], loc="outside lower center")
+def _legend_below(figure: Figure) -> Figure:
+    """Says what hollow marks are."""
+    handle = Line2D([], [], marker="o", color="#404040", label=paper.LABEL, **paper.MARK)
+    figure.legend(handles=[handle], loc="outside lower center")
     return figure
 
 

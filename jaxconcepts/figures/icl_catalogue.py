@@ -35,6 +35,10 @@ ACCURACY = (
     "Accuracy is exact match of greedy answers; bars are Wilson's 95 % intervals, of CD bootstrap ones over draws."
 )
 PAPER = "Hollow marks, where the model is the paper's: its numbers, read off its figure 4."
+PROMPTED = (
+    "Hollow marks, where the model is the paper's: its means over concepts for plain prompts and for prompts that "
+    "state the rule (parts of speech) or the operator's name (bit operations), read off its table 1."
+)
 ENTRIES = (
     IclEntry(
         "icl_shots",
@@ -70,7 +74,7 @@ ENTRIES = (
         "Prompted against plain",
         icl.variants,
         "The same queries and demonstrations, with the rule in words or the operator's name stated before them. "
-        f"{ACCURACY} {HEADLINE}",
+        f"{ACCURACY} {HEADLINE} {PROMPTED}",
     ),
     IclEntry(
         "icl_pairwise",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from importlib import resources
 from typing import Any
 
 import numpy as np
@@ -12,10 +11,7 @@ import polars as pl
 from etils import epath
 
 from jaxconcepts import store
-
-# The one model whose numbers by concept the paper shows: its shape, and what its name must not hold.
-LLAMA_31_8B = {"model_type": "llama", "layers": 32, "width": 4096, "heads": 32, "kv_heads": 8, "vocab_size": 128256}
-MODELS = ("Llama-3.1-8B", "Llama-3.1-70B", "Gemma-2-2B", "Gemma-2-9B", "Gemma-2-27B")
+from jaxconcepts.figures import paper
 
 
 @dataclass(frozen=True)
@@ -88,24 +84,19 @@ class IclTables:
 
     @cached_property
     def paper_model(self) -> str | None:
-        """Which of the paper's models the last checkpoint is, by shape or name; None where none."""
+        """Which of the paper's models the last checkpoint is; None where none."""
         if not self.models.height:
             return None
         row = self.models.sort("step").row(-1, named=True)
-        name = row["checkpoint"].lower()
-        if any(tuned in name for tuned in ("instruct", "chat", "-it")):
-            return None
-        if all(row.get(field) == value for field, value in LLAMA_31_8B.items()):
-            return MODELS[0]
-        return next((model for model in MODELS if model.lower() in name), None)
+        return paper.model_of(row, row["checkpoint"])
 
     def paper(self, family: str) -> pl.DataFrame | None:
         """The paper's CD and accuracy by concept and shots (read off its figure 4) where the model is the same: columns
         concept, shots, cd, accuracy."""
-        if self.paper_model != MODELS[0]:
+        if self.paper_model != paper.LLAMA_31_8B:
             return None
         number = {name: i for i, name in enumerate(self.labels(family))}
-        rows = reference("fig4_llama31_8b").filter(family=family).filter(pl.col("task").is_in(list(number)))
+        rows = paper.table("fig4_llama31_8b").filter(family=family).filter(pl.col("task").is_in(list(number)))
         if not rows.height:
             return None
         return rows.select(
@@ -113,9 +104,17 @@ class IclTables:
             "shots", "cd", (pl.col("accuracy_percent") / 100).alias("accuracy"),
         )  # fmt: skip
 
+    def paper_prompted(self, family: str) -> dict[str, paper.Mean]:
+        """The paper's means over concepts by variant, plain and with the task stated (its table 1), at `paper.SHOTS`;
+        empty where the model is another one."""
+        if self.paper_model != paper.LLAMA_31_8B or family not in paper.STATED:
+            return {}
+        conditions = {"plain": "pretrained", paper.STATED[family]: "prompting"}
+        return {variant: paper.mean(condition, family) for variant, condition in conditions.items()}
+
     def paper_r2(self, family: str) -> float:
         """The paper's R², NaN where it has none of this model."""
-        rows = reference("r2_models").filter(pl.col("model") == pl.lit(self.paper_model))
+        rows = paper.table("r2_models").filter(pl.col("model") == pl.lit(self.paper_model))
         column = f"{family}_r2"
         return float(rows[column][0]) if rows.height and column in rows.columns else np.nan
 
@@ -132,8 +131,3 @@ def load(root: epath.Path) -> IclTables | None:
     fits = metrics.clear() if found["fits"] is None else found["fits"]
     models = pl.DataFrame() if found["models"] is None else found["models"]
     return IclTables(metrics, fits, models, found["hidden"], store.config(root / "icl"))
-
-
-def reference(name: str) -> pl.DataFrame:
-    """A table of the paper's numbers, read off its figures and tables (arXiv 2412.12276)."""
-    return pl.read_csv((resources.files("jaxconcepts") / "data" / f"{name}.csv").read_bytes())

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from jaxconcepts import store
-from jaxconcepts.figures import icl, icl_catalogue, icl_tables
+from jaxconcepts.figures import icl, icl_catalogue, icl_tables, paper
 from jaxconcepts.figures.report import write_report
 from jaxconcepts.figures.tables import MissingData
 
@@ -158,6 +158,48 @@ def test_the_paper_s_numbers_are_of_its_model_alone(workdir, tmp_path):
     assert xor.select("cd", "accuracy").row(0) == (0.239, 0.39)
     other = icl_tables.load(write_study(tmp_path / "other", steps=(0,), model=LLAMA | {"layers": 16}))
     assert other.paper_model is None and other.paper("pos") is None and np.isnan(other.paper_r2("pos"))
+
+
+def paper_marks(figure):
+    """gid -> height of the paper's marks."""
+    return {
+        line.get_gid().removeprefix("paper/"): line.get_ydata()[0]
+        for axis in figure.axes
+        for line in axis.lines
+        if str(line.get_gid()).startswith("paper/")
+    }
+
+
+def test_prompts_that_state_the_task_stand_beside_the_paper_s(workdir, tmp_path):
+    expected = {
+        "bitwise/accuracy/plain": 0.262, "bitwise/cd/plain": 0.43,
+        "bitwise/accuracy/name": 0.572, "bitwise/cd/name": 0.9,
+        "pos/accuracy/plain": 0.255, "pos/cd/plain": 0.68,
+        "pos/accuracy/rule": 0.344, "pos/cd/rule": 0.97,
+    }  # fmt: skip
+    assert paper_marks(icl.variants(icl_tables.load(workdir))) == pytest.approx(expected)
+    # Of other numbers of shots, and of another model, the paper has nothing.
+    for name, sizes in {"shots": {"shots": (1, 10)}, "model": {"model": LLAMA | {"layers": 16}}}.items():
+        tables = icl_tables.load(write_study(tmp_path / name, steps=(0,), **sizes))
+        figure = icl.variants(tables)
+        assert not paper_marks(figure) and not figure.legends
+
+
+@pytest.mark.parametrize(
+    ("name", "changed", "expected"),
+    [
+        ("a folder", {}, "Llama-3.1-8B"),
+        ("a folder", {"context": 131072}, "Llama-3.1-8B"),
+        ("a folder", {"context": 8192}, None),
+        ("meta-llama/Meta-Llama-3-8B", {}, None),
+        ("meta-llama/Llama-3.1-8B-Instruct", {}, None),
+        ("meta-llama/Llama-3.1-8B", {"layers": 2}, None),
+        ("google/gemma-2-9b", {"model_type": "gemma2"}, "Gemma-2-9B"),
+        ("google/gemma-2-9b-it", {"model_type": "gemma2"}, None),
+    ],
+)
+def test_which_of_the_paper_s_models_a_checkpoint_is(name, changed, expected):
+    assert paper.model_of(LLAMA | changed, name) == expected
 
 
 def test_what_is_missing_is_named(tmp_path):

@@ -15,6 +15,7 @@ import pytest
 
 from jaxconcepts import store
 from jaxconcepts.figures import finetuning as drawn
+from jaxconcepts.figures import paper
 from jaxconcepts.models import language, pretrained
 from jaxconcepts.prompts import render
 from jaxconcepts.studies import finetuning, synthetic
@@ -248,14 +249,23 @@ def test_the_papers_numbers_stand_beside_its_own_model_alone():
         {"run": arm, "arm": arm, "blocks": blocks, "family": "pos", "shots": 4, "variant": "plain", "concept": None}
         | {"metric": metric, "layer": layer, "value": 0.5}
         for arm, blocks in arms.items()
-        for metric, layer in (("cd", 0), ("cd", 32), ("accuracy", None))
+        for metric, layer in [("cd", 0), ("cd", 32), *((f"accuracy{end}", None) for end in ("", "_low", "_high"))]
     ]
     config = {"arms": ["first-10"], "labels": {"pos": ["Noun", "Verb", "Null"]}, "null": {"pos": "Null"}}
-    same = drawn.LLAMA_31_8B
+    same = paper.SHAPE
     for sizes, name, there in ((same, "Llama", True), (same, "Llama-Instruct", False), ({}, "", False)):
         (cell,) = drawn._cells(pl.DataFrame(rows, infer_schema_length=None), config | sizes | {"model": name})
         points = [line for line in drawn.cd_by_layer(cell).axes[0].lines if str(line.get_gid()).startswith("paper")]
         found = {line.get_gid(): (line.get_xdata()[0], line.get_ydata()[0]) for line in points}
         expected = {"paper/before/first-10": (15, 0.68), "paper/first-10/first-10": (15, 0.95)}
         assert found == (expected if there else {})
+        bars = {line.get_gid(): line.get_ydata() for line in drawn.gain(cell, "accuracy").axes[0].lines}
+        assert ("paper/first-10" in bars) == there
+        if there:
+            np.testing.assert_allclose(bars["paper/first-10"], [0.939, 0.822, 0.694])
+            np.testing.assert_allclose(bars["paper/before"], [0.306, 0.371, 0.255])
     assert cell.concepts == ["Noun", "Verb"] and cell.pooled == 3
+    for other in ({"shots": 1}, {"variant": "rule"}, {"family": "adjectives"}):
+        frame = pl.DataFrame([row | other for row in rows], infer_schema_length=None)
+        names = {name: {other.get("family", "pos"): value["pos"]} for name, value in list(config.items())[1:]}
+        assert not next(drawn._cells(frame, config | names | same | {"model": "Llama"})).paper
