@@ -18,7 +18,7 @@ def run(argv: list[str]) -> int:
     )  # fmt: skip
     from etils import epath
 
-    from jaxconcepts.figures.causal import write_report
+    from jaxconcepts.figures.causal_catalogue import write_report
     from jaxconcepts.studies import causal, causal_config
 
     config = causal_config.from_fields(fields)

@@ -1,22 +1,16 @@
-"""The figures of the causal study of a language model, and the page that shows them; drawn from its tables alone.
+"""The figures of the causal study of a language model, drawn from its tables alone.
 
 Accuracies are means over replicates with 95 % t intervals; a figure a family, a panel a concept.
 """
 
 from __future__ import annotations
 
-import base64
-import json
-from html import escape
-
 import numpy as np
 import polars as pl
-from etils import epath
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from jaxconcepts import store
-from jaxconcepts.figures import page, style
+from jaxconcepts.figures import style
 from jaxconcepts.figures.panels import Panels
 from jaxconcepts.figures.patching import DIVERGING, symmetric
 from jaxconcepts.figures.tables import Curve, MissingData
@@ -35,80 +29,6 @@ CONDITION_STYLES = {
 }
 BAR_ORDER = ("few-shot", "zero-shot", "task vector", "function vector", "shuffled", "shuffled, function vector")
 LAYER = "layer (0 = embeddings)"
-LAST = "The state at the prompt's last token is changed"
-INTERVAL = "Means over replicates of disjoint prompts with 95 % t intervals."
-
-# Experiment: (file name, title, caption); each is drawn by `_draw`.
-FIGURES = {
-    "patching": (
-        "Accuracy after a patch, by layer",
-        f"{LAST}, layer by layer: positive, the mean state of rightly answered prompts of the same concept; negative, "
-        f"of prompts without information; other, of another concept; random, a random direction as long as the way "
-        f"from positive to negative. {INTERVAL}",
-    ),
-    "vectors": (
-        "Task vectors and function vectors",
-        f"Accuracy without demonstrations when the mean state of few-shot prompts is written at the last token (task "
-        f"vector), or the output of the heads with the largest indirect effects is added there (function vector), at "
-        f"the layer that is best on other prompts. {INTERVAL}",
-    ),
-    "effects": (
-        "Heads' indirect effects",
-        "Rise of the right answer's probability when one head's output at the last token of a prompt with shuffled "
-        "labels becomes its mean over rightly answered prompts; mean over concepts, and each concept.",
-    ),
-    "steering": (
-        "Steering toward another concept",
-        f"{LAST} by a multiple of the way from the own concept's mean to another's: the share of answers that are what "
-        "the other concept would answer. A line a scale; broken: a random direction of that length.",
-    ),
-    "heads": (
-        "Accuracy without one head",
-        "Change of accuracy when one head is set to its mean over prompts and tokens, in the prompt; mean over "
-        "concepts, and each concept.",
-    ),
-    "interchange": (
-        "Interchange patching, layer by token",
-        "Prompts whose demonstrations are answered by another concept, run with one state of the same prompt answered "
-        "by its own: the share of the logit difference that the state restores. Tokens are counted from the end.",
-    ),
-}
-
-
-def write_report(workdir: epath.PathLike) -> epath.Path:
-    """Draws every figure that the tables of WORKDIR/causal allow, as PNG and SVG, and causal.html; returns its path."""
-    root = epath.Path(workdir).expanduser()
-    tables = {kind: store.results(root, "causal", kind) for kind in (*store_kinds(), "concepts")}
-    if tables["concepts"] is None:
-        raise ValueError(f"workdir must hold a causal study, but there is nothing in {root / 'causal'}")
-    (root / "figures").mkdir(exist_ok=True)
-    parts, missing = [], []
-    for family in tables["concepts"]["family"].unique(maintain_order=True).to_list():
-        own = {kind: None if t is None else t.filter(family=family) for kind, t in tables.items()}
-        for name, (title, caption) in FIGURES.items():
-            try:
-                figure = DRAW[name](own)
-            except MissingData as error:
-                missing.append(f"{family}: {title}: {error}")
-                continue
-            png, svg = style.render(figure)
-            file = f"causal_{name}_{family}"
-            (root / "figures" / f"{file}.png").write_bytes(png)
-            (root / "figures" / f"{file}.svg").write_bytes(svg)
-            data = base64.b64encode(png).decode()
-            parts.append(
-                f'<h2>{escape(family)}: {escape(title)}</h2>\n<figure id="{file}"><img alt="{escape(title)}" '
-                f'src="data:image/png;base64,{data}">\n<figcaption>{escape(caption)} <i>figures/{file}.svg</i>'
-                "</figcaption></figure>"
-            )
-    path = root / "causal.html"
-    path.write_text(_page(parts, missing, tables["concepts"], json.loads((root / "causal/config.json").read_text())))
-    return path
-
-
-def store_kinds() -> tuple[str, ...]:
-    """The kinds of tables that are drawn."""
-    return ("patching", "task_vectors", "function_vectors", "steering", "heads", "interchange")
 
 
 def interval(values: np.ndarray) -> tuple[float, float]:
@@ -232,12 +152,6 @@ def interchange(tables) -> Figure:
     return figure
 
 
-DRAW = {
-    "patching": patching, "vectors": vectors, "effects": effects, "steering": steering, "heads": heads,
-    "interchange": interchange,
-}  # fmt: skip
-
-
 def _rows(tables, kind: str, metric: str) -> pl.DataFrame:
     table = tables[kind]
     rows = None if table is None else table.filter(metric=metric)
@@ -289,24 +203,3 @@ def _by_layer(panels: Panels, metric: str) -> Figure:
     for axis in panels.axes:
         axis.xaxis.set_major_locator(MaxNLocator(7, integer=True))
     return figure
-
-
-def _page(parts, missing, concepts: pl.DataFrame, config) -> str:
-    skipped = concepts.filter(~pl.col("used"))
-    lines = [f"{f}: {k} is skipped, none of its prompts is answered rightly" for f, k, *_ in skipped.iter_rows()]
-    notes = "".join(f"<li>{escape(line)}</li>" for line in [*lines, *missing])
-    counts = "".join(
-        f"<tr><td>{escape(f)}</td><td>{escape(k)}</td><td>{count}</td></tr>" for f, k, count, _ in concepts.iter_rows()
-    )
-    return "\n".join(
-        [
-            f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>Causal study</title>'
-            f'<link rel="icon" href="data:,"><style>{page.CSS}</style></head><body>',
-            "<h1>What the encoded concept causes</h1>",
-            f'<div class="missing" id="missing"><p><b>Not shown</b></p><ul>{notes}</ul></div>' if notes else "",
-            *parts,
-            "<h2>Prompts behind the means</h2>",
-            f"<table><tr><th>family</th><th>concept</th><th>prompts</th></tr>{counts}</table>",
-            f"<h2>Configuration</h2><pre>{escape(json.dumps(config, indent=2))}</pre></body></html>\n",
-        ]
-    )

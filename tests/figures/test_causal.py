@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from jaxconcepts import store
-from jaxconcepts.figures import causal
+from jaxconcepts.figures import causal, causal_catalogue
 from jaxconcepts.figures.tables import MissingData
 
 CONCEPTS, LAYERS, REPLICATES = ("AND", "XOR"), range(3), range(5)
@@ -104,10 +104,10 @@ def test_the_page_has_every_figure_and_names_what_is_skipped(tables, tmp_path):
     for kind, table in tables.items():
         store.write_result(tmp_path, "causal", kind, "bits", table)
     (tmp_path / "causal" / "config.json").write_text(json.dumps({"shots": 4}))
-    html = causal.write_report(tmp_path).read_text()
-    for name in causal.FIGURES:
+    html = causal_catalogue.write_report(tmp_path).read_text()
+    for name in (entry.name for entry in causal_catalogue.ENTRIES):
         assert f'<figure id="causal_{name}_bits">' in html
         assert (tmp_path / "figures" / f"causal_{name}_bits.png").stat().st_size > 5000
     assert "bits: NOR is skipped, none of its prompts is answered rightly" in html
     with pytest.raises(ValueError, match="must hold a causal study"):
-        causal.write_report(tmp_path / "figures")
+        causal_catalogue.write_report(tmp_path / "figures")
