@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import numpy as np
 import polars as pl
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from jaxconcepts.figures import style
+from jaxconcepts.figures import paper, style
 from jaxconcepts.figures.panels import Panels
 from jaxconcepts.figures.patching import DIVERGING, symmetric
 from jaxconcepts.figures.tables import Curve, MissingData
@@ -28,6 +29,9 @@ CONDITION_STYLES = {
     "steered": {"color": "#C2185B", "marker": "o"},
 }
 BAR_ORDER = ("few-shot", "zero-shot", "task vector", "function vector", "shuffled", "shuffled, function vector")
+# Of patches at one layer, with the columns of the paper's figure 20.
+PATCH_BARS = ("none", "negative", "random", "positive")
+PUBLISHED = {"none": "unperturbed", "negative": "negative", "positive": "positive"}
 LAYER = "layer (0 = embeddings)"
 
 
@@ -62,6 +66,35 @@ def patching(tables) -> Figure:
 
 
 @style.styled
+def patched(tables) -> Figure:
+    """Bars of accuracy by concept without a patch and with each at one layer: the paper's where `tables` has its
+    numbers ("paper", rows of `paper.table("fig20_patching")`), else the one where the positive patch and the negative
+    one are furthest apart."""
+    rows, published = _rows(tables, "patching", "accuracy"), tables.get("paper")
+    layer = _contrast(rows) if published is None else paper.LAYERS[published["family"][0]]
+    rows = rows.filter(pl.col("layer").eq_missing(layer) | (pl.col("condition") == "none"))
+    conditions = [name for name in PATCH_BARS if name in rows["condition"].unique().to_list()]
+    # Light enough for the intervals to be seen on the bars.
+    colors = {name: look["color"] for name, look in CONDITION_STYLES.items()} | {
+        "none": "#C4C4C4",
+        "negative": "#707070",
+    }
+    labels = {name: f"{name} patch" for name in conditions} | {"none": "no patch"}
+    figure, axis, places = _grouped(rows, conditions, [colors[name] for name in conditions], labels)
+    axis.set_title(f"layer {layer}", loc="left")
+    if published is not None:
+        concepts = rows["concept"].unique(maintain_order=True).to_list()
+        for condition, column in ((c, PUBLISHED[c]) for c in conditions if c in PUBLISHED):
+            known = dict(published["task", column].iter_rows())
+            found = np.array([known.get(concept, np.nan) for concept in concepts]) / 100
+            label, gid = paper.LABEL if condition == "none" else None, f"paper/{condition}"
+            look = paper.MARK | {"color": "#000000", "marker": "D", "clip_on": False}
+            axis.plot(places[condition], [*found, found.mean()], label=label, gid=gid, **look)
+    figure.legend(loc="outside upper center", ncols=len(conditions) + 1, columnspacing=1.4)
+    return figure
+
+
+@style.styled
 def vectors(tables) -> Figure:
     """Bars of accuracy by concept: few-shot, zero-shot, task vector, function vector."""
     kinds = [kind for kind in ("task_vectors", "function_vectors") if tables[kind] is not None]
@@ -70,19 +103,7 @@ def vectors(tables) -> Figure:
     rows = pl.concat([_rows(tables, kind, "accuracy") for kind in kinds], how="diagonal_relaxed")
     rows = rows.unique(["condition", "concept", "layer", "replicate"], maintain_order=True)
     conditions = [name for name in BAR_ORDER if name in rows["condition"].unique().to_list()]
-    concepts = [*rows["concept"].unique(maintain_order=True).to_list(), None]
-    figure = Figure(figsize=(style.TWO_COLUMNS, 2.4), layout="constrained")
-    axis = figure.subplots()
-    width = 0.8 / len(conditions)
-    for place, condition in enumerate(conditions):
-        found = np.array([interval(_replicates(rows, concept, condition=condition)) for concept in concepts])
-        at = np.arange(len(concepts)) + (place - (len(conditions) - 1) / 2) * width
-        color = style.CONCEPT_COLORS[place]
-        axis.bar(at, found[:, 0], width * 0.92, color=color, label=condition, yerr=np.nan_to_num(found[:, 1]),
-                 error_kw={"elinewidth": 0.7})  # fmt: skip
-    axis.set_xticks(range(len(concepts)), ["all" if k is None else k for k in concepts])
-    Panels.fraction_axis(axis)
-    axis.set_ylabel("accuracy")
+    figure, _, _ = _grouped(rows, conditions, style.CONCEPT_COLORS, dict(zip(conditions, conditions, strict=True)))
     figure.legend(loc="outside upper center", ncols=min(6, len(conditions)))
     return figure
 
@@ -167,6 +188,32 @@ def _replicates(rows: pl.DataFrame, concept: str | None, **keys) -> np.ndarray:
         chosen = chosen.filter(concept=concept)
     values = chosen.group_by("replicate", maintain_order=True).agg(pl.mean("value"))["value"].to_numpy()
     return values if values.size else np.array([np.nan])
+
+
+def _contrast(rows: pl.DataFrame) -> int:
+    """The layer where the positive patch and the negative one (or the other concept's) differ most, over concepts."""
+    means = rows.drop_nulls("layer").group_by("condition", "layer").agg(pl.mean("value"))
+    wide = means.pivot("condition", index="layer", values="value").sort("layer")
+    opposite = next((name for name in ("negative", "other") if name in wide.columns), None)
+    if opposite is None or "positive" not in wide.columns:
+        raise MissingData("no positive patches and opposite ones in the causal tables")
+    return int(wide["layer"][int((wide["positive"] - wide[opposite]).abs().arg_max())])
+
+
+def _grouped(rows: pl.DataFrame, conditions, colors, labels) -> tuple[Figure, Axes, dict[str, np.ndarray]]:
+    """A group of bars a concept, and one for all, with intervals; where each condition's bars stand."""
+    concepts = [*rows["concept"].unique(maintain_order=True).to_list(), None]
+    figure = Figure(figsize=(style.TWO_COLUMNS, 2.4), layout="constrained")
+    axis, width, places = figure.subplots(), 0.8 / len(conditions), {}
+    for number, condition in enumerate(conditions):
+        found = np.array([interval(_replicates(rows, concept, condition=condition)) for concept in concepts])
+        places[condition] = np.arange(len(concepts)) + (number - (len(conditions) - 1) / 2) * width
+        look = {"color": colors[number], "label": labels[condition], "error_kw": {"elinewidth": 0.7}}
+        axis.bar(places[condition], found[:, 0], width * 0.92, yerr=np.nan_to_num(found[:, 1]), **look)
+    axis.set_xticks(range(len(concepts)), ["all" if k is None else k for k in concepts])
+    Panels.fraction_axis(axis)
+    axis.set_ylabel("accuracy")
+    return figure, axis, places
 
 
 def _head_maps(rows: pl.DataFrame, label: str) -> Figure:

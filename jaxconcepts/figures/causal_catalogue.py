@@ -13,23 +13,22 @@ from etils import epath
 from matplotlib.figure import Figure
 
 from jaxconcepts import store
-from jaxconcepts.figures import causal, page, style
+from jaxconcepts.figures import causal, page, paper, style
 from jaxconcepts.figures.tables import MissingData
 
 KINDS = ("patching", "task_vectors", "function_vectors", "steering", "heads", "interchange", "concepts")
+LAST = "The state at the prompt's last token is changed"
+INTERVAL = "Means over replicates of disjoint prompts with 95 % t intervals."
 
 
 class CausalEntry(NamedTuple):
-    """draw(tables of one family by kind) -> Figure; an absent table is None."""
+    """draw(tables of one family by kind) -> Figure; an absent table is None. "paper": the paper's numbers."""
 
     name: str
     title: str
     draw: Callable[..., Figure]
     caption: str
 
-
-LAST = "The state at the prompt's last token is changed"
-INTERVAL = "Means over replicates of disjoint prompts with 95 % t intervals."
 
 ENTRIES = (
     CausalEntry(
@@ -39,6 +38,15 @@ ENTRIES = (
         f"{LAST}, layer by layer: positive, the mean state of rightly answered prompts of the same concept; negative, "
         f"of prompts without information; other, of another concept; random, a random direction as long as the way "
         f"from positive to negative. {INTERVAL}",
+    ),
+    CausalEntry(
+        "patched",
+        "Accuracy after a patch, at one layer",
+        causal.patched,
+        f"{LAST} at one layer: the one that was patched in the paper (15 for parts of speech, 13 for bit operations) "
+        "where its model is the same, else the one where the positive patch and the negative one are furthest apart on "
+        f"these prompts, which flatters the difference somewhat. {INTERVAL} Diamonds, where model and shots are the "
+        "same: its numbers, read off its figure 20; over all: their mean.",
     ),
     CausalEntry(
         "vectors",
@@ -85,10 +93,13 @@ def write_report(workdir: epath.PathLike) -> epath.Path:
     tables = {kind: store.results(root, "causal", kind) for kind in KINDS}
     if tables["concepts"] is None:
         raise ValueError(f"workdir must hold a causal study, but there is nothing in {root / 'causal'}")
+    config, same = json.loads((root / "causal/config.json").read_text()), _is_the_papers(root)
     (root / "figures").mkdir(exist_ok=True)
     parts, missing = [], []
     for family in tables["concepts"]["family"].unique(maintain_order=True).to_list():
         own = {kind: None if t is None else t.filter(family=family) for kind, t in tables.items()}
+        compared = same and family in paper.LAYERS and config["shots"] == paper.SHOTS
+        own["paper"] = paper.table("fig20_patching").filter(family=family) if compared else None
         for name, title, draw, caption in ENTRIES:
             try:
                 figure = draw(own)
@@ -106,8 +117,17 @@ def write_report(workdir: epath.PathLike) -> epath.Path:
                 "</figcaption></figure>"
             )
     path = root / "causal.html"
-    path.write_text(_page(parts, missing, tables["concepts"], json.loads((root / "causal/config.json").read_text())))
+    path.write_text(_page(parts, missing, tables["concepts"], config))
     return path
+
+
+def _is_the_papers(root: epath.Path) -> bool:
+    """Whether the study is of the model whose numbers by concept the paper has."""
+    models = store.results(root, "causal", "models")
+    if models is None:
+        return False
+    row = models.row(0, named=True)
+    return paper.model_of(row, row["checkpoint"]) == paper.LLAMA_31_8B
 
 
 def _page(parts, missing, concepts: pl.DataFrame, config) -> str:

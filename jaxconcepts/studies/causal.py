@@ -2,7 +2,8 @@
 
 Patches (arXiv 2412.12276, section 5), task vectors (Hendel et al. 2023), function vectors (Todd et al. 2024), steering,
 head ablation and interchange patching, each a function in `causal_experiments`, on every family of tasks. Tables go to
-WORKDIR/causal/<experiment>/<family>.parquet and are not made again where they are there.
+WORKDIR/causal/<experiment>/<family>.parquet and are not made again where they are there; WORKDIR/causal/models says
+which model they are of.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from etils import epath
 from jaxconcepts import store
 from jaxconcepts.prompts import render
 from jaxconcepts.prompts.family import Family
-from jaxconcepts.studies import causal_experiments, causal_pass, icl_config
+from jaxconcepts.studies import causal_experiments, causal_pass, checkpoints, icl_config
 from jaxconcepts.studies.causal_config import CausalConfig
 from jaxconcepts.studies.causal_experiments import Prepared
 from jaxconcepts.studies.causal_pass import Session
@@ -52,6 +53,8 @@ def run(config: CausalConfig, model: str, workdir: epath.PathLike, revision: str
             log.info("all experiments are done")
             return
         session = _load(config, model, revision)
+        row = checkpoints.Checkpoint(0, str(model), revision).described(session.model)
+        store.write_result(workdir, STUDY, "models", "model", pl.DataFrame([row]))
         started, number = time.monotonic(), 0
         for name, family in families.items():
             wanted = [experiment for of, experiment in todo if of == name]

@@ -8,11 +8,13 @@ import re
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from jaxconcepts.models import pretrained
+from jaxconcepts.models.decoder import Decoder
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json")
+SIZES = ("vocab_size", "width", "layers", "heads", "kv_heads", "context", "dtype")
 
 
 class Checkpoint(NamedTuple):
@@ -28,6 +30,11 @@ class Checkpoint(NamedTuple):
         """A folder's name, or the repository's id and revision."""
         name = Path(self.source).name if Path(self.source).is_dir() else str(self.source)
         return f"{name}@{self.revision}" if self.revision else name
+
+    def described(self, model: Decoder) -> dict[str, Any]:
+        """A row of a study's table of models: which checkpoint it is, and what its config.json says of its sizes."""
+        sizes = {"model_type": model.MODEL_TYPE} | {name: getattr(model, name) for name in SIZES}
+        return sizes | {"checkpoint": self.label, "step": self.step, "parameters": model.num_params()}
 
 
 def series(text: str) -> list[Checkpoint]:

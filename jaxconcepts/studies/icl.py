@@ -55,7 +55,6 @@ from jaxconcepts.studies.icl_pass import read_prompts
 __all__ = ["Checkpoint", "IclConfig", "default_fields", "from_fields", "run"]
 
 STUDY = "icl"
-SIZES = ("vocab_size", "width", "layers", "heads", "kv_heads", "context", "dtype")
 log = logging.getLogger("jaxconcepts.icl")
 
 
@@ -128,9 +127,7 @@ def _prepared(config, using, wanted, checkpoint, folder, known):
 def _measure(config, using, wanted, left, checkpoint, folder, root, known, mesh) -> None:
     """Every cell of `left` on one checkpoint."""
     model, tokenizer, encoded = _prepared(config, using, wanted, checkpoint, folder, known)
-    sizes = {"model_type": model.MODEL_TYPE} | {name: getattr(model, name) for name in SIZES}
-    sizes |= {"checkpoint": checkpoint.label, "step": checkpoint.step, "parameters": model.num_params()}
-    store.write_result(root, STUDY, "models", f"{checkpoint.step:09d}", pl.DataFrame([sizes]))
+    store.write_result(root, STUDY, "models", f"{checkpoint.step:09d}", pl.DataFrame([checkpoint.described(model)]))
     params = pretrained.read_params(model, folder, sharding.auto_mesh(mesh))
     start = time.monotonic()
     for done, cell in enumerate(left):

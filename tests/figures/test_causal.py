@@ -84,6 +84,59 @@ def test_bars_of_vectors_stand_at_their_accuracy(tables):
     np.testing.assert_allclose(heights["zero-shot"], [0.24] * 3)
 
 
+@pytest.fixture(scope="module")
+def of_the_paper(tables):
+    """The same tables under the paper's names: its family, concepts and layer."""
+    rows = tables["patching"].with_columns(family=pl.lit("bitwise"), layer=pl.col("layer") + 11)
+    return tables | {"patching": rows, "concepts": tables["concepts"].with_columns(family=pl.lit("bitwise"))}
+
+
+def test_patches_at_the_layer_where_they_differ_most(tables):
+    rows = tables["patching"].with_columns(
+        value=pl.col("value") + 0.2 * ((pl.col("condition") == "positive") & (pl.col("layer") == 1))
+    )
+    axis = causal.patched(tables | {"patching": rows}).axes[0]
+    assert axis.get_title(loc="left") == "layer 1"
+    heights = {c.get_label(): [bar.get_height() for bar in c] for c in axis.containers if hasattr(c, "patches")}
+    expected = {"no patch": 0.24, "negative patch": 0.24, "random patch": 0.34, "positive patch": 0.54}
+    assert list(heights) == list(expected)
+    for name, height in expected.items():
+        np.testing.assert_allclose(heights[name], [height] * 3)
+    alone = rows.filter(pl.col("condition").is_in(["none", "positive"]))
+    with pytest.raises(MissingData, match="no positive patches and opposite ones"):
+        causal.patched(tables | {"patching": alone})
+
+
+SIZES = {"model_type": "llama", "layers": 32, "width": 4096, "heads": 32, "kv_heads": 8, "vocab_size": 128256}
+
+
+@pytest.mark.parametrize(
+    ("sizes", "shots", "there"), [({}, 4, True), ({"layers": 16}, 4, False), ({}, 1, False), (None, 4, False)]
+)
+def test_the_paper_s_patches_stand_beside_its_own_model_alone(of_the_paper, sizes, shots, there, tmp_path, monkeypatch):
+    for kind in ("patching", "concepts"):
+        store.write_result(tmp_path, "causal", kind, "bitwise", of_the_paper[kind])
+    if sizes is not None:
+        row = SIZES | {"checkpoint": "a folder", "context": 131072} | sizes
+        store.write_result(tmp_path, "causal", "models", "model", pl.DataFrame([row]))
+    (tmp_path / "causal" / "config.json").write_text(json.dumps({"shots": shots}))
+    figures, draw = [], causal.patched
+    (entry,) = (entry for entry in causal_catalogue.ENTRIES if entry.name == "patched")
+    entry = entry._replace(draw=lambda tables: figures.append(draw(tables)) or figures[-1])
+    monkeypatch.setattr(causal_catalogue, "ENTRIES", (entry,))
+    causal_catalogue.write_report(tmp_path)
+    axis = figures[0].axes[0]
+    found = {line.get_gid(): line.get_ydata() for line in axis.lines if str(line.get_gid()).startswith("paper/")}
+    if not there:
+        assert not found
+        return
+    # Figure 20 of AND and XOR, and their mean; the figure is of the layer that the paper patched.
+    assert axis.get_title(loc="left") == "layer 13" and set(found) == {"paper/none", "paper/negative", "paper/positive"}
+    np.testing.assert_allclose(found["paper/none"], [0.219, 0.39, 0.3045])
+    np.testing.assert_allclose(found["paper/negative"], [0.178, 0.334, 0.256])
+    np.testing.assert_allclose(found["paper/positive"], [0.272, 0.397, 0.3345])
+
+
 def test_head_maps_show_changes(tables):
     (every, own, other) = [axis.images[0].get_array() for axis in causal.heads(tables).axes if axis.images]
     np.testing.assert_allclose(own, [[0, -0.1, 0], [0, -0.1, 0]], atol=1e-9)

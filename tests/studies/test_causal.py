@@ -226,6 +226,8 @@ def test_the_whole_study_is_stored_once_and_names_what_it_skips(checkpoint, half
     concepts = store.results(tmp_path, "causal", "concepts")
     assert concepts.filter(~pl.col("used")).rows() == [("bitwise", "NAND", 0, False)]
     assert concepts.filter(concept="Null")["behind_mean"].item() == 3
+    model = store.results(tmp_path, "causal", "models").row(0, named=True)
+    assert (model["checkpoint"], model["model_type"], model["layers"]) == (checkpoint.folder.name, "llama", 2)
     tables = {name: store.results(tmp_path, "causal", name) for name in CONFIG.experiments}
     used = ["AND", "OR", "NOR", "XOR", "XNOR"]
     patched = tables["patching"].filter(metric="accuracy")
