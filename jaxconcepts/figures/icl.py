@@ -13,6 +13,7 @@ from jaxconcepts.figures.icl_tables import IclTables
 from jaxconcepts.figures.tables import MissingData
 
 NULL_COLOR = "#9A9A9A"
+UNTRAINED = {"linestyle": (0, (1, 1.2)), "linewidth": 0.9, "alpha": 0.8, "zorder": 1.5}
 ACCURACY, CD = "accuracy", "CD, headline layer"
 
 
@@ -36,6 +37,10 @@ def by_shots(tables: IclTables) -> Figure:
                 if published is not None:
                     own = published.filter(concept=concept)
                     axis.plot(own["shots"], own[metric], color=look["color"], marker=look["marker"], **paper.MARK)
+                if metric == "cd" and tables.untrained is not None:
+                    before = [tables.untrained_cd(family, **keys) for keys in at]
+                    gid = f"{family}/untrained/{concept}"
+                    axis.plot(shots, before, color=look["color"], gid=gid, **UNTRAINED)
             _shots_axis(axis, shots)
         _fraction_axes(row, (ACCURACY, CD))
         row[1].axhline(1 / len(tables.labels(family)), **style.CHANCE_STYLE)
@@ -63,6 +68,10 @@ def cd_layers(tables: IclTables) -> Figure:
                 continue
             axis.plot(mean["layer"], mean["value"], color=color, gid=f"{family}/cd/{count} shots", label=f"{count}")
             axis.fill_between(low["layer"], low["value"], high["value"], color=color, alpha=0.18, linewidth=0)
+            if tables.untrained is not None:
+                before = tables.values("cd", family, shots=count, concept=None, step=tables.untrained).sort("layer")
+                gid = f"{family}/untrained/{count} shots"
+                axis.plot(before["layer"], before["value"], color=color, gid=gid, **UNTRAINED)
             headline = tables.value("headline_layer", family, shots=count)
             chosen = mean.filter(layer=int(headline))["value"]
             axis.plot(headline, chosen, marker="o", markersize=4, color=color, markeredgecolor="white")
@@ -158,6 +167,10 @@ def variants(tables: IclTables) -> Figure:
                 marker = {"linestyle": "", "marker": "oDs"[number], "markersize": 4, "color": color}
                 axis.plot(x, values, gid=f"{family}/{metric}/{variant}", label=variant, **marker)
                 axis.vlines(x, *ends, color=color, linewidth=0.8)
+                if metric == "cd" and tables.untrained is not None:
+                    before = [tables.untrained_cd(family, **one) for one in keys]
+                    gid, dash = f"{family}/untrained/{variant}", {"linestyle": "", "marker": "_", "markersize": 6}
+                    axis.plot(x, before, color=color, gid=gid, **dash)
                 if variant in published:
                     value = getattr(published[variant], metric)
                     gid = f"paper/{family}/{metric}/{variant}"

@@ -30,6 +30,10 @@ CD = (
     "states of the last prompt token (residual stream, before the final norm; Euclidean, leave one out), mean over "
     "{draws} draws of {per_draw} prompts a concept. Null, whose answers are random, is in the pool and out of averages."
 )
+UNTRAINED = (
+    "Read CD against that of the untrained model rather than against chance: on such prompts it can exceed chance "
+    "without any training, for attention averages over the demonstrated answers, which differ by concept."
+)
 HEADLINE = "The headline layer is the best one on prompts set apart for choosing it, in each cell."
 ACCURACY = (
     "Accuracy is exact match of greedy answers; bars are Wilson's 95 % intervals, of CD bootstrap ones over draws."
@@ -44,15 +48,17 @@ ENTRIES = (
         "icl_shots",
         "Accuracy and CD by shots",
         icl.by_shots,
-        f"{ACCURACY} {CD} {HEADLINE} Dotted: one over the number of concepts. {PAPER}",
+        f"{ACCURACY} {CD} {HEADLINE} Dotted, grey: one over the number of concepts. "
+        f"{UNTRAINED} Dotted, coloured, where a series begins at step 0: its CD there, at the same layer. {PAPER}",
     ),
     IclEntry(
         "icl_layers",
         "CD by layer and shots",
         icl.cd_layers,
         "Mean over the concepts without Null; bands are 95 % bootstrap intervals over draws, dots the headline layer. "
-        "Broken: the 95 % point of CD under permuted labels (most shots); dotted: one over the number of concepts. "
-        f"{CD}",
+        "Broken: the 95 % point of CD under permuted labels (most shots); dotted, grey: one over the number of "
+        "concepts. "
+        f"{UNTRAINED} Dotted, coloured, where a series begins at step 0: its CD there. {CD}",
     ),
     IclEntry(
         "icl_scatter",
@@ -67,14 +73,15 @@ ENTRIES = (
         "Over pretraining",
         icl.over_checkpoints,
         "Accuracy and headline CD of each concept at every checkpoint, and R² of accuracy on CD over all shots with "
-        f"its bootstrap interval over concepts. {HEADLINE}",
+        f"its bootstrap interval over concepts. {HEADLINE} {UNTRAINED}",
     ),
     IclEntry(
         "icl_variants",
         "Prompted against plain",
         icl.variants,
         "The same queries and demonstrations, with the rule in words or the operator's name stated before them. "
-        f"{ACCURACY} {HEADLINE} {PROMPTED}",
+        f"{ACCURACY} {HEADLINE} {UNTRAINED} Dashes, where a series begins at step 0: its CD there, at the same layer. "
+        f"{PROMPTED}",
     ),
     IclEntry(
         "icl_pairwise",

@@ -1,5 +1,6 @@
 """The in-context study's part of a report: every figure drawn from made-up tables, and what is written on the page."""
 
+import dataclasses
 import json
 import re
 
@@ -183,6 +184,28 @@ def test_prompts_that_state_the_task_stand_beside_the_paper_s(workdir, tmp_path)
         tables = icl_tables.load(write_study(tmp_path / name, steps=(0,), **sizes))
         figure = icl.variants(tables)
         assert not paper_marks(figure) and not figure.legends
+
+
+def test_cd_stands_beside_the_untrained_models(tmp_path):
+    tables = icl_tables.load(write_study(tmp_path / "series", steps=(0, 1000), variants=("plain", "rule")))
+    alone = icl_tables.load(write_study(tmp_path / "alone", steps=(0,), variants=("plain", "rule")))
+    later = dataclasses.replace(tables, metrics=tables.metrics.filter(step=1000))
+    assert (tables.untrained, alone.untrained, later.untrained) == (0, None, None)
+    own = tables.metrics.filter(family="pos", metric="cd", step=0)
+    at = own.filter(variant="plain", layer=HEADLINE, concept=2).sort("shots")["value"]
+    rule = own.filter(variant="rule", layer=HEADLINE, shots=4).sort(pl.col("concept").fill_null(7))["value"]
+    layers = own.filter(pl.col("concept").is_null(), variant="plain", shots=10).sort("layer")["value"]
+    for draw, gid, expected in (
+        (icl.by_shots, "pos/untrained/2", at),
+        (icl.variants, "pos/untrained/rule", rule),
+        (icl.cd_layers, "pos/untrained/10 shots", layers),
+    ):
+        drawn = {line.get_gid(): line.get_ydata() for axis in draw(tables).axes for line in axis.lines}
+        np.testing.assert_allclose(drawn[gid], expected)
+        ids = [str(line.get_gid()) for axis in draw(alone).axes for line in axis.lines]
+        assert not [gid for gid in ids if "untrained" in gid]
+    captions = [caption for name, _, caption, _ in icl_catalogue.figures(tables, []) if name != "icl_hidden"]
+    assert sum("that of the untrained model" in caption for caption in captions) == 4
 
 
 @pytest.mark.parametrize(
