@@ -105,11 +105,9 @@ class Gemma2Config(decoder.Decoder):
 
     def to_hf(self):
         local = self.windows() < decoder.EVERYWHERE
-        return hf_config.sizes_of(self) | {
-            "architectures": ["Gemma2ForCausalLM"],
+        return hf_config.llama_like(self, "Gemma2ForCausalLM") | {
             "hidden_activation": "gelu_pytorch_tanh",
             "rms_norm_eps": self.eps,
-            "rope_parameters": {"rope_type": "default", "rope_theta": self.rope_theta},
             "query_pre_attn_scalar": self.query_scale,
             "sliding_window": self.window,
             "layer_types": ["sliding_attention" if is_local else "full_attention" for is_local in local],

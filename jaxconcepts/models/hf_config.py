@@ -36,9 +36,12 @@ SIZES = {
 }
 
 
-def sizes_of(model) -> dict[str, Any]:
-    """The model's sizes under the names of config.json."""
-    return {theirs: getattr(model, ours) for ours, theirs in SIZES.items()}
+def llama_like(model, architecture: str) -> dict[str, Any]:
+    """A config.json's attributes of a decoder of the Llama lineage, with plain rotary frequencies: the other way round
+    from `Fields.llama_like`."""
+    sizes = {theirs: getattr(model, ours) for ours, theirs in SIZES.items()}
+    rope = {"rope_type": "default", "rope_theta": model.rope_theta}
+    return sizes | {"architectures": [architecture], "rope_parameters": rope}
 
 
 class Fields:
@@ -74,6 +77,16 @@ class Fields:
         sizes["kv_heads"] = sizes["kv_heads"] or sizes["heads"]
         sizes["head_dim"] = sizes["head_dim"] or sizes["width"] // sizes["heads"]
         return sizes
+
+    def llama_like(self, scalings: Iterable[str] = ("default",)) -> tuple[dict[str, Any], dict[str, Any] | None]:
+        """What Llama and OLMo share, by the names of our configs (sizes, rope_theta, tied), and the rotary scaling's
+        numbers as of `rope`. Refuses what none of them implements: another activation, biases of attention."""
+        shared = self.sizes()
+        self.only("hidden_act", "silu")
+        self.only("attention_bias", False)
+        self.only("pretraining_tp", 1)
+        theta, scaling = self.rope(scalings, default_theta=10000.0)
+        return shared | {"rope_theta": theta, "tied": self.take("tie_word_embeddings", False)}, scaling
 
     def rope(self, supported: Iterable[str], default_theta: float) -> tuple[float, dict[str, Any] | None]:
         """Base of the rotary frequencies, and the scaling's numbers (None for the plain kind)."""

@@ -79,12 +79,8 @@ class LlamaConfig(decoder.Decoder):
 
     @classmethod
     def from_hf(cls, fields):
-        sizes = fields.sizes()
-        fields.only("hidden_act", "silu")
-        for name in ("attention_bias", "mlp_bias"):
-            fields.only(name, False)
-        fields.only("pretraining_tp", 1)
-        theta, scaling = fields.rope(supported=("default", "llama3"), default_theta=10000.0)
+        shared, scaling = fields.llama_like(scalings=("default", "llama3"))
+        fields.only("mlp_bias", False)
         if scaling is not None:
             scaling = RopeScaling(
                 scaling["factor"],
@@ -92,22 +88,15 @@ class LlamaConfig(decoder.Decoder):
                 scaling["high_freq_factor"],
                 scaling["original_max_position_embeddings"],
             )
-        return cls(
-            **sizes,
-            rope_theta=theta,
-            rope_scaling=scaling,
-            eps=fields.take("rms_norm_eps", 1e-6),
-            tied=fields.take("tie_word_embeddings", False),
-        )
+        return cls(**shared, rope_scaling=scaling, eps=fields.take("rms_norm_eps", 1e-6))
 
     def to_hf(self):
-        rope = {"rope_type": "default", "rope_theta": self.rope_theta}
+        written = hf_config.llama_like(self, "LlamaForCausalLM") | {"rms_norm_eps": self.eps}
         if self.rope_scaling is not None:
             factor, low, high, context = self.rope_scaling
-            rope |= {"rope_type": "llama3", "factor": factor, "low_freq_factor": low, "high_freq_factor": high}
-            rope |= {"original_max_position_embeddings": context}
-        own = {"architectures": ["LlamaForCausalLM"], "rms_norm_eps": self.eps, "rope_parameters": rope}
-        return hf_config.sizes_of(self) | own
+            scaling = {"rope_type": "llama3", "factor": factor, "low_freq_factor": low, "high_freq_factor": high}
+            written["rope_parameters"] |= scaling | {"original_max_position_embeddings": context}
+        return written
 
 
 def scaled_frequencies(frequencies, scaling: RopeScaling):

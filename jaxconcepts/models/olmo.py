@@ -45,22 +45,11 @@ class OlmoConfig(decoder.Decoder):
 
     @classmethod
     def from_hf(cls, fields):
-        sizes = fields.sizes()
-        fields.only("hidden_act", "silu")
-        fields.only("attention_bias", False)
-        fields.only("pretraining_tp", 1)
-        theta, _ = fields.rope(supported=("default",), default_theta=10000.0)
-        return cls(
-            **sizes,
-            rope_theta=theta,
-            clip_qkv=fields.take("clip_qkv", None),
-            tied=fields.take("tie_word_embeddings", False),
-        )
+        shared, _ = fields.llama_like()
+        return cls(**shared, clip_qkv=fields.take("clip_qkv", None))
 
     def to_hf(self):
-        rope = {"rope_type": "default", "rope_theta": self.rope_theta}
-        own = {"architectures": ["OlmoForCausalLM"], "clip_qkv": self.clip_qkv, "rope_parameters": rope}
-        return hf_config.sizes_of(self) | own
+        return hf_config.llama_like(self, "OlmoForCausalLM") | {"clip_qkv": self.clip_qkv}
 
 
 class Block(nn.Module):

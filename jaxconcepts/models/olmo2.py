@@ -51,18 +51,11 @@ class Olmo2Config(decoder.Decoder):
 
     @classmethod
     def from_hf(cls, fields):
-        sizes = fields.sizes()
-        fields.only("hidden_act", "silu")
-        fields.only("attention_bias", False)
-        fields.only("pretraining_tp", 1)
-        theta, _ = fields.rope(supported=("default",), default_theta=10000.0)
-        eps, tied = fields.take("rms_norm_eps", 1e-5), fields.take("tie_word_embeddings", False)
-        return cls(**sizes, rope_theta=theta, eps=eps, tied=tied)
+        shared, _ = fields.llama_like()
+        return cls(**shared, eps=fields.take("rms_norm_eps", 1e-5))
 
     def to_hf(self):
-        rope = {"rope_type": "default", "rope_theta": self.rope_theta}
-        own = {"architectures": ["Olmo2ForCausalLM"], "rms_norm_eps": self.eps, "rope_parameters": rope}
-        return hf_config.sizes_of(self) | own
+        return hf_config.llama_like(self, "Olmo2ForCausalLM") | {"rms_norm_eps": self.eps}
 
 
 class Block(nn.Module):
