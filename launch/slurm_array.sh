@@ -4,35 +4,9 @@
 # sbatch's own. --dry-run prints the job and submits nothing. Nothing waits for anything: shards start as nodes come free.
 # A shard that is preempted or near its end checkpoints, leaves with 75 and is queued again, alone.
 set -euo pipefail
-dry_run=
-if [ "${1:-}" = --dry-run ]; then dry_run=1 && shift; fi
-if [ $# -lt 2 ]; then
-  echo "usage: bash launch/slurm_array.sh [--dry-run] CONFIG WORKDIR [sweep flags]" >&2
-  exit 2
-fi
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+source "$(dirname "${BASH_SOURCE[0]}")/slurm_job.sh"
 shards=${SHARDS:-8} gpus=${GPUS:-1}
-command=$(printf '%q ' "${VENV:-.venv}/bin/python" -m jaxconcepts sweep "--config=$1" "--workdir=$2" "${@:3}")
-
-job=$(
-  cat << EOF
-#!/usr/bin/env bash
-#SBATCH --job-name=jaxconcepts
-#SBATCH --array=0-$((shards - 1))
-#SBATCH --ntasks=1
-#SBATCH --time=${TIME:-24:00:00}
-#SBATCH --signal=TERM@90
-#SBATCH --requeue
-#SBATCH --open-mode=append
-#SBATCH --output=jaxconcepts-%A-%a.log
-#SBATCH --chdir=$PWD
-EOF
-  if [ "$gpus" -gt 0 ]; then echo "#SBATCH --gpus-per-task=$gpus"; fi
-  cat << EOF
-code=0
-srun $command"--shard=\$SLURM_ARRAY_TASK_ID/$shards" || code=\$?
-if [ "\$code" -eq 75 ]; then scontrol requeue "\${SLURM_ARRAY_JOB_ID}_\${SLURM_ARRAY_TASK_ID}"; fi
-exit "\$code"
-EOF
-)
-if [ "$dry_run" ]; then echo "$job"; else sbatch <<< "$job"; fi
+directives=("array=0-$((shards - 1))" ntasks=1 "output=jaxconcepts-%A-%a.log")
+if [ "$gpus" -gt 0 ]; then directives+=("gpus-per-task=$gpus"); fi
+id="\${SLURM_ARRAY_JOB_ID}_\${SLURM_ARRAY_TASK_ID}"
+submit "" "\"--shard=\$SLURM_ARRAY_TASK_ID/$shards\" " "$id" "${directives[@]}"
