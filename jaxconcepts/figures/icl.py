@@ -8,11 +8,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
-from jaxconcepts.figures import paper, projection, style
+from jaxconcepts.figures import icl_panels, paper, style
 from jaxconcepts.figures.icl_tables import IclTables
 from jaxconcepts.figures.tables import MissingData
 
-NULL_COLOR = "#9A9A9A"
 UNTRAINED = {"linestyle": (0, (1, 1.2)), "linewidth": 0.9, "alpha": 0.8, "zorder": 1.5}
 ACCURACY, CD = "accuracy", "CD, headline layer"
 
@@ -21,7 +20,7 @@ ACCURACY, CD = "accuracy", "CD, headline layer"
 def by_shots(tables: IclTables) -> Figure:
     """Accuracy and headline CD of each concept over the number of shots; a row a family."""
     families = tables.families
-    figure, grid = _grid(len(families), 2, 2.1)
+    figure, grid = icl_panels.grid(len(families), 2, 2.1)
     for row, family in zip(grid, families, strict=True):
         shots, published = tables.shots(family), tables.paper(family)
         if not shots:
@@ -31,7 +30,7 @@ def by_shots(tables: IclTables) -> Figure:
                 at = [{"shots": s, "concept": concept} for s in shots]
                 values = np.array([take(metric, family, **keys) for keys in at])
                 ends = np.array([[take(f"{metric}_{end}", family, **keys) for keys in at] for end in ("low", "high")])
-                look = _look(tables, family, concept)
+                look = icl_panels.look(tables, family, concept)
                 axis.plot(shots, values, gid=f"{family}/{metric}/{concept}", **look)
                 axis.vlines(shots, *ends, color=look["color"], linewidth=0.7, alpha=0.6)
                 if published is not None:
@@ -42,9 +41,9 @@ def by_shots(tables: IclTables) -> Figure:
                     gid = f"{family}/untrained/{concept}"
                     axis.plot(shots, before, color=look["color"], gid=gid, **UNTRAINED)
             _shots_axis(axis, shots)
-        _fraction_axes(row, (ACCURACY, CD))
+        icl_panels.fraction_axes(row, (ACCURACY, CD))
         row[1].axhline(1 / len(tables.labels(family)), **style.CHANCE_STYLE)
-        _family_legend(row[0], tables, family)
+        icl_panels.family_legend(row[0], tables, family)
     for axis in grid[-1]:
         axis.set_xlabel("shots (demonstrations)")
     compared = any(tables.paper(family) is not None for family in families)
@@ -55,7 +54,7 @@ def by_shots(tables: IclTables) -> Figure:
 def cd_layers(tables: IclTables) -> Figure:
     """Mean CD at every layer, a line a number of shots, with the interval over draws and the permutation null."""
     families = tables.families
-    figure, grid = _grid(1, len(families), 2.3)
+    figure, grid = icl_panels.grid(1, len(families), 2.3)
     for axis, family in zip(grid[0], families, strict=True):
         shots = tables.shots(family)
         for number, count in enumerate(shots):
@@ -81,7 +80,7 @@ def cd_layers(tables: IclTables) -> Figure:
         axis.set_xlabel("layer (0: embeddings)")
         axis.xaxis.set_major_locator(MaxNLocator(8, integer=True))
         axis.legend(title="shots", ncols=2, title_fontsize=7, loc="best", handlelength=1.4, columnspacing=1)
-    _fraction_axes(grid[0], ["CD, mean over concepts"] + [""] * (len(families) - 1))
+    icl_panels.fraction_axes(grid[0], ["CD, mean over concepts"] + [""] * (len(families) - 1))
     return figure
 
 
@@ -89,12 +88,12 @@ def cd_layers(tables: IclTables) -> Figure:
 def scatter(tables: IclTables, *, step: int | None = None) -> Figure:
     """Accuracy against headline CD: a dot a concept at a number of shots, with the least-squares line."""
     families = tables.families
-    figure, grid = _grid(1, len(families), 2.9)
+    figure, grid = icl_panels.grid(1, len(families), 2.9)
     keys = {} if step is None else {"step": step}
     for axis, family in zip(grid[0], families, strict=True):
         shots, published, found = tables.shots(family), tables.paper(family), []
         for concept in range(len(tables.labels(family))):
-            look = _look(tables, family, concept)
+            look = icl_panels.look(tables, family, concept)
             for number, count in enumerate(shots):
                 x = tables.headline("cd", family, shots=count, concept=concept, **keys)
                 y = tables.value("accuracy", family, shots=count, concept=concept, **keys)
@@ -112,34 +111,10 @@ def scatter(tables: IclTables, *, step: int | None = None) -> Figure:
         axis.set_title(f"{family}\n{_fit_text(tables, family, step)}", linespacing=1.4)
         axis.set_xlim(0, 1.03)
         axis.set_xlabel(CD)
-        _family_legend(axis, tables, family, inside=True)
-    _fraction_axes(grid[0], [ACCURACY] + [""] * (len(families) - 1))
+        icl_panels.family_legend(axis, tables, family, inside=True)
+    icl_panels.fraction_axes(grid[0], [ACCURACY] + [""] * (len(families) - 1))
     compared = any(tables.paper(family) is not None for family in families)
     return _legend_below(figure) if compared else figure
-
-
-@style.styled
-def matrices(tables: IclTables, metric: str) -> Figure:
-    """ "pairwise_cd" or "confusion" as a matrix: a row of panels a family, at the fewest, usual and most shots."""
-    families, panels = tables.families, []
-    for family in families:
-        shots = tables.shots(family)
-        chosen = sorted({shots[0], tables.usual_shots(family), shots[-1]}) if shots else []
-        panels.append([(family, count) for count in chosen])
-    columns = max(map(len, panels), default=0)
-    if not columns or not tables.metrics.filter(metric=metric).height:
-        raise MissingData(f"no {metric} in the tables")
-    figure, grid = _grid(len(families), columns, 2.15)
-    for row, cells in zip(grid, panels, strict=True):
-        for axis in row[len(cells) :]:
-            axis.set_axis_off()
-        for axis, (family, count) in zip(row, cells, strict=False):
-            image = _matrix(axis, tables, family, count, metric)
-            axis.set_title(f"{family}, {count} shot{'s' if count != 1 else ''}")
-    label = {"pairwise_cd": "CD of the pair alone", "confusion": "share of wrong answers"}[metric]
-    bar = figure.colorbar(image, ax=grid, label=label, pad=0.015, aspect=30)
-    bar.outline.set_visible(False)
-    return figure
 
 
 @style.styled
@@ -149,7 +124,7 @@ def variants(tables: IclTables) -> Figure:
     families = [family for family in tables.families if len(tables.variants(family)) > 1]
     if not families:
         raise MissingData("no variant but one in the tables")
-    figure, grid = _grid(len(families), 2, 2.1)
+    figure, grid = icl_panels.grid(len(families), 2, 2.1)
     compared = False
     for row, family in zip(grid, families, strict=True):
         kinds, count = tables.variants(family), tables.usual_shots(family)
@@ -177,7 +152,7 @@ def variants(tables: IclTables) -> Figure:
                     axis.plot(x[-1], value, color=color, marker=marker["marker"], gid=gid, **paper.MARK)
             axis.set_xticks(range(len(names)), names, rotation=35, ha="right", rotation_mode="anchor")
             axis.axvline(len(names) - 1.5, color="#C0C0C0", linewidth=0.6)
-        _fraction_axes(row, (ACCURACY, CD))
+        icl_panels.fraction_axes(row, (ACCURACY, CD))
         row[0].set_title(f"{family}, {count} shot{'s' if count != 1 else ''}", loc="left")
         look = {"loc": "lower right", "bbox_to_anchor": (1.02, 0.98), "ncols": len(kinds)}
         row[1].legend(handlelength=1, columnspacing=1, **look)
@@ -191,13 +166,13 @@ def over_checkpoints(tables: IclTables) -> Figure:
     if steps.size < 2:
         raise MissingData("no series of checkpoints")
     families = tables.families
-    figure, grid = _grid(len(families), 3, 2.0)
+    figure, grid = icl_panels.grid(len(families), 3, 2.0)
     for row, family in zip(grid, families, strict=True):
         count = tables.usual_shots(family)
         for axis, metric, take in zip(row, ("accuracy", "cd"), (tables.value, tables.headline), strict=False):
             for concept in range(len(tables.labels(family))):
                 values = [take(metric, family, shots=count, step=step, concept=concept) for step in steps.tolist()]
-                look = _look(tables, family, concept) | {"markersize": 2.5}
+                look = icl_panels.look(tables, family, concept) | {"markersize": 2.5}
                 axis.plot(steps, values, gid=f"{family}/{metric}/{concept}", **look)
         row[1].axhline(1 / len(tables.labels(family)), **style.CHANCE_STYLE)
         ends = [[tables.fit(f"r2{end}", family, step=step) for step in steps.tolist()] for end in ("", "_low", "_high")]
@@ -205,78 +180,11 @@ def over_checkpoints(tables: IclTables) -> Figure:
         row[2].fill_between(steps, *ends[1:], color=style.MODEL_COLOR, alpha=0.12, linewidth=0)
         for axis in row:
             style.set_step_axis(axis, steps, style.step_scale(steps))
-        _fraction_axes(row, (f"accuracy, {count} shots", CD, "R², all shots"))
-        _family_legend(row[0], tables, family)
+        icl_panels.fraction_axes(row, (f"accuracy, {count} shots", CD, "R², all shots"))
+        icl_panels.family_legend(row[0], tables, family)
     for axis in grid[-1]:
         axis.set_xlabel("training step")
     return figure
-
-
-@style.styled
-def hidden_states(tables: IclTables, family: str) -> Figure:
-    """Principal components of the stored states, shots (rows) by layer (columns), the mean CD above each panel."""
-    if tables.hidden is None:
-        raise MissingData("no hidden states stored: set keep_hidden")
-    cells = tables.metrics.filter(family=family, variant="plain", step=tables.steps[-1])
-    runs = dict(cells.select("shots", "run").unique().sort("shots").iter_rows())
-    stored = {count: tables.hidden.filter(run=run) for count, run in runs.items()}
-    stored = {count: frame for count, frame in stored.items() if frame.height}
-    if not stored:
-        raise MissingData(f"no hidden states of {family} stored")
-    columns = max(frame["layer"].n_unique() for frame in stored.values())
-    width = style.TWO_COLUMNS
-    figure = Figure(figsize=(width, (width - 0.6) / columns * 1.2 * len(stored) + 0.5), layout="constrained")
-    for row, (count, frame) in zip(figure.subplots(len(stored), columns, squeeze=False), stored.items(), strict=True):
-        layers = frame["layer"].unique().sort().to_list()
-        for axis in row[len(layers) :]:
-            axis.set_axis_off()
-        for axis, layer in zip(row, layers, strict=False):
-            points = frame.filter(layer=layer)
-            scores = projection.pca(points["state"].to_numpy())
-            numbers = points["concept"].to_numpy()
-            for concept in np.unique(numbers):
-                look = _look(tables, family, int(concept)) | {"linestyle": "", "markersize": 2, "alpha": 0.75}
-                axis.plot(*scores[numbers == concept].T, gid=f"{count} shots/layer {layer}/{concept}", **look)
-            cd = tables.value("cd", family, shots=count, layer=layer)
-            axis.set_title(f"layer {layer}, CD {cd:.2f}")
-            axis.set(xticks=[], yticks=[])
-            axis.set_box_aspect(1)
-            axis.spines[["top", "right"]].set_visible(True)
-        row[0].set_ylabel(f"{count} shot{'s' if count != 1 else ''}")
-    handles = [_handle(tables, family, concept) for concept in range(len(tables.labels(family)))]
-    figure.legend(handles=handles, loc="outside upper center", ncols=len(handles), handlelength=1, columnspacing=1.2)
-    return figure
-
-
-def _grid(rows: int, columns: int, height: float):
-    width = style.TWO_COLUMNS if columns > 1 else style.ONE_COLUMN * 1.3
-    figure = Figure(figsize=(width, height * rows + 0.3), layout="constrained")
-    return figure, figure.subplots(rows, columns, squeeze=False)
-
-
-def _look(tables: IclTables, family: str, concept: int) -> dict:
-    if concept == tables.null(family):
-        return {"color": NULL_COLOR, "marker": "x", "markersize": 3.5, "linewidth": 0.9, "linestyle": (0, (2, 1))}
-    marker = style.concept_marker(concept)
-    return {**style.concept_style(concept), "marker": marker, "markersize": 3.5, "linewidth": 1.1}
-
-
-def _handle(tables: IclTables, family: str, concept: int) -> Line2D:
-    return Line2D([], [], label=tables.labels(family)[concept], **_look(tables, family, concept))
-
-
-def _family_legend(axis, tables: IclTables, family: str, inside: bool = False) -> None:
-    """The family's name above the panel and its concepts in it or over it."""
-    handles = [_handle(tables, family, concept) for concept in range(len(tables.labels(family)))]
-    if inside:
-        axis.legend(handles=handles, loc="upper left", handlelength=1, labelspacing=0.25, fontsize=6)
-        return
-    axis.set_title(family, loc="left", pad=18)
-    look = {"loc": "lower left", "bbox_to_anchor": (-0.02, 0.99), "ncols": len(handles), "fontsize": 6}
-    legend = axis.legend(
-        handles=handles, handlelength=1, columnspacing=0.8, handletextpad=0.4, borderaxespad=0.2, **look
-    )
-    legend.set_in_layout(False)  # it may reach over the next panel, which has no title
 
 
 def _legend_below(figure: Figure) -> Figure:
@@ -284,13 +192,6 @@ def _legend_below(figure: Figure) -> Figure:
     handle = Line2D([], [], marker="o", color="#404040", label=paper.LABEL, **paper.MARK)
     figure.legend(handles=[handle], loc="outside lower center")
     return figure
-
-
-def _fraction_axes(axes, labels) -> None:
-    for axis, label in zip(axes, labels, strict=True):
-        axis.set_ylim(-0.02, 1.03)
-        axis.set_yticks([0, 0.25, 0.5, 0.75, 1])
-        axis.set_ylabel(label)
 
 
 def _shots_axis(axis, shots) -> None:
@@ -313,25 +214,3 @@ def _fit_text(tables: IclTables, family: str, step: int | None) -> str:
     if np.isfinite(paper := tables.paper_r2(family)):
         parts.append(f"paper's R² {paper:.2f}")
     return "\n".join(parts) or "R² undefined"
-
-
-def _matrix(axis, tables: IclTables, family: str, shots: int, metric: str):
-    labels, own = tables.labels(family), tables.concepts(family)
-    rows = tables.values(metric, family, shots=shots)
-    columns = [labels[c] for c in own] + ["no rule"] if metric == "confusion" else labels
-    values = np.full((len(labels), len(columns)), np.nan)
-    for concept, other, value in rows.select("concept", "other", "value").iter_rows():
-        values[concept, len(own) if other is None else other] = value
-    lowest = 0.5 if metric == "pairwise_cd" else 0.0
-    image = axis.imshow(values, vmin=lowest, vmax=1, cmap="viridis", interpolation="nearest", aspect="equal")
-    image.set_gid(f"{family}/{metric}/{shots} shots")
-    for (i, j), value in np.ndenumerate(values):
-        if np.isfinite(value):
-            dark = value < lowest + 0.6 * (1 - lowest)
-            text = f"{value:.2f}".lstrip("0") if value < 1 else "1"
-            axis.text(j, i, text, ha="center", va="center", fontsize=5, color="white" if dark else "black")
-    axis.set_xticks(range(len(columns)), columns, rotation=45, ha="right", rotation_mode="anchor", fontsize=6)
-    axis.set_yticks(range(len(labels)), labels, fontsize=6)
-    axis.tick_params(length=0)
-    axis.spines[:].set_visible(False)
-    return image

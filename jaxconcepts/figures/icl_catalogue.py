@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 
-from jaxconcepts.figures import icl
+from jaxconcepts.figures import icl, icl_concepts
 from jaxconcepts.figures.icl_tables import IclTables
 from jaxconcepts.figures.tables import MissingData
 
@@ -86,21 +86,21 @@ ENTRIES = (
     IclEntry(
         "icl_pairwise",
         "Which concepts are told apart?",
-        partial(icl.matrices, metric="pairwise_cd"),
+        partial(icl_concepts.matrices, metric="pairwise_cd"),
         "CD within each pair of concepts at the headline layer: only the pair's prompts are judged and vote; chance is "
         "0.5.",
     ),
     IclEntry(
         "icl_confusion",
         "Which rule do wrong answers follow?",
-        partial(icl.matrices, metric="confusion"),
+        partial(icl_concepts.matrices, metric="confusion"),
         "Rows are the concept asked for, columns the concept whose rule gives the same answer, as a share of the row's "
         "wrong answers. An answer that several rules give counts for each, so rows may sum to more than one.",
     ),
     IclEntry(
         "icl_hidden",
         "Hidden states",
-        icl.hidden_states,
+        icl_concepts.hidden_states,
         "Principal components of each panel's own points, a dot a prompt. Above each panel is its mean CD, in the full "
         "width and over all draws: a projection alone can show clusters that are not there and hide ones that are.",
         each=True,
