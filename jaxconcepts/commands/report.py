@@ -1,4 +1,4 @@
-"""report: the figures and report.html of a run directory, drawn from its tables alone."""
+"""report: the figures and the page of a run directory, drawn from its tables alone."""
 
 from __future__ import annotations
 
@@ -7,7 +7,16 @@ from jaxconcepts.commands import command_line
 
 def run(argv: list[str]) -> int:
     values = command_line.parse(argv)
+    from etils import epath
+
+    from jaxconcepts.figures import causal_catalogue
     from jaxconcepts.figures.report import write_report
 
-    print(f"report: {write_report(values.workdir)}")
+    workdir = epath.Path(values.workdir).expanduser()
+    causal = (workdir / "causal").exists()
+    if causal:
+        print(f"report: {causal_catalogue.write_report(workdir)}")
+    # The causal study of a checkpoint keeps its settings with its tables, so its run directory need hold no run.
+    if not causal or (workdir / "config.json").exists():
+        print(f"report: {write_report(workdir)}")
     return 0

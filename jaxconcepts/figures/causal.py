@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 
 from jaxconcepts.figures import paper, style
 from jaxconcepts.figures.panels import Panels
-from jaxconcepts.figures.patching import DIVERGING, symmetric
+from jaxconcepts.figures.patching import DIVERGING, color_bar, symmetric
 from jaxconcepts.figures.tables import Curve, MissingData
 
 # 97.5 % points of Student's t by degrees of freedom, 1 to 30.
@@ -169,7 +169,7 @@ def interchange(tables) -> Figure:
         axis.set_ylabel("layer")
         axis.yaxis.set_major_locator(MaxNLocator(4, integer=True))
     axes[-1].set_xlabel("token, counted from the prompt's end")
-    figure.colorbar(image, ax=axes, label="share restored", pad=0.015, aspect=22).outline.set_visible(False)
+    color_bar(figure, image, axes, "share restored")
     return figure
 
 
@@ -241,7 +241,7 @@ def _head_maps(rows: pl.DataFrame, label: str) -> Figure:
             locator.set_major_locator(MaxNLocator(5, integer=True))
     figure.supxlabel("head", fontsize=style.RC["axes.labelsize"])
     figure.supylabel("block", fontsize=style.RC["axes.labelsize"])
-    figure.colorbar(image, ax=axes[: len(concepts)].tolist(), label=label, pad=0.015, aspect=22)
+    color_bar(figure, image, axes[: len(concepts)].tolist(), label)
     return figure
 
 

@@ -139,7 +139,7 @@ def head_map(study: Study, run: str, heads: pl.DataFrame, *, ablation: str) -> F
         _frame(axis)
     figure.supxlabel("head", fontsize=style.RC["axes.labelsize"])
     axes[0].set_ylabel("block")
-    _bar(figure, image, axes, "change of loss / r")
+    color_bar(figure, image, axes, "change of loss / r")
     return figure
 
 
@@ -169,7 +169,7 @@ def _grids(study: Study, run: str, changes: pl.DataFrame, column: str, title, ab
                 axes[row, place].set_title(title(value))
         axes[row, 0].set_ylabel(f"{POSITION_LABELS[name]}\nsource")
     figure.supxlabel("target: whose mean is written" + (f" ({above})" if above else ""), fontsize=8)
-    _bar(figure, shown, axes, "change of loss / r at the query")
+    color_bar(figure, shown, axes, "change of loss / r at the query")
     return figure
 
 
@@ -204,9 +204,12 @@ def symmetric(values: np.ndarray) -> Normalize:
     return Normalize(-largest, largest)
 
 
-def _bar(figure: Figure, image, axes, label: str) -> None:
+def color_bar(figure: Figure, image, axes, label: str) -> None:
     bar = figure.colorbar(image, ax=axes, label=label, pad=0.015, aspect=22)
     bar.outline.set_visible(False)
+    if isinstance(image.norm, SymLogNorm):
+        # Decades within the linear part would be written over the zero.
+        bar.set_ticks([tick for tick in bar.get_ticks() if tick == 0 or abs(tick) >= image.norm.linthresh])
 
 
 def _frame(axis) -> None:

@@ -9,6 +9,7 @@ import pytest
 from scipy import stats
 
 from jaxconcepts import store
+from jaxconcepts.__main__ import main
 from jaxconcepts.figures import causal, causal_catalogue
 from jaxconcepts.figures.tables import MissingData
 
@@ -154,9 +155,7 @@ def test_interchange_counts_tokens_from_the_end(tables):
 
 
 def test_the_page_has_every_figure_and_names_what_is_skipped(tables, tmp_path):
-    for kind, table in tables.items():
-        store.write_result(tmp_path, "causal", kind, "bits", table)
-    (tmp_path / "causal" / "config.json").write_text(json.dumps({"shots": 4}))
+    write_study(tables, tmp_path)
     html = causal_catalogue.write_report(tmp_path).read_text()
     for name in (entry.name for entry in causal_catalogue.ENTRIES):
         assert f'<figure id="causal_{name}_bits">' in html
@@ -164,3 +163,15 @@ def test_the_page_has_every_figure_and_names_what_is_skipped(tables, tmp_path):
     assert "bits: NOR is skipped, none of its prompts is answered rightly" in html
     with pytest.raises(ValueError, match="must hold a causal study"):
         causal_catalogue.write_report(tmp_path / "figures")
+
+
+def test_the_report_command_draws_a_causal_study_without_a_run(tables, tmp_path, capsys):
+    write_study(tables, tmp_path)
+    assert main(["jaxconcepts", "report", f"--workdir={tmp_path}"]) == 0
+    assert capsys.readouterr().out == f"report: {tmp_path / 'causal.html'}\n"
+
+
+def write_study(tables, workdir):
+    for kind, table in tables.items():
+        store.write_result(workdir, "causal", kind, "bits", table)
+    (workdir / "causal" / "config.json").write_text(json.dumps({"shots": 4}))
