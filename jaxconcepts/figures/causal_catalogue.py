@@ -54,7 +54,8 @@ ENTRIES = (
         causal.vectors,
         f"Accuracy without demonstrations when the mean state of few-shot prompts is written at the last token (task "
         f"vector), or the output of the heads with the largest indirect effects is added there (function vector), at "
-        f"the layer that is best on other prompts. {INTERVAL}",
+        f"the layer that is best on other prompts. Shuffled: few-shot prompts whose demonstrated answers are dealt out "
+        f"anew among the demonstrations, so that they still are answers of the concept. {INTERVAL}",
     ),
     CausalEntry(
         "effects",

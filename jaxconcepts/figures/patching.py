@@ -209,7 +209,8 @@ def color_bar(figure: Figure, image, axes, label: str) -> None:
     bar.outline.set_visible(False)
     if isinstance(image.norm, SymLogNorm):
         # Decades within the linear part would be written over the zero.
-        bar.set_ticks([tick for tick in bar.get_ticks() if tick == 0 or abs(tick) >= image.norm.linthresh])
+        low, high = image.norm.linthresh, image.norm.vmax
+        bar.set_ticks([tick for tick in bar.get_ticks() if tick == 0 or low <= abs(tick) <= high])
 
 
 def _frame(axis) -> None:

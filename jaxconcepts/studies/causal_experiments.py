@@ -88,23 +88,17 @@ def function_vectors(session: Session, family: Family, prepared: Prepared) -> pl
     output at the last token of a prompt with shuffled labels becomes its mean over correctly answered prompts. The
     vector of a concept is the sum of the top heads' mean outputs through the output projection (without the norm that
     Gemma 2 and OLMo 2 have after it). condition "function vector" is asked zero-shot, at a layer chosen as for task
-    vectors; "shuffled" and "shuffled, function vector" of few-shot prompts with shuffled labels, at that layer.
+    vectors; "shuffled" and "shuffled, function vector" of few-shot prompts with shuffled labels, at that layer. Effects
+    are measured on the training split, accuracy on the test split.
     """
     config, model = session.config, session.model
-    prompts = []
-    for concept in prepared.concepts:
-        drawn = render.prompts(
-            family, concept, config.shots, config.effects, seed=config.seed + 3, template=config.template, split="train"
-        )
-        prompts += [shuffled(prompt, config.template, config.seed + i) for i, prompt in enumerate(drawn)]
-    asked = causal_pass.encode(session, family, prompts, prepared.others)
-    place = _places(asked, prepared.concepts)
+    asked, place = _with_shuffled_labels(session, family, prepared, "train")
     means = np.stack([prepared.heads[k] for k in prepared.concepts])
     before = np.exp(causal_pass.ask(session, asked).log_probs[:, 0])
     rows, effects = [], np.zeros((model.layers, model.heads))
     for number, mask in enumerate(head_edits.one_at_a_time(model.layers, model.heads)):
         block, head = divmod(number, model.heads)
-        after = np.zeros(len(prompts))
+        after = np.zeros(len(place))
         for concept in range(len(prepared.concepts)):
             chosen = np.flatnonzero(place == concept)
             change = causal_pass.with_heads(model, mask, means[concept], at_last=True)
@@ -125,6 +119,7 @@ def function_vectors(session: Session, family: Family, prepared: Prepared) -> pl
     change = lambda layer, concept: causal_pass.added(model, layer, vectors[concept])  # noqa: E731
     table = _vectors(session, family, prepared, "function vector", change)
     best = {row["concept"]: row["layer"] for row in table.filter(condition="function vector").iter_rows(named=True)}
+    asked, place = _with_shuffled_labels(session, family, prepared, "test")
     for condition in ("shuffled", "shuffled, function vector"):
         for number, concept in enumerate(prepared.concepts):
             of_concept = causal_pass.take(asked, np.flatnonzero(place == number))
@@ -226,6 +221,18 @@ def shuffled(prompt: render.Prompt, template: render.Template, seed: int) -> ren
         for example, place in zip(prompt.demonstrations, order, strict=True)
     ]
     return _shown(prompt, template, shown)
+
+
+def _with_shuffled_labels(session: Session, family: Family, prepared: Prepared, split: str):
+    """(prompts of every concept with shuffled labels, encoded, each one's concept as a place among the prepared)."""
+    config, prompts = session.config, []
+    for concept in prepared.concepts:
+        drawn = render.prompts(
+            family, concept, config.shots, config.effects, seed=config.seed + 3, template=config.template, split=split
+        )
+        prompts += [shuffled(prompt, config.template, config.seed + i) for i, prompt in enumerate(drawn)]
+    asked = causal_pass.encode(session, family, prompts, prepared.others)
+    return asked, _places(asked, prepared.concepts)
 
 
 def _shown(prompt, template, demonstrations):
