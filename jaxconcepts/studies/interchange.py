@@ -3,7 +3,8 @@
 Two prompts of equal length differ in something (the demonstrations' concept, say) and so in their answers. The
 corrupted one is run with the clean one's hidden state at one layer and token, for every layer and token, and the
 difference of the two answers' logits is read at the last token (Vig et al. 2020; Meng et al. 2022; Zhang and Nanda
-2024). All cells are one program; a cell runs only the blocks after its layer.
+2024). All cells are one program; a cell runs only the blocks after its layer, and only the tokens from about its own on:
+those before it are as they were, so their keys and values are kept.
 """
 
 from __future__ import annotations
@@ -20,6 +21,10 @@ from jaxtyping import Array, Float, Int, PyTree
 from jaxconcepts.interventions import patching
 from jaxconcepts.models import language, residual
 from jaxconcepts.models.decoder import Decoder
+
+
+PARTS, SMALLEST = 4, 8
+"""A prompt is cut into so many parts, of so many tokens at least; a cell runs the tokens from its part's first on."""
 
 
 class Interchange(NamedTuple):
@@ -69,25 +74,34 @@ def _interchange(model, params, clean, corrupted, lengths, answers, layers, at_o
     batch, width = clean.shape
     rows, positions = jnp.arange(batch), jnp.arange(width)
 
-    def difference(stream):
-        logits = model.unembed(params, stream[rows, lengths - 1])
+    def difference(stream, start=0):
+        logits = model.unembed(params, stream[rows, jnp.maximum(lengths - 1 - start, 0)])
         return logits[rows, answers[:, 0]] - logits[rows, answers[:, 1]]
 
     def states(tokens):
-        trace = language.forward(model, params, tokens, positions[None], capture="all")
-        return trace.captured, difference(trace.stream)
+        trace = language.forward(model, params, tokens, positions[None], capture="all", keep="cache")
+        return trace.captured, difference(trace.stream), trace.outputs
 
-    (clean_states, of_clean), (corrupted_states, of_corrupted) = states(clean), states(corrupted)
+    (clean_states, of_clean, _), (corrupted_states, of_corrupted, cache) = states(clean), states(corrupted)
 
-    def at_layer(layer):
-        own, other = corrupted_states[layer], clean_states[layer]
+    def part(start, stop):
+        past = jax.tree.map(lambda a: a[:, :, :start], cache) if start else None
 
-        def cell(position):
-            place = (positions == position) & (positions < lengths[:, None])
-            stream = residual.edited(own, residual.Edits(mask=place, value=other))
-            trace = language.forward(model, params, None, positions[None], resume=(layer, stream))
-            return difference(trace.stream)
+        def at_layer(layer):
+            own, other = corrupted_states[layer, :, start:], clean_states[layer, :, start:]
 
-        return jax.lax.map(cell, positions, batch_size=None if at_once == 1 else at_once)
+            def cell(position):
+                place = (positions[start:] == position) & (positions[start:] < lengths[:, None])
+                stream = residual.edited(own, residual.Edits(mask=place, value=other))
+                trace = language.forward(model, params, None, positions[None, start:], past, resume=(layer, stream))
+                # A prompt that ends before this part has not been changed, and its last token is not here.
+                return jnp.where(lengths > start, difference(trace.stream, start), of_corrupted)
 
-    return Interchange(of_clean, of_corrupted, jax.lax.map(at_layer, layers))
+            return jax.lax.map(cell, positions[start:stop], batch_size=None if at_once == 1 else at_once)
+
+        return jax.lax.map(at_layer, layers)
+
+    parts = max(1, min(PARTS, width // SMALLEST))
+    starts = [width * number // parts for number in range(parts)]
+    patched = [part(start, stop) for start, stop in zip(starts, [*starts[1:], width], strict=True)]
+    return Interchange(of_clean, of_corrupted, jnp.concatenate(patched, axis=1))

@@ -161,13 +161,14 @@ def test_states_and_head_outputs_are_those_of_the_reference(session, asked, thei
 def test_interchange_equals_a_loop_of_hooks_in_pytorch(session, theirs):
     torch, model = theirs
     rng = np.random.default_rng(0)
-    lengths, ends = np.array([7, 5]), np.array([[3, 4], [9, 2]])
-    clean, corrupted = rng.integers(0, session.model.vocab_size, (2, 2, 8))
+    # Three parts of eight tokens; the second prompt ends in the first.
+    lengths, ends = np.array([23, 5]), np.array([[3, 4], [9, 2]])
+    clean, corrupted = rng.integers(0, session.model.vocab_size, (2, 2, 24))
     found = interchange.interchange(session.model, session.params, clean, corrupted, lengths, ends)
     for row, length in enumerate(lengths):
         with torch.no_grad():
             states = model(torch.tensor(clean[row : row + 1, :length]), output_hidden_states=True).hidden_states
-        for layer, position in [(0, 2), (1, 3), (1, length - 1)]:
+        for layer, position in [(0, 2), (1, 3), (0, max(length - 8, 0)), (1, max(length - 8, 0)), (1, length - 1)]:
 
             def patch(_, __, output, layer=layer, position=position, states=states):
                 output = output.clone()
@@ -182,7 +183,7 @@ def test_interchange_equals_a_loop_of_hooks_in_pytorch(session, theirs):
             assert float(found.patched[layer, position, row]) == pytest.approx(expected, abs=1e-4)
     # The last layer at the last token is the clean run; past a prompt's end nothing changes.
     np.testing.assert_allclose(found.normalised()[2, lengths - 1, [0, 1]], 1.0, rtol=1e-4)
-    np.testing.assert_allclose(found.patched[:, 5:, 1], np.broadcast_to(found.corrupted[1], (3, 3)), rtol=1e-4)
+    np.testing.assert_allclose(found.patched[:, 5:, 1], np.broadcast_to(found.corrupted[1], (3, 19)), rtol=1e-4)
 
 
 def test_a_function_vector_is_what_the_heads_write(session, asked):
