@@ -3,8 +3,8 @@
 Two prompts of equal length differ in something (the demonstrations' concept, say) and so in their answers. The
 corrupted one is run with the clean one's hidden state at one layer and token, for every layer and token, and the
 difference of the two answers' logits is read at the last token (Vig et al. 2020; Meng et al. 2022; Zhang and Nanda
-2024). All cells are one program; a cell runs only the blocks after its layer, and only the tokens from about its own on:
-those before it are as they were, so their keys and values are kept.
+2024). All cells are one program; a cell runs only the blocks after its layer, and only the tokens from about its own
+on: those before it are as they were, so their keys and values are kept.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from jaxtyping import Array, Float, Int, PyTree
 from jaxconcepts.interventions import patching
 from jaxconcepts.models import language, residual
 from jaxconcepts.models.decoder import Decoder
-
 
 PARTS, SMALLEST = 4, 8
 """A prompt is cut into so many parts, of so many tokens at least; a cell runs the tokens from its part's first on."""
