@@ -18,6 +18,8 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
+from jaxconcepts.metrics import float_float
+
 DEFAULT_MEMORY = 1 << 30
 # Elements of the differences held at once while points are decided again.
 EXACT_ELEMENTS = 1 << 21
@@ -28,8 +30,6 @@ MARGIN = 14
 NORM_TERMS = 64
 # From here on half of the Gram matrix is worth leaving out.
 SYMMETRIC_MIN_POINTS = 512
-# Width of the partial sums that differences are added into.
-LANES = 64
 
 
 class Distances(NamedTuple):
@@ -238,7 +238,7 @@ def _decide_among(hidden, distances, last, k, start, entry, sure, count, kept, t
             beyond |= approximate[:, sure - 1] >= own_last - own_window
         target = hidden.at[b, start + t].get(mode="clip")
         high, low = lax.map(
-            lambda one: _exact_squared_distance(target, hidden.at[b, one].get(mode="clip")),
+            lambda one: float_float.squared_distance(target, hidden.at[b, one].get(mode="clip")),
             candidates[:, sure:].T,
             batch_size=at_once,
         )
@@ -270,46 +270,3 @@ def _first_of_kind(hidden, count):
     checked = jnp.all(jnp.take_along_axis(hidden, first[..., None], 1) == hidden, -1)
     earlier = jnp.tril(same & checked[:, None, :], -1)
     return ~checked | (jnp.sum(earlier, -1) < count)
-
-
-def _exact_squared_distance(a, b):
-    """sum((a - b)^2) over the last axis as an unevaluated sum (high, low), |low| at most half an ulp of high.
-
-    The difference is exact as s + e (Knuth's two-sum), s is cut into halves whose products are exact (Dekker), and
-    the squares are added in float-float. Every product that matters is exact, so fusing a multiplication
-    with an addition changes nothing.
-    """
-    as_integer, mask = (jnp.uint64, -(1 << 27)) if a.dtype == jnp.float64 else (jnp.uint32, -(1 << 12))
-    mask = np.array(mask).astype(np.dtype(as_integer))
-
-    def add(total, terms):
-        high, error = _two_sum(total[0], terms[0])
-        return _two_sum(high, error + (total[1] + terms[1])), None
-
-    def add_squares(total, pair):
-        a, b = pair
-        s = a - b
-        v = s - a
-        e = (a - (s - v)) - (b + v)
-        head = lax.bitcast_convert_type(lax.bitcast_convert_type(s, as_integer) & mask, s.dtype)
-        tail = s - head
-        high, low = _two_sum(head * head, 2 * head * tail)
-        return add(total, (high, low + tail * tail + 2 * s * e))
-
-    a, b = (_in_chunks(x, LANES) for x in (a, b))
-    zero = jnp.zeros(jnp.broadcast_shapes(a.shape[1:], b.shape[1:]), a.dtype)
-    lanes, _ = lax.scan(add_squares, (zero, zero), (a, b))
-    total, _ = lax.scan(add, (zero[..., 0], zero[..., 0]), tuple(jnp.moveaxis(x, -1, 0) for x in lanes))
-    return total
-
-
-def _in_chunks(x, size):
-    """[..., d] -> [ceil(d / size), ..., size], filled up with zeros."""
-    x = jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, -x.shape[-1] % size)])
-    return jnp.moveaxis(x.reshape(*x.shape[:-1], -1, size), -2, 0)
-
-
-def _two_sum(a, b):
-    s = a + b
-    v = s - a
-    return s, (a - (s - v)) + (b - v)
