@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -18,14 +18,15 @@ from jaxconcepts import store
 from jaxconcepts.studies import rows
 from jaxconcepts.studies.finetuning_config import Arm, FinetuneConfig
 from jaxconcepts.sweeps import execution
+from jaxconcepts.sweeps.pacing import Pace
 from jaxconcepts.sweeps.progress import Progress
 from jaxconcepts.training import tuning
 from jaxconcepts.training.train import TrainState
 
 log = logging.getLogger("jaxconcepts")
 
-CHUNK = 20
-"""Steps between looks at the clock and at signals."""
+ROW_STEPS = 20
+"""The most steps that a row of the training loss covers."""
 
 
 def tune(
@@ -38,12 +39,9 @@ def tune(
     pack: str,
     checkpoint_seconds: float,
     labels: Mapping[str, Any],
-    on_step: Callable[[int, TrainState], None] | None = None,
 ) -> TrainState:
     """The arms' states at the end, with a leading axis of arms. Writes the runs table (labels: columns of every row),
     train_loss by step, and checkpoints.
-
-    on_step: called with the state after every chunk.
 
     Raises PreemptedError after SIGTERM or SIGINT, with everything done so far checkpointed.
     """
@@ -52,7 +50,8 @@ def tune(
     # Adapters are small: whole on every device that the base is shared out over.
     whole = NamedSharding(sharding.mesh, PartitionSpec()) if isinstance(sharding, NamedSharding) else sharding
     init = jax.jit(tuning.over_arms(lambda hparams, base: made.init(base, hparams), config.how), out_shardings=whole)
-    chunk = jax.jit(tuning.over_arms(made.chunk, config.how, mapped=2), donate_argnums=0, out_shardings=(whole, whole))
+    counted = lambda *args: made.chunk(*args[:-1], since=args[-1])  # noqa: E731
+    chunk = jax.jit(tuning.over_arms(counted, config.how, mapped=2), donate_argnums=0, out_shardings=(whole, whole))
     like = jax.tree.map(
         lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=whole), jax.eval_shape(init, stacked, base)
     )
@@ -63,20 +62,26 @@ def tune(
         run.save(pack, 0, state)
     _write_runs(config, run, pack, arms, labels, step, np.asarray(state.diverged_at))
     progress, last, losses = Progress(log, steps, step, len(arms)), time.monotonic(), []
-    names = [arm.run for arm in arms]
+    names, pace = [arm.run for arm in arms], Pace(step)
     with execution.stop_requested() as signals:
         while step < steps:
-            stop = min(step - step % CHUNK + CHUNK, steps)
-            state, loss = chunk(state, stacked, base, data, np.int32(stop - step))
-            loss = np.asarray(loss)
-            losses.append(rows.scalars(names, stop, "train_loss", loss))
-            step = stop
+            since = step % ROW_STEPS
+            next_row = min(step - since + ROW_STEPS, steps)
+            stop = min(next_row, step + pace.steps)
+            state, loss = chunk(state, stacked, base, data, np.int32(stop - step), np.int32(since))
+            loss, step = np.asarray(loss), stop
+            pace.reached(step)
+            pace.adapt(pace.microseconds)
+            if step == next_row:
+                losses.append(rows.scalars(names, step, "train_loss", loss))
             progress.update(step, loss, None)
             if step == steps or signals or time.monotonic() - last >= checkpoint_seconds:
-                run.write_metrics(pack, step, pl.concat(losses))
+                if losses:
+                    run.write_metrics(pack, step, pl.concat(losses))
                 run.save(pack, step, state)
                 _write_runs(config, run, pack, arms, labels, step, np.asarray(state.diverged_at))
                 losses, last = [], time.monotonic()
+                pace.reached(step)  # Writing is not training.
             if signals and step < steps:
                 raise execution.PreemptedError(f"stopped by a signal at step {step}; start again to go on")
     for arm, diverged in zip(arms, np.asarray(state.diverged_at), strict=True):

@@ -27,12 +27,15 @@ from jaxconcepts.prompts import render
 from jaxconcepts.prompts.family import Family
 from jaxconcepts.studies import icl_config, prompt_corpus, rows
 from jaxconcepts.sweeps import execution
+from jaxconcepts.sweeps.pacing import Pace
 from jaxconcepts.sweeps.progress import Progress
 from jaxconcepts.training import language
 
 log = logging.getLogger("jaxconcepts")
 
 PACK = "language_model"
+ROW_STEPS = 50
+"""The most steps that a row of the training loss covers."""
 
 
 @dataclass(frozen=True)
@@ -218,19 +221,27 @@ def _states(config, model, data, run: store.Run, checkpoint_seconds: float) -> I
         if 0 in config.saved_steps:
             yield 0, state.params
     progress = Progress(log, config.train.steps, step, 1)
-    last = time.monotonic()
+    pace, last = Pace(step), time.monotonic()
     losses: list[pl.DataFrame] = []
     with execution.stop_requested() as signals:
         while step < config.train.steps:
-            stop = min([s for s in config.saved_steps if s > step] + [step - step % 50 + 50])
-            state, loss = chunk(state, hparams, data, np.int32(stop - step))
-            losses.append(rows.scalars([PACK], stop, "train_loss", np.asarray(loss)[None]))
-            step = stop
-            progress.update(step, np.asarray(loss)[None], None)
+            row = step - step % ROW_STEPS
+            last_row = max([s for s in config.saved_steps if s <= step] + [row])
+            next_row = min([s for s in config.saved_steps if s > step] + [row + ROW_STEPS])
+            stop = min(next_row, step + pace.steps)
+            state, loss = chunk(state, hparams, data, np.int32(stop - step), since=np.int32(step - last_row))
+            loss, step = np.asarray(loss)[None], stop
+            pace.reached(step)
+            pace.adapt(pace.microseconds)
+            if step == next_row:
+                losses.append(rows.scalars([PACK], step, "train_loss", loss))
+            progress.update(step, loss, None)
             if step in config.saved_steps or signals or time.monotonic() - last >= checkpoint_seconds:
-                run.write_metrics(PACK, step, pl.concat(losses))
+                if losses:
+                    run.write_metrics(PACK, step, pl.concat(losses))
                 run.save(PACK, step, state)
                 losses, last = [], time.monotonic()
+                pace.reached(step)  # Writing is not training.
                 if int(state.diverged_at) >= 0:
                     _write_status(run, config, step, "diverged", int(state.diverged_at))
                     raise ValueError(

@@ -1,12 +1,15 @@
 """Runs a pack to its end: chunks of training, measurements between them, tables and checkpoints, resume.
 
-Measurements are fetched one chunk late, so the device never waits for the host. Rows are written, then the checkpoint
-that covers them: whenever the process dies, starting again continues from the last checkpoint and ends with the same
-tables.
+The host looks at signals and at the clock between chunks, which are a few seconds long whatever a step takes. Where
+they end changes no bit of the tables: rows are written at fixed steps, and the training state carries the sum of the
+losses since the last one. Measurements are fetched one chunk late, so the device never waits for the host. Rows are
+written, then the checkpoint that covers them: whenever the process dies, starting again continues from the last
+checkpoint and ends with the same tables.
 """
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 import logging
 import signal
@@ -17,6 +20,7 @@ from typing import Any
 from jaxconcepts import store
 from jaxconcepts.studies import synthetic
 from jaxconcepts.sweeps import packs, processes
+from jaxconcepts.sweeps.pacing import Pace
 from jaxconcepts.sweeps.points import Point
 from jaxconcepts.sweeps.programs import Programs
 from jaxconcepts.sweeps.progress import Progress
@@ -27,8 +31,8 @@ log = logging.getLogger("jaxconcepts")
 EXIT_PREEMPTED = 75
 """Exit code after SIGTERM or SIGINT: everything is checkpointed, start again to go on (EX_TEMPFAIL)."""
 
-LONGEST_CHUNK = 500
-"""Steps between looks at the clock and at signals."""
+ROW_STEPS = 500
+"""The most steps that a row of the training loss covers."""
 
 
 def default_config() -> dict[str, Any]:
@@ -102,28 +106,35 @@ def run_pack(
         if 0 in hidden_at:
             record.hidden(0, program.hidden(state, held_out))
     progress = progress or Progress(log, static.train.steps, step, len(points))
+    pace = Pace(step)
+    rows_at = _row_steps(static.train.steps, [*measured_at, *keep_steps])
     last_checkpoint = time.monotonic()
     with stop_requested() if signals is None else contextlib.nullcontext(signals) as signals:
-        for stop in _chunk_ends(step, static.train.steps, [*measured_at, *keep_steps]):
-            state, result = program.chunk(state, hparams, packs.step_count(stop - step))
+        while step < static.train.steps:
+            following = bisect.bisect_right(rows_at, step)
+            last_row, next_row = rows_at[following - 1 : following + 1]
+            stop = min(next_row, step + pace.steps)
+            state, result = program.chunk(state, hparams, packs.step_count(stop - step, since=step - last_row))
             measured = program.measure(state, held_out) if stop in measured_at else None
-            record.settle(progress)
-            record.pend(stop, result, measured)
+            record.settle(progress, pace)
+            record.pend(stop, result, measured, row=stop == next_row)
             if stop in hidden_at:
                 record.hidden(stop, program.hidden(state, held_out))
             step = stop
             due = time.monotonic() - last_checkpoint >= checkpoint_seconds
-            stopping, due = processes.any_process(bool(signals), due)
+            stopping, due, microseconds = processes.largest(bool(signals), due, pace.microseconds)
             if stopping or due or step == static.train.steps or step in keep_steps:
-                record.settle(progress)
+                record.settle(progress, pace)
                 record.flush(step)
                 run.save(name, step, state)
                 record.write_runs(step, finished=step == static.train.steps)
                 last_checkpoint = time.monotonic()
+                pace.reached(step)  # Writing is not training.
+            pace.adapt(microseconds)
             if stopping and step < static.train.steps:
                 raise PreemptedError(f"stopped by a signal at step {step}; start again to go on")
 
 
-def _chunk_ends(start: int, steps: int, at: Sequence[int]) -> list[int]:
-    """Where chunks end: at every step in `at`, and no more than LONGEST_CHUNK apart counted from step 0."""
-    return sorted({stop for stop in (*at, *range(0, steps, LONGEST_CHUNK), steps) if start < stop <= steps})
+def _row_steps(steps: int, at: Sequence[int]) -> list[int]:
+    """0 and the steps that a row of the training loss ends at: all in `at`, and every ROW_STEPS counted from step 0."""
+    return sorted({stop for stop in (0, *at, *range(0, steps, ROW_STEPS), steps) if stop <= steps})

@@ -16,6 +16,7 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from jaxconcepts.models import residual
 from jaxconcepts.studies import synthetic
 from jaxconcepts.training import train
 
@@ -89,7 +90,7 @@ def make_program(static: synthetic.Static, runs: int, layout: Layout, devices=No
     how = platform_how(layout, platform)
     if not static.model.unroll:
         # By the devices that the program is for, which need not be the default ones.
-        everything = layout.unroll == "all" or (layout.unroll == "auto" and platform == "cpu")
+        everything = residual.unrolls(platform) if layout.unroll == "auto" else layout.unroll == "all"
         unroll = static.model.layers if everything else 1
         static = replace(static, model=replace(static.model, unroll=unroll))
     rows = mesh.shape["runs"]
@@ -116,8 +117,9 @@ def make_program(static: synthetic.Static, runs: int, layout: Layout, devices=No
 
         return everywhere
 
-    def chunk(state, hparams, steps):
-        state, loss = training.chunk(state, hparams, steps)
+    def chunk(state, hparams, count):
+        steps, since = count
+        state, loss = training.chunk(state, hparams, steps, since=since)
         return state, {"train_loss": loss, "diverged_at": state.diverged_at + 0}
 
     return Program(
@@ -188,9 +190,10 @@ def fetch(program: Program, tree: Any) -> Any:
     return jax.tree.map(local, tree)
 
 
-def step_count(steps: int) -> np.ndarray:
-    """A chunk's length as the array that `Program.chunk` takes (a Python int would have another, weak type)."""
-    return np.asarray(steps, np.int32)
+def step_count(steps: int, since: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """A chunk's length, and how many steps before it its mean loss is to cover too (`train.repeated`), as the arrays
+    that `Program.chunk` takes (Python ints would have another, weak type)."""
+    return np.asarray(steps, np.int32), np.asarray(since, np.int32)
 
 
 def _abstract(program, shape, dtype):

@@ -62,21 +62,22 @@ def tell_all(value: Any) -> Any:
 _votes: list[jax.Array] = []
 
 
-def any_process(*flags: bool) -> tuple[bool, ...]:
-    """For each flag, whether any process raised it, the same answer in all, which call this together.
+def largest(*votes: int) -> tuple[int, ...]:
+    """For each vote (at least 0, or a flag), the largest of any process, the same answer in all, which call this
+    together.
 
-    With several processes the answer is that of the call before (nothing at first), so that no process waits for the
+    With several processes the answer is that of the call before (0 at first), so that no process waits for the
     devices here.
     """
     if jax.process_count() == 1:
-        return flags
-    sharding, largest = _voting()
-    own = np.asarray([flags], np.int32)
-    votes = jax.make_array_from_callback((jax.device_count(), len(flags)), sharding, lambda index: own)
-    _votes.append(largest(votes))
+        return votes
+    sharding, over_processes = _voting()
+    own = np.asarray([votes], np.int32)
+    given = jax.make_array_from_callback((jax.device_count(), len(votes)), sharding, lambda index: own)
+    _votes.append(over_processes(given))
     if len(_votes) == 1:
-        return (False,) * len(flags)
-    return tuple(bool(flag) for flag in np.asarray(_votes.pop(0)))
+        return (0,) * len(votes)
+    return tuple(int(vote) for vote in np.asarray(_votes.pop(0)))
 
 
 @cache

@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 from jax.extend.core import jaxprs_in_params
 
 from jaxconcepts.sweeps import packs
@@ -67,7 +66,7 @@ def compile_chunk(program: packs.Program, hparams: HParams) -> Cost:
         (jax.eval_shape(program.init, stacked), stacked),
     )
     held_out = jax.eval_shape(program.prepare, stacked)
-    traced = program.chunk.trace(*arguments, jax.ShapeDtypeStruct((), jnp.int32))
+    traced = program.chunk.trace(*arguments, packs.step_count(1))
     try:
         compiled = traced.lower().compile()
     except jax.errors.JaxRuntimeError as error:

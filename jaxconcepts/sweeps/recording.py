@@ -45,24 +45,28 @@ class Record:
         for metric, array in self._fetch(values).items():
             self._frames.append(rows.by_concept_and_position(self._runs, step, metric, array, self._detail))
 
-    def pend(self, step, result, measured):
-        """Notes what a chunk and a measurement gave (None for either), without waiting for it."""
-        self._pending.append((step, result, measured))
+    def pend(self, step, result, measured, row=True):
+        """Notes what a chunk and a measurement gave (None for either), without waiting for it.
+
+        row: whether the chunk's mean loss belongs in the tables; if not, it covers only some of the steps up to a row.
+        """
+        self._pending.append((step, result, measured, row))
 
     def hidden(self, step, hidden):
         hidden = self._fetch(hidden)
         if self._runs:
             self._run.write_hidden(self._name, step, hidden, synthetic.decoding_labels(self._static), self._runs)
 
-    def settle(self, progress):
-        """Fetches what is pending, which waits for the device, and turns it into rows."""
-        for step, result, measured in self._pending:
+    def settle(self, progress, pace):
+        """Fetches what is pending, which waits for the device, and turns it into rows; tells how far that has come."""
+        for step, result, measured, row in self._pending:
             result, measured = self._fetch((result, measured))
+            pace.reached(step)
             losses = np.full(len(self._runs), np.nan)
             if result is not None:
                 losses = result["train_loss"]
                 self._note_divergence(result["diverged_at"])
-            if result is not None and self._runs:
+            if result is not None and row and self._runs:
                 self._frames.append(rows.scalars(self._runs, step, "train_loss", losses))
             if measured is not None and self._runs:
                 self._frames.append(rows.measurement(self._runs, step, measured, synthetic.TOKENS, self._detail))

@@ -55,14 +55,16 @@ class SweepProgress:
 
     def update(self, step: int, losses: np.ndarray, measured: dict[str, np.ndarray] | None) -> None:
         """Notes that the pack in hand is done up to `step`."""
-        steps = self._pack.points[0].static.train.steps
-        if self._step is not None:
+        steps, now = self._pack.points[0].static.train.steps, time.monotonic()
+        if self._step is None:
+            self._begun = now
+        else:
             share = (step - self._step) / steps
             self._done += share * self._work(self._pack)
         self._step = step
-        now = time.monotonic()
         left = self._left()
-        if not self._expected and left is not None:
+        # Not from the first few steps.
+        if not self._expected and left is not None and (now - self._begun >= self._every or step == steps):
             self._expected = True
             self._log.info("expected time: %s", duration(left))
         if now - self._last < self._every and step < steps:

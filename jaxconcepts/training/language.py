@@ -11,14 +11,13 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, Int, PyTree
 
 from jaxconcepts.models.decoder import Decoder
 from jaxconcepts.training import optimizers
-from jaxconcepts.training.answer_loss import Examples, answer_loss, batch_of_step
-from jaxconcepts.training.train import TrainState, advance, init_key, repeated
+from jaxconcepts.training.answer_loss import answer_loss, batch_of_step
+from jaxconcepts.training.train import TrainState, advance, first_state, init_key, repeated
 
 
 @dataclass(frozen=True)
@@ -50,13 +49,11 @@ class LanguageHParams(NamedTuple):
 
 
 class LanguageTrain(NamedTuple):
-    """init(hparams) -> TrainState. chunk(state, hparams, data, steps) -> (TrainState, mean loss of those steps).
-
-    `steps` may be traced: one compilation serves chunks of every length.
-    """
+    """init(hparams) -> TrainState. chunk(state, hparams, data, steps, since=0) -> (TrainState, mean loss), where data
+    are `answer_loss.Examples`; see `train.repeated`."""
 
     init: Callable[[LanguageHParams], TrainState]
-    chunk: Callable[[TrainState, LanguageHParams, Examples, Int[Array, ""]], tuple[TrainState, Float[Array, ""]]]
+    chunk: Callable[..., tuple[TrainState, Float[Array, ""]]]
 
 
 def make_train(model: Decoder, train: LanguageTrainConfig, data_axis: str | None = None) -> LanguageTrain:
@@ -68,9 +65,7 @@ def make_train(model: Decoder, train: LanguageTrainConfig, data_axis: str | None
         return optimizers.optimizer(train.optimizer, peak_schedule, *numbers)
 
     def init(hparams):
-        params = fan_in_init(model, init_key(hparams.seed))
-        zero = jnp.zeros((), jnp.int32)
-        return TrainState(params, rule(hparams).init(params), zero, zero - 1)
+        return first_state(fan_in_init(model, init_key(hparams.seed)), rule(hparams))
 
     def step(state, hparams, data):
         batch = batch_of_step(data, train.batch_size, hparams.seed, state.step)
@@ -81,7 +76,7 @@ def make_train(model: Decoder, train: LanguageTrainConfig, data_axis: str | None
         unroll = jax.default_backend() == "cpu" or 1
         loss_of = lambda params: answer_loss(model, params, batch, unroll=unroll)  # noqa: E731
         loss, grads = jax.value_and_grad(loss_of)(state.params)
-        return advance(state, rule(hparams), loss, grads), loss
+        return advance(state, rule(hparams), loss, grads)
 
     return LanguageTrain(init, repeated(step))
 

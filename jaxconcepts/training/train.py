@@ -67,22 +67,21 @@ class HParams(NamedTuple):
 
 
 class TrainState(NamedTuple):
-    """What a run carries from step to step. diverged_at: the step whose loss or update was not finite, or -1."""
+    """What a run carries from step to step. diverged_at: the step whose loss or update was not finite, or -1.
+    loss_sum: of the steps that the next reported mean covers, so that the mean does not depend on where chunks end."""
 
     params: PyTree
     opt_state: PyTree
     step: Int[Array, ""]
     diverged_at: Int[Array, ""]
+    loss_sum: Float[Array, ""]
 
 
 class Train(NamedTuple):
-    """init(hparams) -> TrainState. chunk(state, hparams, steps) -> (TrainState, mean loss over those steps).
-
-    `steps` may be traced: one compilation serves chunks of every length.
-    """
+    """init(hparams) -> TrainState. chunk(state, hparams, steps, since=0) -> (TrainState, mean loss), see `repeated`."""
 
     init: Callable[[HParams], TrainState]
-    chunk: Callable[[TrainState, HParams, Int[Array, ""]], tuple[TrainState, Float[Array, ""]]]
+    chunk: Callable[..., tuple[TrainState, Float[Array, ""]]]
 
 
 def make_train(
@@ -98,10 +97,9 @@ def make_train(
 
     def init(hparams: HParams) -> TrainState:
         params = gpt2.init(model, init_key(hparams.seed), hparams.init)
-        zero = jnp.zeros((), jnp.int32)
-        return TrainState(params, optimizer(hparams).init(params), zero, zero - 1)
+        return first_state(params, optimizer(hparams))
 
-    def step(state: TrainState, hparams: HParams):
+    def step(state: TrainState, hparams: HParams) -> TrainState:
         key = jax.random.fold_in(data_key(hparams.seed), state.step)
         now = curriculum.at_step(hparams.curriculum, hparams.task, state.step)
         batch = regression.sample(task, now, key, train.batch_size)
@@ -109,27 +107,33 @@ def make_train(
             batch = jax.tree.map(lambda a: _shard_batch(a, train.batch_size, data_axis), batch)
         gradient = jax.value_and_grad(lambda p: objective_and_mse(model, train.loss, p, batch), has_aux=True)
         (_, loss), grads = gradient(state.params)
-        return advance(state, optimizer(hparams), loss, grads), loss
+        return advance(state, optimizer(hparams), loss, grads)
 
     return Train(init, repeated(step))
 
 
-def repeated(step: Callable[..., tuple[TrainState, Array]]) -> Callable[..., tuple[TrainState, Array]]:
-    """chunk(state, hparams, *data, steps) -> (state, mean loss): `step(state, hparams, *data)`, `steps` times."""
+def repeated(step: Callable[..., TrainState]) -> Callable[..., tuple[TrainState, Array]]:
+    """chunk(state, hparams, *data, steps, since=0) -> (state, mean loss): `step(state, hparams, *data)`, `steps` times.
 
-    def chunk(state, hparams, *data_and_steps):
+    The mean is that of these steps and of the `since` steps before them, whose chunks' means are then partial ones. A
+    stretch of steps gives the same bits, its mean's included, in whatever chunks it is run. Both numbers may be traced:
+    one compilation serves chunks of every length.
+    """
+
+    def chunk(state, hparams, *data_and_steps, since=0):
         *data, steps = data_and_steps
-
-        def body(_, carry):
-            state, total = carry
-            state, loss = step(state, hparams, *data)
-            return state, total + loss
-
+        state = state._replace(loss_sum=jnp.where(since == 0, 0.0, state.loss_sum))
         # A loop with a traced length, not a scan: nothing differentiates through it, and every length shares a program.
-        state, total = jax.lax.fori_loop(0, steps, body, (state, jnp.zeros(())))
-        return state, total / steps
+        state = jax.lax.fori_loop(0, steps, lambda _, state: step(state, hparams, *data), state)
+        return state, state.loss_sum / (since + steps)
 
     return chunk
+
+
+def first_state(params: PyTree, rule: optax.GradientTransformation) -> TrainState:
+    """The state before the first step."""
+    zero = jnp.zeros((), jnp.int32)
+    return TrainState(params, rule.init(params), zero, zero - 1, jnp.zeros(()))
 
 
 def advance(state: TrainState, rule: optax.GradientTransformation, loss, grads: PyTree) -> TrainState:
@@ -144,7 +148,7 @@ def advance(state: TrainState, rule: optax.GradientTransformation, loss, grads: 
     params, opt_state = jax.tree.map(keep, (params, opt_state), (state.params, state.opt_state))
     failed_now = ~healthy & (state.diverged_at < 0)
     diverged_at = jnp.where(failed_now, state.step, state.diverged_at)
-    return TrainState(params, opt_state, state.step + 1, diverged_at)
+    return TrainState(params, opt_state, state.step + 1, diverged_at, state.loss_sum + loss)
 
 
 def mean_loss(model: gpt2.GPT2Config, params: PyTree, batch: regression.Batch) -> Float[Array, ""]:

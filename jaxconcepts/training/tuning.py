@@ -19,7 +19,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from jaxconcepts.models.decoder import Decoder
 from jaxconcepts.training import freezing, lora, optimizers
-from jaxconcepts.training.train import TrainState, advance, repeated
+from jaxconcepts.training.train import TrainState, advance, first_state, repeated
 
 HOW = ("auto", "vmap", "map")
 Masks = Mapping[str, Bool[np.ndarray, "*row"]]
@@ -59,7 +59,7 @@ class TuneHParams(NamedTuple):
 class Tuning(NamedTuple):
     """init(base, hparams) -> TrainState whose params are the arm's tuned arrays.
 
-    chunk(state, hparams, base, data, steps) -> (TrainState, mean loss of those steps). `steps` may be traced.
+    chunk(state, hparams, base, data, steps, since=0) -> (TrainState, mean loss), see `train.repeated`.
     with_tuned(base, tuned, hparams) -> parameters that any model runs with, as tuned, without dropout.
     merged(base, tuned, hparams) -> the same as plain parameters, for export.
     """
@@ -120,8 +120,7 @@ def make_tuning(
         return {path: adapters[path] for path in hparams.masks}
 
     def init(base, hparams):
-        tuned, zero = fresh(base, hparams), jnp.zeros((), jnp.int32)
-        return TrainState(tuned, rule(hparams).init(tuned), zero, zero - 1)
+        return first_state(fresh(base, hparams), rule(hparams))
 
     def placed(base, tuned, hparams, key=None):
         if config.lora is not None:
@@ -135,7 +134,7 @@ def make_tuning(
             return objective(placed(base, tuned, hparams, key), data, hparams.seed, state.step)
 
         loss, grads = jax.value_and_grad(loss_of)(state.params)
-        return advance(state, rule(hparams), loss, grads), loss
+        return advance(state, rule(hparams), loss, grads)
 
     def merged(base, tuned, hparams):
         if config.lora is not None:

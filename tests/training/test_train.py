@@ -99,8 +99,23 @@ def test_a_chunk_of_ten_is_two_of_five_bit_for_bit(adam):
         state, loss = adam.chunk(state, hparams, count(length))
         losses.append(float(loss))
     assert int(state.step) == 10
-    assert_same_bits(state, whole)
+    assert_same_bits(state._replace(loss_sum=whole.loss_sum), whole)
     assert float(mean) == pytest.approx(np.mean(losses), rel=1e-6)
+
+
+def test_the_mean_loss_of_a_stretch_has_the_same_bits_in_whatever_chunks(adam):
+    hparams, rng = numbers(), np.random.default_rng(0)
+    before, _ = adam.chunk(adam.init(hparams), hparams, count(4), since=count(0))
+    whole, mean = adam.chunk(before, hparams, count(30), since=count(0))
+    for _ in range(3):
+        state, step, means = before, 4, []
+        for stop in [*sorted(rng.choice(np.arange(5, 34), 4, replace=False)), 34]:
+            state, loss = adam.chunk(state, hparams, count(stop - step), since=count(step - 4))
+            step = stop
+            means.append(float(loss))
+        assert_same_bits((state, loss), (whole, mean))
+        # Those of the chunks before are means too, of part of the stretch.
+        assert len(set(means)) == 5 and np.ptp(means) < 0.5 * means[0]
 
 
 def test_other_numbers_and_lengths_need_no_other_program(adam):

@@ -158,15 +158,15 @@ def test_eight_arms_hold_one_copy_of_the_base(how, remat):
 def test_training_goes_on_where_it_stopped_bit_for_bit(tiny):
     config, made = tiny.make(lora=lora.LoraConfig(rank=2, dropout=0.3), schedule="linear")
     hparams = tiny.numbers(config, "all")
-    whole, _ = made.chunk(made.init(tiny.params, hparams), hparams, tiny.params, tiny.data, np.int32(5))
+    whole_and_mean = made.chunk(made.init(tiny.params, hparams), hparams, tiny.params, tiny.data, np.int32(5))
     state = made.init(tiny.params, hparams)
-    for steps in (2, 3):
-        state, _ = made.chunk(state, hparams, tiny.params, tiny.data, np.int32(steps))
-    jax.tree.map(np.testing.assert_array_equal, state, whole)
+    for steps, since in ((2, 0), (3, 2)):
+        state, mean = made.chunk(state, hparams, tiny.params, tiny.data, np.int32(steps), since=np.int32(since))
+    jax.tree.map(np.testing.assert_array_equal, (state, mean), whole_and_mean)
     # With dropout the loss differs from that without.
     dry = tiny.make(lora=lora.LoraConfig(rank=2, dropout=0.0), schedule="linear")[1]
     other, _ = dry.chunk(dry.init(tiny.params, hparams), hparams, tiny.params, tiny.data, np.int32(5))
-    assert not np.array_equal(other.params["blocks/q"]["b"], whole.params["blocks/q"]["b"])
+    assert not np.array_equal(other.params["blocks/q"]["b"], whole_and_mean[0].params["blocks/q"]["b"])
 
 
 def test_an_arm_that_diverges_is_marked_and_frozen_and_touches_no_other(tiny):
