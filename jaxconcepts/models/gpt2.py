@@ -295,7 +295,7 @@ def _blocks(config, params, stream, heads_at=None, **options) -> Output:
         stream, written = Block(config).apply({"params": layer_params}, stream, context, head_edits)
         return stream, residual.select(layers.merge_heads(written.heads), heads_at)
 
-    unroll = config.unroll or (True if jax.default_backend() == "cpu" else 1)
+    unroll = config.unroll or residual.unrolls() or 1
     trace = residual.run(
         block, params["blocks"], stream, layer_inputs=layer_inputs, unroll=unroll, remat=config.remat, **options
     )

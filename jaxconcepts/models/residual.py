@@ -123,6 +123,12 @@ def run(
     return Trace(stream, captured, outputs)
 
 
+def unrolls(platform: str | None = None) -> bool:
+    """Whether blocks are all unrolled where nothing is said, on a platform (the default backend's if None): on a CPU
+    that is faster, on an accelerator it only takes longer to compile."""
+    return (jax.default_backend() if platform is None else platform) == "cpu"
+
+
 def select(stream: Float[Array, "B T d"], capture) -> Float[Array, "B P d"] | None:
     """The stream at the positions `capture` (None, "all", [P] or [B, P])."""
     if capture is None:
