@@ -241,7 +241,7 @@ def test_layers_are_unrolled_for_the_target_not_the_host():
     program = packs.make_program(point.static, 1, packs.Layout(), chips.of_topology("v5e:2x2"))
     stacked = jax.tree.map(lambda a: jax.ShapeDtypeStruct((1, *a.shape), a.dtype), point.hparams)
     state = jax.eval_shape(program.init, stacked)
-    text = str(program.chunk.trace(state, stacked, jax.ShapeDtypeStruct((), jnp.int32)).jaxpr)
+    text = str(program.chunk.trace(state, stacked, packs.step_count(1)).jaxpr)
     assert jax.default_backend() == "cpu" and "unroll=1\n" in text and "unroll=3" not in text
 
 
