@@ -35,6 +35,8 @@ class Context(NamedTuple):
     past: keys and values [B, S, kv_heads, head_dim] of earlier tokens, slot s holding position s; the slots before a
         row's first new position are seen, the others are not.
     window: how many positions back attention reaches, itself included; [T, 1] where tokens differ in it.
+    queries: [B, P] which of the new tokens (counted from 0) have their stream taken further, None for all. The others
+        still give keys and values: what the last block is for, where the stream is read at a few tokens.
     attention: "xla", the reference; "cudnn", a fused kernel, where positions are 0, 1, ... and there is no window and
         no soft-cap (see `language.attention_of`).
     """
@@ -43,6 +45,14 @@ class Context(NamedTuple):
     past: tuple[Array, Array] | None = None
     window: Int[Array, "*each"] | None = None
     attention: str = "xla"
+    queries: Int[Array, "B P"] | None = None
+
+    def asked(self, x: Float[Array, "B T ..."]) -> Float[Array, "B P ..."]:
+        """x at the tokens whose stream is taken further."""
+        if self.queries is None:
+            return x
+        places = self.queries.reshape(*self.queries.shape, *[1] * (x.ndim - 2))
+        return jnp.take_along_axis(jnp.broadcast_to(x, (len(places), *x.shape[1:])), places, axis=1)
 
 
 class Written(NamedTuple):

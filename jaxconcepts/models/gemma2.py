@@ -123,19 +123,19 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, stream, context: decoder.Context, head_edits=None):
-        c = self.config
+        c, asked = self.config, context.asked
         dense = partial(layers.Dense, dtype=c.dtype, use_bias=False)
         norm = partial(layers.RMSNorm, c.eps, offset=1.0)
         frequencies = layers.inverse_frequencies(c.rope_theta, c.head_dim)
-        rope = partial(layers.rope, positions=context.positions, frequencies=frequencies)
+        rope = partial(layers.rope, frequencies=frequencies)
         split = lambda x: x.reshape(*x.shape[:2], -1, c.head_dim)  # noqa: E731
         normed = norm(name="attn_norm")(stream)
-        q = rope(split(dense(c.heads * c.head_dim, name="q")(normed)))
-        k = rope(split(dense(c.kv_heads * c.head_dim, name="k")(normed)))
+        q = rope(split(dense(c.heads * c.head_dim, name="q")(asked(normed))), asked(context.positions))
+        k = rope(split(dense(c.kv_heads * c.head_dim, name="k")(normed)), context.positions)
         v = split(dense(c.kv_heads * c.head_dim, name="v")(normed))
         heads = residual.edit_heads(layers.attend(q, k, v, context, c.query_scale**-0.5, c.score_cap), head_edits)
         attended = dense(c.width, name="out")(layers.merge_heads(heads))
-        stream = stream + norm(name="attn_out_norm")(attended)
+        stream = asked(stream) + norm(name="attn_out_norm")(attended)
         normed = norm(name="mlp_norm")(stream)
         gate = nn.gelu(dense(c.mlp_width, name="gate")(normed), approximate=True)
         down = dense(c.width, name="down")(gate * dense(c.mlp_width, name="up")(normed))

@@ -180,14 +180,14 @@ class Block(nn.Module):
     def __call__(self, stream: Float[Array, "B T d"], context: decoder.Context | None = None, head_edits=None):
         """context None: positions 0, 1, ... and no past. Returns the stream and the `decoder.Written`."""
         config, dtype = self.config, self.config.dtype
-        batch, length, width = stream.shape
+        width, asked = stream.shape[-1], (lambda x: x) if context is None else context.asked
         normed = layers.LayerNorm(config.eps, name="ln_1")(stream)
         qkv = layers.Dense(3 * width, dtype, name="attn_qkv")(normed)
-        q, k, v = (a.reshape(batch, length, config.heads, config.head_dim) for a in jnp.split(qkv, 3, axis=-1))
+        q, k, v = (a.reshape(*a.shape[:2], config.heads, config.head_dim) for a in jnp.split(qkv, 3, axis=-1))
         if config.qk_norm:
             q, k = (layers.rms_normalise(a, 1e-6).astype(a.dtype) for a in (q, k))
-        heads = residual.edit_heads(layers.attend(q, k, v, context, config.head_dim**-0.5), head_edits)
-        stream = stream + layers.Dense(width, dtype, name="attn_out")(layers.merge_heads(heads))
+        heads = residual.edit_heads(layers.attend(asked(q), k, v, context, config.head_dim**-0.5), head_edits)
+        stream = asked(stream) + layers.Dense(width, dtype, name="attn_out")(layers.merge_heads(heads))
         normed = layers.LayerNorm(config.eps, name="ln_2")(stream)
         up = layers.Dense(config.mlp_width or 4 * width, dtype, name="mlp_up")(normed)
         stream = stream + layers.Dense(width, dtype, name="mlp_down")(ACTIVATIONS[config.activation](up))

@@ -175,7 +175,7 @@ def exact_products(model: Decoder):
 def forward(
     model: Decoder, params, tokens, positions, past=None, capture=None, edits=None, depth=None,
     keep: str | None = None, remat: bool = False, unroll: int | bool = 1, resume: tuple | None = None,
-    attention: str = "xla",
+    attention: str = "xla", nowhere_else: bool = False,
 ):  # fmt: skip
     """The residual stack on tokens at `positions`.
 
@@ -184,11 +184,13 @@ def forward(
     remat, unroll: see `residual.run`.
     resume: (layer, stream after it), to run the later blocks alone; `tokens` is then not used (`residual.run`'s first).
     attention: see `Context`.
+    nowhere_else: the stream after the last block is wanted at the captured positions [B, P] alone, so that block runs
+        for them only (all of its keys and values aside), and the trace's stream is [B, P, d]. Not with edits.
     """
 
-    def block(layer_params, stream, layer_input, head_edits):
+    def block(layer_params, stream, layer_input, head_edits, queries=None):
         window, layer_past = layer_input
-        context = Context(positions, layer_past, window, attention)
+        context = Context(positions, layer_past, window, attention, queries)
         stream, written = model.block().apply({"params": layer_params}, stream, context, head_edits)
         if keep == "heads":
             return stream, residual.select(merge_heads(written.heads), capture)
@@ -200,7 +202,7 @@ def forward(
     return residual.run(
         block, params["blocks"], stream,
         layer_inputs=(windows, past), capture=capture, edits=edits, first=first, depth=depth, remat=remat,
-        unroll=unroll,
+        unroll=unroll, last_block=partial(block, head_edits=None, queries=capture) if nowhere_else else None,
     )  # fmt: skip
 
 
@@ -209,16 +211,25 @@ def _states(model, params, tokens, positions, edits, layers, with_logits, attent
     depth = model.layers if with_logits else max(layers)
     capture = "all" if positions is None else positions
     places = jnp.arange(tokens.shape[1])[None]
-    trace = forward(model, params, tokens, places, None, capture, edits, depth, attention=attention)
+    fewer = positions is not None and edits is None and depth > 0
+    trace = forward(model, params, tokens, places, None, capture, edits, depth, attention=attention, nowhere_else=fewer)
     states = trace.captured if layers == tuple(range(model.layers + 1)) else trace.captured[jnp.array(layers)]
     return states, model.unembed(params, trace.captured[-1]) if with_logits else None
 
 
 @partial(jax.jit, static_argnums=(0, 5, 6))
 def _generate(model, params, tokens, lengths, edits, max_new_tokens, stop_tokens):
-    trace = forward(model, params, tokens, jnp.arange(tokens.shape[1])[None], edits=edits, keep="cache")
-    last = trace.stream[jnp.arange(tokens.shape[0]), lengths - 1]
-    return greedy(model, params, last, trace.outputs, lengths, max_new_tokens, stop_tokens)
+    trace = read(model, params, tokens, lengths, edits, keep="cache")
+    return greedy(model, params, trace.captured[-1, :, 0], trace.outputs, lengths, max_new_tokens, stop_tokens)
+
+
+def read(model: Decoder, params, tokens, lengths, edits=None, keep: str | None = None):
+    """`forward` on right-padded prompts, captured at each one's last token, which alone takes part in the last block
+    (unless there are edits)."""
+    return forward(
+        model, params, tokens, jnp.arange(tokens.shape[1])[None],
+        capture=(lengths - 1)[:, None], edits=edits, keep=keep, nowhere_else=edits is None,
+    )  # fmt: skip
 
 
 def greedy(model: Decoder, params, last: Float[Array, "B d"], cache, lengths, max_new_tokens: int, stop_tokens):

@@ -132,14 +132,16 @@ def soft_cap(x: Float[Array, "*any"], cap: float | None) -> Float[Array, "*any"]
 
 
 def attend(
-    q: Float[Array, "B T H e"],
+    q: Float[Array, "B P H e"],
     k: Float[Array, "B T K e"],
     v: Float[Array, "B T K e"],
     context: Context | None,
     scale: float,
     cap: float | None = None,
-) -> Float[Array, "B T H e"]:
+) -> Float[Array, "B P H e"]:
     """Causal attention over the new tokens and the context's past, if any; H / K query heads share a key head.
+
+    q: of the tokens that the context asks for (all T unless it has `queries`).
 
     context None means positions 0, 1, ... with no past and no window. Scores and softmax are float32.
     """
@@ -147,13 +149,13 @@ def attend(
     if context is None:
         causal = jnp.tril(jnp.ones((length, length), bool))
         return attention(q, k, v, causal, scale)
-    if context.attention != "xla" and context.past is None:
+    if context.attention != "xla" and context.past is None and context.queries is None:
         return fused_attention(q, k, v, scale, context.attention)
-    here, window = context.positions[:, :, None], context.window
+    here, window = context.asked(context.positions)[:, :, None], context.window
     pairs = [(k, v, here >= context.positions[:, None, :], context.positions[:, None, :])]
     if context.past is not None:
         slots = jnp.arange(context.past[0].shape[1])[None, None]
-        pairs.insert(0, (*context.past, slots < here[:, :1], slots))
+        pairs.insert(0, (*context.past, slots < context.positions[:, :1, None], slots))
     # The queries that share a key head as rows of one product: other orders would have the scores transposed, which are
     # the largest arrays here.
     rows = q.reshape(batch, length, k.shape[2], -1, head_dim).transpose(0, 2, 3, 1, 4)

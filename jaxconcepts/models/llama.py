@@ -117,16 +117,16 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, stream, context: decoder.Context, head_edits=None):
-        c = self.config
+        c, asked = self.config, context.asked
         dense = partial(layers.Dense, dtype=c.dtype, use_bias=False)
-        rope = partial(layers.rope, positions=context.positions, frequencies=c.frequencies())
+        rope = partial(layers.rope, frequencies=c.frequencies())
         normed = layers.RMSNorm(c.eps, name="attn_norm")(stream)
         split = lambda x: x.reshape(*x.shape[:2], -1, c.head_dim)  # noqa: E731
-        q = rope(split(dense(c.heads * c.head_dim, name="q")(normed)))
-        k = rope(split(dense(c.kv_heads * c.head_dim, name="k")(normed)))
+        q = rope(split(dense(c.heads * c.head_dim, name="q")(asked(normed))), asked(context.positions))
+        k = rope(split(dense(c.kv_heads * c.head_dim, name="k")(normed)), context.positions)
         v = split(dense(c.kv_heads * c.head_dim, name="v")(normed))
         heads = residual.edit_heads(layers.attend(q, k, v, context, c.head_dim**-0.5), head_edits)
-        stream = stream + dense(c.width, name="out")(layers.merge_heads(heads))
+        stream = asked(stream) + dense(c.width, name="out")(layers.merge_heads(heads))
         normed = layers.RMSNorm(c.eps, name="mlp_norm")(stream)
         gated = nn.silu(dense(c.mlp_width, name="gate")(normed)) * dense(c.mlp_width, name="up")(normed)
         return stream + dense(c.width, name="down")(gated), decoder.Written(k, v, heads)

@@ -59,20 +59,21 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, stream, context: decoder.Context, head_edits=None):
-        c = self.config
+        c, asked = self.config, context.asked
         dense = partial(layers.Dense, dtype=c.dtype, use_bias=False)
         frequencies = layers.inverse_frequencies(c.rope_theta, c.head_dim)
-        rope = partial(layers.rope, positions=context.positions, frequencies=frequencies)
+        rope = partial(layers.rope, frequencies=frequencies)
         normed = layers.PlainLayerNorm()(stream)
 
-        def project(heads, name):
+        def project(normed, heads, name):
             x = dense(heads * c.head_dim, name=name)(normed)
             x = x if c.clip_qkv is None else jnp.clip(x, -c.clip_qkv, c.clip_qkv)
             return x.reshape(*x.shape[:2], heads, c.head_dim)
 
-        q, k, v = rope(project(c.heads, "q")), rope(project(c.kv_heads, "k")), project(c.kv_heads, "v")
+        q = rope(project(asked(normed), c.heads, "q"), asked(context.positions))
+        k, v = rope(project(normed, c.kv_heads, "k"), context.positions), project(normed, c.kv_heads, "v")
         heads = residual.edit_heads(layers.attend(q, k, v, context, c.head_dim**-0.5), head_edits)
-        stream = stream + dense(c.width, name="out")(layers.merge_heads(heads))
+        stream = asked(stream) + dense(c.width, name="out")(layers.merge_heads(heads))
         normed = layers.PlainLayerNorm()(stream)
         gated = nn.silu(dense(c.mlp_width, name="gate")(normed)) * dense(c.mlp_width, name="up")(normed)
         return stream + dense(c.width, name="down")(gated), decoder.Written(k, v, heads)

@@ -65,17 +65,18 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, stream, context: decoder.Context, head_edits=None):
-        c = self.config
+        c, asked = self.config, context.asked
         dense, norm = partial(layers.Dense, dtype=c.dtype, use_bias=False), partial(layers.RMSNorm, c.eps)
         frequencies = layers.inverse_frequencies(c.rope_theta, c.head_dim)
-        rope = partial(layers.rope, positions=context.positions, frequencies=frequencies)
+        rope = partial(layers.rope, frequencies=frequencies)
         split = lambda x: x.reshape(*x.shape[:2], -1, c.head_dim)  # noqa: E731
         # The queries of all heads are normalised together, before they are split; so are the keys.
-        q = rope(split(norm(name="q_norm")(dense(c.heads * c.head_dim, name="q")(stream))))
-        k = rope(split(norm(name="k_norm")(dense(c.kv_heads * c.head_dim, name="k")(stream))))
+        q = split(norm(name="q_norm")(dense(c.heads * c.head_dim, name="q")(asked(stream))))
+        k = split(norm(name="k_norm")(dense(c.kv_heads * c.head_dim, name="k")(stream)))
+        q, k = rope(q, asked(context.positions)), rope(k, context.positions)
         v = split(dense(c.kv_heads * c.head_dim, name="v")(stream))
         heads = residual.edit_heads(layers.attend(q, k, v, context, c.head_dim**-0.5), head_edits)
         attended = dense(c.width, name="out")(layers.merge_heads(heads))
-        stream = stream + norm(name="attn_norm")(attended)
+        stream = asked(stream) + norm(name="attn_norm")(attended)
         gated = nn.silu(dense(c.mlp_width, name="gate")(stream)) * dense(c.mlp_width, name="up")(stream)
         return stream + norm(name="mlp_norm")(dense(c.width, name="down")(gated)), decoder.Written(k, v, heads)

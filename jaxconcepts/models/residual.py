@@ -69,6 +69,7 @@ def run(
     depth: int | None = None,
     unroll: int | bool = 1,
     remat: bool = False,
+    last_block: Callable[[PyTree, Array, PyTree], tuple[Array, Any]] | None = None,
 ) -> Trace:
     """Runs `stream` through the blocks whose parameters are stacked on the leading axis of `params`.
 
@@ -81,9 +82,11 @@ def run(
     depth: run only the first `depth` blocks; L is then `depth` in everything else, `layer_inputs` included.
     unroll: blocks unrolled in the scan; True unrolls all (faster on CPU, slower to compile).
     remat: recompute each block in the backward pass instead of keeping its activations.
+    last_block: run in place of the last block, as last_block(layer_params, stream, layer_input) -> (stream [B, P, d] at
+        the captured positions alone, output). The trace's stream is then this one too. Not with edits or `first`.
 
     Raises ValueError where an edit has another rank or layer axis than `Edits` says, where a mask comes without a
-    value, and where `first` is given with a capture.
+    value, where `first` is given with a capture, and where `last_block` is given with edits.
     """
     total = jax.tree.leaves(params)[0].shape[0]
     blocks = total if depth is None else min(depth, total)
@@ -113,6 +116,15 @@ def run(
         return Trace(stream, None, None)
     if remat:
         step = jax.checkpoint(step)
+    if last_block is not None:
+        if edits is not None:
+            raise ValueError("last_block runs some positions alone, so that there can be no edits; got both")
+        before = run(block, params, stream, layer_inputs=jax.tree.map(lambda a: a[: blocks - 1], layer_inputs),
+                     capture=capture, depth=blocks - 1, unroll=unroll, remat=remat)  # fmt: skip
+        own_params, own_input = (jax.tree.map(lambda a: a[blocks - 1], part) for part in (params, layer_inputs))
+        stream, output = last_block(own_params, before.stream, own_input)
+        outputs = jax.tree.map(lambda some, one: jnp.concatenate([some, one[None]]), before.outputs, output)
+        return Trace(stream, jnp.concatenate([before.captured, stream[None]]), outputs)
     stream = edited(stream, _merged(same, in_stream(0)))
     embedded = select(stream, capture)
     stream, (captured, outputs) = jax.lax.scan(step, stream, scanned, length=blocks, unroll=unroll)

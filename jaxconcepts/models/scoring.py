@@ -56,11 +56,8 @@ def scored(
 ) -> Scores:
     """`score` inside jit; edits: `residual.Edits` of the prompts' tokens, which the answers see through the cache."""
     reused = max_new_tokens > 0 or continuations is not None
-    trace = language.forward(
-        model, params, tokens, jnp.arange(tokens.shape[1])[None],
-        capture=(lengths - 1)[:, None] if states else None, keep="cache" if reused else None, edits=edits,
-    )  # fmt: skip
-    last = trace.stream[jnp.arange(tokens.shape[0]), lengths - 1]
+    trace = language.read(model, params, tokens, lengths, edits, keep="cache" if reused else None)
+    last = trace.captured[-1, :, 0]
     answers = log_probs = None
     if max_new_tokens:
         answers = language.greedy(model, params, last, trace.outputs, lengths, max_new_tokens, stop_tokens)

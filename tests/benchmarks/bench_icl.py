@@ -27,7 +27,7 @@ SHAPES = (
     ({"layers": 4, "width": 64, "heads": 4, "kv_heads": 4, "head_dim": 16, "mlp_width": 192, "context": 512}, 60),
     ({"layers": 6, "width": 256, "heads": 8, "kv_heads": 4, "head_dim": 32, "mlp_width": 768, "context": 512}, 30),
 )
-BATCH, MULTIPLE, NEW, K, DRAWS, SEED = 32, 32, 8, 10, 10, 0
+BATCH, MULTIPLE, NEW, K, DRAWS, SEED = 32, 16, 8, 10, 10, 0
 
 
 def rows(quick: bool = False) -> list[dict]:

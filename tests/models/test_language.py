@@ -1,6 +1,7 @@
 """Hidden states, logits and greedy answers: against transformers, in padded batches, under edits, with bad input."""
 
 import dataclasses
+import re
 
 import jax
 import numpy as np
@@ -73,6 +74,15 @@ def test_blocks_after_the_last_layer_asked_for_are_not_run(layers):
     ruined = params | {"blocks": jax.tree.map(lambda leaf: leaf.copy(), params["blocks"])}
     ruined["blocks"]["q"]["kernel"][max(layers) :] = np.nan
     np.testing.assert_array_equal(language.hidden_states(LLAMA, ruined, tokens, layers=layers), expected)
+
+
+@pytest.mark.parametrize(("at", "wanted"), [(np.full((3, 1), 19), {3}), (None, {60})])
+def test_the_last_block_runs_for_the_tokens_asked_for_alone(at, wanted):
+    """Its feed-forward part has a row for each of them; keys and values have one for every token."""
+    model, tokens = dataclasses.replace(LLAMA, layers=1, mlp_width=56), np.zeros((3, 20), np.int32)
+    states = lambda params: language._states(model, params, tokens, at, None, (0, 1), False)  # noqa: E731
+    program = str(jax.make_jaxpr(states)(jax.eval_shape(model.init, jax.random.key(0))))
+    assert {int(rows) for rows in re.findall(r"f32\[(\d+),56\] = dot_general", program)} == wanted
 
 
 def test_batches_hold_every_prompt_once_and_compile_once_a_length():

@@ -218,3 +218,25 @@ def test_nothing_is_captured_from_a_later_layer_on(blocks, stream):
 def test_an_unknown_capture_is_refused(blocks, stream):
     with pytest.raises(ValueError, match="\"all\" or an array of positions, got 'last'"):
         residual.run(block, blocks, stream, capture="last")
+
+
+@pytest.mark.parametrize("depth", [1, 3])
+def test_a_last_block_of_its_own_ends_as_the_whole_run(blocks, stream, depth):
+    """It is given what earlier blocks leave, its own parameters and input, and its output is stacked with theirs."""
+    blocks, places = jax.tree.map(jnp.asarray, blocks), np.array([[4], [0], [5], [2], [2]])
+    scales = jnp.arange(1.0, depth + 1)
+
+    def last_block(layer_params, stream, layer_input):
+        stream, output = block(layer_params, stream, layer_input, None)
+        return residual.select(stream, places), output
+
+    whole = residual.run(block, blocks, stream, layer_inputs=scales, capture=places, depth=depth)
+    found = residual.run(block, blocks, stream, layer_inputs=scales, capture=places, depth=depth, last_block=last_block)
+    np.testing.assert_array_equal(found.stream, found.captured[-1])
+    np.testing.assert_allclose(found.captured, whole.captured, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(found.outputs, whole.outputs, rtol=1e-5)
+
+
+def test_a_last_block_of_its_own_takes_no_edits(blocks, stream):
+    with pytest.raises(ValueError, match="last_block runs some positions alone"):
+        residual.run(block, blocks, stream, capture=[0], edits=Edits(), last_block=block)
