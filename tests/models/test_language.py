@@ -76,11 +76,11 @@ def test_blocks_after_the_last_layer_asked_for_are_not_run(layers):
     np.testing.assert_array_equal(language.hidden_states(LLAMA, ruined, tokens, layers=layers), expected)
 
 
-@pytest.mark.parametrize(("at", "wanted"), [(np.full((3, 1), 19), {3}), (None, {60})])
+@pytest.mark.parametrize(("at", "wanted"), [(np.full((3, 1), 19), {60, 3}), (None, {60})])
 def test_the_last_block_runs_for_the_tokens_asked_for_alone(at, wanted):
-    """Its feed-forward part has a row for each of them; keys and values have one for every token."""
-    model, tokens = dataclasses.replace(LLAMA, layers=1, mlp_width=56), np.zeros((3, 20), np.int32)
-    states = lambda params: language._states(model, params, tokens, at, None, (0, 1), False)  # noqa: E731
+    """Its feed-forward part has a row for each of them, the earlier blocks' one for every token."""
+    model, tokens = dataclasses.replace(LLAMA, layers=2, mlp_width=56), np.zeros((3, 20), np.int32)
+    states = lambda params: language._states(model, params, tokens, at, None, (0, 1, 2), False)  # noqa: E731
     program = str(jax.make_jaxpr(states)(jax.eval_shape(model.init, jax.random.key(0))))
     assert {int(rows) for rows in re.findall(r"f32\[(\d+),56\] = dot_general", program)} == wanted
 
