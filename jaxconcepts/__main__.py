@@ -11,6 +11,7 @@ from importlib import import_module
 from absl import flags
 
 from jaxconcepts.store import WorkdirInUseError
+from jaxconcepts.store.files import says_full
 
 COMMANDS = {
     "train": "train the runs of a config and measure them: --config=configs/X.py --workdir=DIR [--config.field=value]",
@@ -30,7 +31,7 @@ COMMANDS = {
 
 def main(argv: list[str] | None = None) -> int:
     """Runs one command; returns the exit code: 0, 2 for bad input, 75 when stopped by a signal and checkpointed, 1
-    for a plan that does not fit."""
+    for a full disk and a plan that does not fit."""
     argv = list(sys.argv if argv is None else argv)
     command = argv[1] if len(argv) > 1 else ""
     if command not in COMMANDS:
@@ -42,6 +43,16 @@ def main(argv: list[str] | None = None) -> int:
     except (ValueError, flags.Error, FileNotFoundError, WorkdirInUseError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except OSError as error:
+        if not says_full(error):
+            raise
+        workdir = next((argument for argument in argv if argument.startswith("--workdir")), command)
+        print(
+            f"error: the disk is full, while writing {error.filename or f'for {workdir}'}; everything up to the last "
+            "checkpoint is kept: make room, and the same command goes on",
+            file=sys.stderr,
+        )
+        return 1
 
 
 if __name__ == "__main__":

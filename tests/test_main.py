@@ -2,6 +2,8 @@
 
 import os
 import random
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -119,6 +121,22 @@ def test_a_run_killed_twice_ends_with_the_same_tables(train, finished, tmp_path)
 @pytest.mark.slow
 def test_runs_killed_at_twenty_random_moments_end_with_the_same_tables(train, finished, tmp_path):
     assert sum(kill_and_finish(train, tmp_path / str(i), finished, kills=4, seed=i) for i in range(5)) >= 10
+
+
+@pytest.mark.parametrize(
+    "free", [0, 60_000, *(pytest.param(free, marks=pytest.mark.slow) for free in (20_000, 90_000, 120_000, 200_000))]
+)
+def test_a_full_disk_ends_in_one_line_and_the_same_command_goes_on(train, finished, small_disk, free):
+    workdir = small_disk / "run"
+    (small_disk / "ballast").write_bytes(bytes(shutil.disk_usage(small_disk).free - free))
+    code, output, _ = train(workdir)
+    assert code == 1 and "Traceback" not in output and "Logging error" not in output, output
+    named = rf"error: the disk is full, while writing {workdir}/\S+; everything up to the last checkpoint is kept: .*"
+    assert re.fullmatch(named, output.splitlines()[-1])
+    (small_disk / "ballast").unlink()
+    code, output, _ = train(workdir)
+    assert code == 0, output
+    assert_same_tables(workdir, finished[0])
 
 
 def test_a_diverging_run_is_marked_and_reported(train, server, tmp_path):

@@ -563,18 +563,6 @@ def test_kill_9_at_forty_random_file_operations(runs, uninterrupted, tmp_path):
     kill_and_resume(runs, tmp_path, uninterrupted, 40, lambda: {"event": drawn.randint(1, 200)})
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-    """A disk of 1 MB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], capture_output=True, text=True)
-    if mounted.returncode:
-        pytest.skip(f"mounting a tmpfs is not permitted: {mounted.stderr.strip()}")
-    yield folder
-    subprocess.run(["umount", folder], check=True)
-
-
 @pytest.mark.parametrize(
     "free", [0, 60_000, *(pytest.param(free, marks=pytest.mark.slow) for free in (90_000, 120_000, 200_000))]
 )

@@ -111,9 +111,17 @@ def log_to(path) -> None:
     terminal.setFormatter(logging.Formatter("%(message)s"))
     log.addHandler(terminal)
     if "://" not in os.fspath(path):
-        file = logging.FileHandler(path, encoding="utf-8")
+        file = _LogFile(path, encoding="utf-8")
         file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         log.addHandler(file)
+
+
+class _LogFile(logging.FileHandler):
+    """A log file that stays silent on a full disk, which is named by what must be written."""
+
+    def handleError(self, record):
+        if not isinstance(sys.exception(), OSError):
+            super().handleError(record)
 
 
 def _plain(config: Any) -> Any:

@@ -84,7 +84,10 @@ def scan_folder(folder: Path) -> dict[str, Entry]:
 
 
 def write(path: Path, tensors: Iterable[tuple[str, tuple[int, ...], np.dtype, Callable[[], np.ndarray]]]) -> None:
-    """Writes (name, shape, dtype, read) one after another, calling `read` for a tensor when its turn comes."""
+    """Writes (name, shape, dtype, read) one after another, calling `read` for a tensor when its turn comes.
+
+    The error of a full disk names the file.
+    """
     tensors = sorted(tensors, key=lambda tensor: tensor[0])
     names = {dtype: name for name, dtype in DTYPES.items()}
     header, offset = {"__metadata__": {"format": "pt"}}, 0
@@ -95,9 +98,15 @@ def write(path: Path, tensors: Iterable[tuple[str, tuple[int, ...], np.dtype, Ca
         offset += size
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
-    with path.open("wb") as file:
-        file.write(struct.pack("<Q", len(text)) + text)
-        for name, shape, dtype, read in tensors:
-            data = np.ascontiguousarray(read())
-            assert data.shape == tuple(shape) and data.dtype == dtype, name
-            data.tofile(file)
+    try:
+        with path.open("wb") as file:
+            file.write(struct.pack("<Q", len(text)) + text)
+            for name, shape, dtype, read in tensors:
+                data = np.ascontiguousarray(read())
+                assert data.shape == tuple(shape) and data.dtype == dtype, name
+                # Not tofile, whose error on a full disk does not say so.
+                file.write(data.reshape(-1).view(np.uint8))
+    except OSError as error:
+        if error.filename:  # Not of this file, perhaps: `read` reads another.
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error

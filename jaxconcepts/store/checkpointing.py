@@ -7,6 +7,12 @@ name only when it is whole: by rename on a local disk, by a commit file on gs://
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import logging
+import os
+import sys
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -14,6 +20,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 from jax.experimental import multihost_utils
+
+from jaxconcepts.store import files
 
 
 class UnreadableError(Exception):
@@ -27,10 +35,12 @@ def save(path: epath.Path, state: Any) -> None:
     """
     leaves = {name: jax.random.key_data(leaf) if _is_key(leaf) else leaf for name, leaf in _leaves(state).items()}
     try:
-        with ocp.StandardCheckpointer() as checkpointer:
+        with _said_once(), ocp.StandardCheckpointer() as checkpointer:
             checkpointer.save(path, leaves)
             checkpointer.wait_until_finished()
     except Exception as error:
+        if files.says_full(error):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
         raise OSError(f"cannot write checkpoint {path}: {error}") from error
 
 
@@ -85,6 +95,28 @@ def wait_for_all(name: str) -> None:
     """Waits until every process of a distributed job has come here."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(name)
+
+
+@contextlib.contextmanager
+def _said_once() -> Iterator[None]:
+    """Keeps Orbax from printing the tracebacks of an error that it raises as well.
+
+    Where it raises, this stays so: the other writes under way fail too, each in its own thread, and tell of it late.
+    """
+    logs = [logging.getLogger(name) for name in ("absl", "asyncio")]
+    quiet, printed = lambda record: not record.exc_info, sys.unraisablehook
+
+    def print_others(unraisable):
+        if str(unraisable.exc_value) != "Event loop is closed":
+            printed(unraisable)
+
+    for log in logs:
+        log.addFilter(quiet)
+    sys.unraisablehook = print_others
+    yield
+    for log in logs:
+        log.removeFilter(quiet)
+    sys.unraisablehook = printed
 
 
 def _leaves(tree: Any) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import re
@@ -13,6 +14,12 @@ from etils import epath
 
 class DamagedFileError(ValueError):
     """A part or a checkpoint cannot be read, for instance because it was truncated. The message names it."""
+
+
+def says_full(error: BaseException) -> bool:
+    """Whether the error is that of a full disk, or of one's share of it; libraries may say so in words alone."""
+    codes = (errno.ENOSPC, errno.EDQUOT)
+    return getattr(error, "errno", None) in codes or any(os.strerror(code) in str(error) for code in codes)
 
 
 def resolve(workdir: epath.PathLike) -> epath.Path:

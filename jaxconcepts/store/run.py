@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import io
 import logging
 import re
@@ -63,7 +62,7 @@ def open_run(
                 if files.is_local(root):
                     lock(root, writer, held, starting)
             except OSError as error:
-                if error.errno == errno.ENOSPC:
+                if files.says_full(error):
                     raise
                 raise ValueError(f"workdir must be a folder that can be written to, got {root}: {error}") from error
             if count == 1:
