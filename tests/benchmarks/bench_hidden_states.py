@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import subprocess
 import sys
 import tempfile
@@ -20,6 +19,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from peak_memory import peak_bytes
 
 BATCH = 8
 # Batches are as wide as their longest prompt, to 8 tokens; transformers' exactly.
@@ -181,6 +181,4 @@ def _torch_run(hidden, prompts) -> np.ndarray:
 if __name__ == "__main__":
     side, place, number = sys.argv[1:]
     globals()[side](Path(place))(make_prompts(int(number)))
-    # Not getrusage: its peak is at least that of the process which started this one.
-    status = Path("/proc/self/status").read_text()
-    print(json.dumps(int(re.search(r"VmHWM:\s*(\d+) kB", status)[1]) * 1024 / 1e9))
+    print(json.dumps(peak_bytes() / 1e9))

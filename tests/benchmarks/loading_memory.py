@@ -6,6 +6,7 @@ On CPU the parameters themselves lie in host memory, so what counts is the peak 
 """
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -14,14 +15,14 @@ from pathlib import Path
 import numpy as np
 
 LOAD = """
-import resource, sys, jax, jax.numpy as jnp
+import sys, jax
 from jaxconcepts.models import pretrained
+from peak_memory import peak_bytes
 pretrained.load_pretrained(sys.argv[2])
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+before = peak_bytes()
 model, params = pretrained.load_pretrained(sys.argv[1], dtype=sys.argv[3])
 jax.block_until_ready(params)
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-print(before, peak, sum(leaf.nbytes for leaf in jax.tree.leaves(params)))
+print(before, peak_bytes(), sum(leaf.nbytes for leaf in jax.tree.leaves(params)))
 """
 
 
@@ -69,7 +70,10 @@ def main(gigabytes: float) -> None:
             path = folder / f"{stored}-{loaded}"
             largest = write_checkpoint(path, layers, 2048, 128256, stored)
             command = [sys.executable, "-c", LOAD, str(path), str(folder / "tiny"), loaded]
-            before, peak, params = map(int, subprocess.run(command, check=True, capture_output=True).stdout.split())
+            # Where this file is run from is not where peak_memory is.
+            found = os.pathsep.join(filter(None, (str(Path(__file__).parent), os.environ.get("PYTHONPATH"))))
+            done = subprocess.run(command, check=True, stdout=subprocess.PIPE, env=os.environ | {"PYTHONPATH": found})
+            before, peak, params = map(int, done.stdout.split())
             (path / "model.safetensors").unlink()
             rows.append((stored, loaded, params / 1e9, (peak - before) / 1e9, (peak - before - params) / largest))
     print(
