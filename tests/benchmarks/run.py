@@ -39,8 +39,11 @@ def main() -> None:
         spec.loader.exec_module(module)
         rows += module.rows(options.quick)
     print_table(rows)
+    cpu = _cpu_name()
+    # In each row too: rows of other machines may stand beside these, by --only.
+    rows = [row | {"device": device, "cpu": cpu, "jax": jax.__version__} for row in rows]
     versions = {name: version for name in PACKAGES if (version := _version(name))}
-    result = {"device": device, "cpu": _cpu_name(), "python": platform.python_version(), "versions": versions}
+    result = {"device": device, "cpu": cpu, "python": platform.python_version(), "versions": versions}
     result["rows"] = rows
     folder = HERE / "results"
     folder.mkdir(exist_ok=True)
