@@ -59,19 +59,16 @@ def load(path: epath.Path, like: Any) -> Any:
         described = getattr(described, "item_metadata", described)  # Orbax 0.11 gives the tree's description itself.
         if described is None:
             raise UnreadableError("its description cannot be read")
-        stored = {name: (tuple(leaf.shape), np.dtype(leaf.dtype)) for name, leaf in described.tree.items()}
         if callable(like):
-            like = like({name: shape for name, (shape, _) in stored.items()})
+            like = like({name: tuple(leaf.shape) for name, leaf in described.tree.items()})
         leaves = _leaves(like)
         wanted = {name: _abstract(leaf) for name, leaf in leaves.items()}
-        expected = {name: (leaf.shape, np.dtype(leaf.dtype)) for name, leaf in wanted.items()}
-        differing = [
-            f"{name}: stored {_describe(stored.get(name))}, expected {_describe(expected.get(name))}"
-            for name in sorted(stored.keys() | expected.keys())
-            if stored.get(name) != expected.get(name)
-        ]
-        if differing:
-            raise ValueError(f"checkpoint {path} holds other arrays than this program's: {'; '.join(differing)}")
+        stored, expected = (
+            {name: f"{np.dtype(leaf.dtype)}{list(leaf.shape)}" for name, leaf in arrays.items()}
+            for arrays in (described.tree, wanted)
+        )
+        if differing := files.differences(stored, expected, ("stored", "expected", "nothing")):
+            raise ValueError(f"checkpoint {path} holds other arrays than this program's: {differing}")
         state, cause = None, None
         try:
             state = checkpointer.restore(path, wanted)
@@ -145,7 +142,3 @@ def _as_key(data: jax.Array, like: Any) -> jax.Array:
     found = []  # key_impl takes no ShapeDtypeStruct, but it takes a tracer of one.
     jax.eval_shape(lambda key: found.append(jax.random.key_impl(key)), jax.ShapeDtypeStruct(like.shape, like.dtype))
     return jax.random.wrap_key_data(data, impl=found[0])
-
-
-def _describe(array: tuple | None) -> str:
-    return "nothing" if array is None else f"{array[1]}{list(array[0])}"

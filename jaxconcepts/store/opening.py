@@ -18,7 +18,7 @@ from typing import Any
 
 from etils import epath
 
-from jaxconcepts.store.files import read_json, resolve, write
+from jaxconcepts.store.files import differences, read_json, resolve, write
 
 VERSIONED = ("jaxconcepts", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "polars")
 
@@ -72,13 +72,8 @@ def check_config(path: epath.Path, config: Mapping[str, Any]) -> None:
         write(path, json.dumps(config, indent=2).encode())
         return
     old = _dotted(read_json(path))
-    differing = [
-        f"{name}: was {old.get(name, 'absent')}, now {new.get(name, 'absent')}"
-        for name in sorted(old.keys() | new.keys())
-        if old.get(name) != new.get(name)
-    ]
-    if differing:
-        raise ValueError(f"workdir {path.parent} was made with another config: {'; '.join(differing)}")
+    if differing := differences(old, new, ("was", "now", "absent")):
+        raise ValueError(f"workdir {path.parent} was made with another config: {differing}")
 
 
 def record_provenance(path: epath.Path, command: str | None, device: Mapping[str, Any] | None) -> None:
