@@ -1,9 +1,10 @@
 """Does changing the state that encodes a concept change what a language model answers? The whole causal study, one run.
 
 Command:  python -m jaxconcepts causal --config=configs/causal.py --model=FOLDER|ID --workdir=runs/causal
-Time:     not measured on a quiet machine; each experiment says what is left.
-Expected: with the own concept's mean state patched in, accuracy stays or rises; with the mean of prompts without
-          information it falls, from some layer on; a random direction of that length does less.
+Time:     8 minutes on one core of an AMD EPYC (2.4 GHz, AVX2) for the final checkpoint of icl_from_scratch.
+Expected: there, steering at the last token makes up to two thirds of part-of-speech answers those of another concept, a
+          random direction none. The own concept's mean state keeps more accuracy than the mean of prompts without
+          information; both lose what the same token holds of the query.
 
 Patches at every layer, task vectors, function vectors, steering, head ablation and interchange patching, on both
 families. What is stored is not computed again: start again to go on. For the final checkpoint of icl_from_scratch give
