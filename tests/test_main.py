@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from jaxconcepts import store
+from jaxconcepts import __main__, store
 
 ROOT = Path(__file__).parents[1]
 CONFIG = ROOT / "tests" / "small_train.py"
@@ -224,3 +224,12 @@ def test_a_second_process_is_refused(train, tmp_path):
     assert code == 2 and f"workdir {tmp_path} is being written by pid {os.getpid()} on " in output
     assert "Traceback" not in output
     assert isinstance(store.metrics(tmp_path), pl.DataFrame)
+
+
+@pytest.mark.parametrize("command", sorted(__main__.COMMANDS))
+def test_every_command_lists_its_flags(command, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        __main__.main(["jaxconcepts", command, "--help"])
+    out = capsys.readouterr().out
+    assert stopped.value.code == 0 and f"usage: python -m jaxconcepts {command} [--flag=value ...]" in out
+    assert "  --workdir " in out or command == "plan"

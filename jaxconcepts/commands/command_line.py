@@ -31,11 +31,17 @@ def text_flags(*described: tuple[str, str | None, str], required: Iterable[str] 
 
 
 def parse(argv: list[str], values: flags.FlagValues | None = None) -> flags.FlagValues:
-    """The command's flags, read: those defined in `values`, or --workdir.
+    """The command's flags, read: those defined in `values`, or --workdir. With --help they are listed, and that is all.
 
     Raises ValueError for an argument that is no flag and a config field that there is not, flags.Error for a bad flag.
     """
     values = workdir_flag() if values is None else values
+    if {"--help", "-h"} & set(argv[1:]):
+        print(f"usage: python -m jaxconcepts {argv[0]} [--flag=value ...]\n")
+        for name in values:
+            default = f" (default: {values[name].default})" if values[name].default is not None else ""
+            print(f"  --{name:<18} {values[name].help}{default}")
+        raise SystemExit(0)
     try:
         left = values(argv)
     except (AttributeError, KeyError) as error:
@@ -58,7 +64,9 @@ def parse_with_config(
     needs: fields that the config must have; `source` is where a config with them comes from, `example` a file.
     """
     values = workdir_flag() if values is None else values
-    config_flags.DEFINE_config_file("config", None, "a config file", flag_values=values)
+    config_flags.DEFINE_config_file(
+        "config", None, "a config file; --config.field=value changes a field of it", flag_values=values
+    )
     parse(argv, values)
     if values.config is None:
         raise ValueError(f"--config=FILE is needed, e.g. --config={example}")
