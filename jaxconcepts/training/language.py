@@ -14,6 +14,7 @@ import jax
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, Int, PyTree
 
+from jaxconcepts.models import residual
 from jaxconcepts.models.decoder import Decoder
 from jaxconcepts.training import optimizers
 from jaxconcepts.training.answer_loss import answer_loss, batch_of_step
@@ -72,8 +73,7 @@ def make_train(model: Decoder, train: LanguageTrainConfig, data_axis: str | None
         if data_axis:
             shard = lambda a: jax.lax.with_sharding_constraint(a, PartitionSpec(data_axis))  # noqa: E731
             batch = jax.tree.map(shard, batch)
-        # Unrolled, a step on a CPU is a sixth faster; elsewhere the loop compiles sooner.
-        unroll = jax.default_backend() == "cpu" or 1
+        unroll = residual.unrolls() or 1
         loss_of = lambda params: answer_loss(model, params, batch, unroll=unroll)  # noqa: E731
         loss, grads = jax.value_and_grad(loss_of)(state.params)
         return advance(state, rule(hparams), loss, grads)
