@@ -4,8 +4,8 @@ Command:  python -m jaxconcepts sweep --config=configs/sweep_small.py --workdir=
           (then: python -m jaxconcepts report --workdir=runs/sweep_small)
 Time:     with 600 steps 15m17s on two cores of an AMD EPYC (2.4 GHz, AVX2) that did other things besides (27m42s of
           CPU time, 3 compilations, 1.1 GB); it has 500 since.
-Expected: after 600 steps losses of two concepts of rank 1 are below 0.5 in some seeds at rates of 3e-3 to 3e-2, where the
-          concepts have been told apart; elsewhere they are near the level of ridge, and CD is near chance.
+Expected: losses of two concepts of rank 1 end below 0.5 in some seeds at rates of 3e-3 to 3e-2, where the concepts have
+          been told apart; elsewhere they are near the level of ridge, and CD is near chance.
 """
 
 from ml_collections import config_dict

@@ -4,4 +4,4 @@
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh" "test"
 # A file's tests share compiled programs, so a file stays on one worker.
-python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile "$@"
+python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile --no-loadscope-reorder "$@"

@@ -16,6 +16,20 @@ ROOT = Path(__file__).parents[1]
 NEVER = "(?!)"
 
 
+def pytest_collection_modifyitems(items):
+    """Files with slow tests first, so that what runs last is short and the workers end together."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
+@pytest.fixture(scope="module")
+def compiles_fast():
+    """For tests that compile for longer than they run, and compare no last digits: LLVM does without optimizing."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory):
     """Compiles fast and keeps what is compiled: these programs run for milliseconds."""

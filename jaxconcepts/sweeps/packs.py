@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -106,7 +105,6 @@ def make_program(static: synthetic.Static, runs: int, layout: Layout, devices=No
             one_run = lambda run: function(*run, *common)  # noqa: E731
             return jax.vmap(one_run)(own) if how == "vmap" else jax.lax.map(one_run, own)
 
-        @partial(jax.jit, donate_argnums=donate, out_shardings=sharding)
         def everywhere(*args):
             split = len(args) - shared
             specs = (spec, PartitionSpec())
@@ -115,12 +113,19 @@ def make_program(static: synthetic.Static, runs: int, layout: Layout, devices=No
             )
             return sharded(args[:split], args[split:])
 
-        return everywhere
+        everywhere.__name__ = function.__name__  # What logs of compilations and profiles call it.
+        return jax.jit(everywhere, donate_argnums=donate, out_shardings=sharding)
 
     def chunk(state, hparams, count):
         steps, since = count
         state, loss = training.chunk(state, hparams, steps, since=since)
         return state, {"train_loss": loss, "diverged_at": state.diverged_at + 0}
+
+    def measure(state, held_out):
+        return measuring.measure(state.params, held_out)
+
+    def hidden(state, held_out):
+        return measuring.hidden(state.params, held_out)
 
     return Program(
         mesh=mesh,
@@ -130,8 +135,8 @@ def make_program(static: synthetic.Static, runs: int, layout: Layout, devices=No
         chunk=over_runs(chunk, shared=1, donate=0),
         prepare=over_runs(measuring.prepare),
         constant=over_runs(measuring.constant),
-        measure=over_runs(lambda state, held_out: measuring.measure(state.params, held_out)),
-        hidden=over_runs(lambda state, held_out: measuring.hidden(state.params, held_out)),
+        measure=over_runs(measure),
+        hidden=over_runs(hidden),
     )
 
 

@@ -1,7 +1,5 @@
 """The explicit latent: what reaches a prediction, and by which way."""
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,9 +8,10 @@ import pytest
 from jaxconcepts.models import bottleneck, gpt2, residual
 from jaxconcepts.studies import synthetic
 
+pytestmark = pytest.mark.usefixtures("compiles_fast")
+
 CONFIG = gpt2.GPT2Config(layers=4, heads=2, width=16, context=8, input_dim=3, bottleneck=2)
 SCALES = gpt2.InitScales(0.0, 0.5, 0.5, 0.5)
-jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +19,7 @@ def params():
     return gpt2.init(CONFIG, jax.random.key(0), SCALES)
 
 
-@jit
+@jax.jit
 def outputs(params, inputs):
     return gpt2.apply(CONFIG, params, inputs, capture="all")
 

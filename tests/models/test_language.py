@@ -10,6 +10,8 @@ import pytest
 from jaxconcepts.models import gemma2, language, llama, olmo, olmo2
 from jaxconcepts.models.residual import Edits
 
+pytestmark = pytest.mark.usefixtures("compiles_fast")
+
 SIZES = {"vocab_size": 31, "width": 16, "heads": 4, "kv_heads": 2, "head_dim": 8, "mlp_width": 24, "context": 64}
 LLAMA = llama.LlamaConfig(layers=3, **SIZES)
 GEMMA = gemma2.Gemma2Config(layers=3, window=5, query_scale=8, **SIZES)

@@ -11,6 +11,8 @@ import pytest
 
 from jaxconcepts.models import gemma2, gpt2, language, llama, olmo, olmo2, pretrained, safetensors_io, sharding
 
+pytestmark = pytest.mark.usefixtures("compiles_fast")
+
 SIZES = {"vocab_size": 30, "width": 16, "heads": 4, "kv_heads": 2, "head_dim": 8, "mlp_width": 24, "context": 64}
 MODELS = {
     "llama": llama.LlamaConfig(layers=3, stop_tokens=(2, 3), **SIZES),

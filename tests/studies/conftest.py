@@ -11,6 +11,11 @@ from jaxconcepts.models import llama, pretrained
 from jaxconcepts.prompts import bitwise, render
 
 
+@pytest.fixture(scope="module", autouse=True)
+def fast(compiles_fast):
+    """Every study's tests compile fast."""
+
+
 class Checkpoint(NamedTuple):
     """folder: what `model`, `params` and `tokenizer` were read from."""
 

@@ -11,9 +11,6 @@ from jaxconcepts.models import gpt2
 from jaxconcepts.studies import rows, synthetic
 from jaxconcepts.training import train
 
-# Compiling is nearly all of the time here: leave out LLVM's optimisations.
-jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
-
 
 def config(**overrides):
     made = synthetic.default_config()
@@ -33,12 +30,12 @@ def measured():
     """The static part, the held-out set, the model's outputs, and everything that is measured of an untrained model."""
     static, hparams = synthetic.parse(config())
     measure = synthetic.make_measure(static)
-    params = jit(partial(gpt2.init, static.model))(jax.random.key(3), hparams.init)
-    held_out = jit(measure.prepare)(hparams)
+    params = jax.jit(partial(gpt2.init, static.model))(jax.random.key(3), hparams.init)
+    held_out = jax.jit(measure.prepare)(hparams)
     inputs = np.zeros((21, 6, 6), np.float32)
     inputs[:, ::2], inputs[:, 1::2, 0] = held_out.batch.inputs, held_out.batch.targets
-    output = jit(lambda p, x: gpt2.apply(static.model, p, x, capture="all"))(params, inputs)
-    found = jit(lambda p, h: (measure.measure(p, h), measure.hidden(p, h), measure.constant(h)))(params, held_out)
+    output = jax.jit(lambda p, x: gpt2.apply(static.model, p, x, capture="all"))(params, inputs)
+    found = jax.jit(lambda p, h: (measure.measure(p, h), measure.hidden(p, h), measure.constant(h)))(params, held_out)
     return static, held_out, jax.device_get(output), *jax.device_get(found)
 
 

@@ -11,6 +11,13 @@ from pathlib import Path
 import pytest
 
 CONFIG = Path(__file__).with_name("small_sweep.py")
+KEEP_COMPILED = """
+import types
+from jax._src import compiler
+compiler.distributed = types.SimpleNamespace(global_state=types.SimpleNamespace(process_id=0, client=None))
+"""
+"""JAX keeps what the first process of a job compiles. On CPU the others' programs are called otherwise and would be
+compiled at every start: with this each process keeps its own."""
 
 
 @pytest.fixture(scope="session")
@@ -19,7 +26,8 @@ def launch(tmp_path_factory):
     cache = tmp_path_factory.mktemp("compiled")
 
     def start(workdir, *arguments, devices=1, **environment):
-        command = [sys.executable, "-m", "jaxconcepts", "sweep", f"--config={CONFIG}", f"--workdir={workdir}"]
+        main = f"{KEEP_COMPILED}from jaxconcepts.__main__ import main; raise SystemExit(main())"
+        command = [sys.executable, "-c", main, "sweep", f"--config={CONFIG}", f"--workdir={workdir}"]
         command += [f"--config.run.cpu_devices={devices}", *arguments]
         kept = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
         extra = {

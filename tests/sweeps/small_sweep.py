@@ -1,4 +1,4 @@
-"""A config of a sweep that takes seconds: two groups of runs with next to nothing to learn. RATES: learning rates."""
+"""A sweep that takes seconds: two groups of runs with next to nothing to learn; RATES, RANKS: its points."""
 
 import os
 
@@ -22,4 +22,5 @@ def get_config():
 
 def get_sweep():
     rates = [float(rate) for rate in os.environ.get("RATES", "1e-3,1e-2").split(",")]
-    return product(**{"task.rank": [1, 2], "train.learning_rate": rates, "seed": [0, 1, 2]})
+    ranks = [int(rank) for rank in os.environ.get("RANKS", "1,2").split(",")]
+    return product(**{"task.rank": ranks, "train.learning_rate": rates, "seed": [0, 1, 2]})

@@ -15,6 +15,8 @@ import pytest
 from jaxconcepts.studies import synthetic
 from jaxconcepts.sweeps import chips, packs, plan, points, program_cost
 
+pytestmark = pytest.mark.usefixtures("compiles_fast")
+
 ROOT = Path(__file__).parents[2]
 needs_libtpu = pytest.mark.skipif(
     importlib.util.find_spec("libtpu") is None, reason="compiling for a TPU needs libtpu: pip install '.[plan]'"

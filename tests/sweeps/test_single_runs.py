@@ -13,6 +13,8 @@ from jaxconcepts.sweeps import execution, packs, points
 from jaxconcepts.sweeps.programs import Programs
 from jaxconcepts.sweeps.sweep import run_sweep
 
+pytestmark = pytest.mark.usefixtures("compiles_fast")
+
 FILE = runpy.run_path(str(Path(__file__).parents[2] / "configs" / "sweep_small.py"))
 DRAWN, PACKED = 20, 60
 

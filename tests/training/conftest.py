@@ -1,6 +1,5 @@
 """A tiny Llama with examples, and arms to tune it, for the tests of fine-tuning."""
 
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -11,8 +10,10 @@ import pytest
 from jaxconcepts.models import llama, pretrained
 from jaxconcepts.training import answer_loss, freezing, lora, tuning
 
-# Compiling is nearly all of the time here: leave out LLVM's optimisations.
-jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+
+@pytest.fixture(scope="module", autouse=True)
+def fast(compiles_fast):
+    """All tests of training compile fast."""
 
 
 class Tiny(NamedTuple):
@@ -33,7 +34,7 @@ class Tiny(NamedTuple):
         fields = {"batch_size": self.batch_size, "lora": self.lora} | fields
         config = tuning.TuneConfig(steps=steps, schedule=schedule, **fields)
         made = tuning.make_tuning(config, self.model, self.loss)
-        return config, made._replace(init=jit(made.init), chunk=jit(made.chunk)) if compiled else made
+        return config, made._replace(init=jax.jit(made.init), chunk=jax.jit(made.chunk)) if compiled else made
 
     def numbers(self, config, arm, seed=0, learning_rate=3e-3, weight_decay=0.01, clip_norm=np.inf):
         """The numbers of an arm, given by name or by patterns."""

@@ -16,13 +16,9 @@ TASK = regression.RegressionConfig(num_concepts=2, dim=4, rank=2, num_pairs=3)
 MODEL = gpt2.GPT2Config(layers=2, heads=2, width=16, context=6, input_dim=4, unroll=1)
 
 
-# Compiling is nearly all of the time here: leave out LLVM's optimisations.
-jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
-
-
 def make(model=MODEL, **fields):
     made = train.make_train(TASK, model, train.TrainConfig(steps=1000, batch_size=16, **fields))
-    return made._replace(init=jit(made.init), chunk=jit(made.chunk))
+    return made._replace(init=jax.jit(made.init), chunk=jax.jit(made.chunk))
 
 
 def numbers(**overrides):
@@ -50,18 +46,18 @@ def adam():
     return make()
 
 
-@jit
+@jax.jit
 def batch_at(hparams, step):
     key = jax.random.fold_in(train.data_key(hparams.seed), step)
     return regression.sample(TASK, hparams.task, key, 16)
 
 
-@jit
+@jax.jit
 def outputs(params, batch):
     return gpt2.apply(MODEL, params, regression.interleave(batch)).out
 
 
-mean_loss = jit(partial(train.mean_loss, MODEL))
+mean_loss = jax.jit(partial(train.mean_loss, MODEL))
 
 
 def test_the_loss_is_the_mean_over_the_batch_and_the_pairs_that_count(adam):
@@ -196,7 +192,7 @@ def test_the_logarithm_is_taken_of_each_position():
     hparams = numbers(train__b1=0.0, train__b2=0.0, train__eps=1e6, train__learning_rate=1e6)
     state = made.init(hparams)
 
-    @jit
+    @jax.jit
     def expected(params, batch):
         def objective(params):
             out = gpt2.apply(MODEL, params, regression.interleave(batch)).out[:, ::2, 0]

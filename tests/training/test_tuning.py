@@ -9,7 +9,6 @@ import pytest
 from jaxconcepts.models import language, llama
 from jaxconcepts.training import answer_loss, freezing, lora, tuning
 
-jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 EIGHT = ("first-1", "first-2", "last-1", "last-2", "blocks-1", "blocks-0-2", "all", "none")
 
 
@@ -28,7 +27,7 @@ def test_the_loss_is_that_of_the_answer_tokens_alone(tiny):
     losses = [
         -log_p[row, batch.positions[row, i], batch.targets[row, i]] for row, i in np.argwhere(np.asarray(batch.weights))
     ]
-    found = jit(tiny.loss)(tiny.params, tiny.data, np.uint32(3), np.int32(2))
+    found = jax.jit(tiny.loss)(tiny.params, tiny.data, np.uint32(3), np.int32(2))
     assert len(losses) < batch.weights.size and float(found) == pytest.approx(np.mean(losses), abs=1e-5)
 
 
@@ -93,7 +92,7 @@ def test_full_fine_tuning_of_everything_is_plain_training(tiny):
     state, loss = made.chunk(made.init(tiny.params, hparams), hparams, tiny.params, tiny.data, np.int32(3))
     rule = optax.adamw(3e-3, weight_decay=0.01)
     params, opt_state, losses = tiny.params, rule.init(tiny.params), []
-    grad = jit(jax.value_and_grad(tiny.loss))
+    grad = jax.jit(jax.value_and_grad(tiny.loss))
     for step in range(3):
         value, grads = grad(params, tiny.data, np.uint32(0), np.int32(step))
         updates, opt_state = rule.update(grads, opt_state, params)
@@ -113,8 +112,8 @@ def test_eight_arms_at_once_are_eight_single_ones(tiny):
         singles.append(made.chunk(made.init(tiny.params, arm), arm, tiny.params, tiny.data, np.int32(3)))
     assert len({float(loss) for _, loss in singles}) == 8
     for how, tolerance in (("map", 0), ("vmap", 2e-5)):
-        states = jit(tuning.over_arms(lambda arm, base: plain.init(base, arm), how))(arms, tiny.params)
-        chunk = jit(tuning.over_arms(plain.chunk, how, mapped=2))
+        states = jax.jit(tuning.over_arms(lambda arm, base: plain.init(base, arm), how))(arms, tiny.params)
+        chunk = jax.jit(tuning.over_arms(plain.chunk, how, mapped=2))
         states, losses = chunk(states, arms, tiny.params, tiny.data, np.int32(3))
         for index, (state, loss) in enumerate(singles):
             assert float(losses[index]) == pytest.approx(float(loss), abs=tolerance), (how, EIGHT[index])
@@ -172,9 +171,9 @@ def test_training_goes_on_where_it_stopped_bit_for_bit(tiny):
 def test_an_arm_that_diverges_is_marked_and_frozen_and_touches_no_other(tiny):
     (config, made), (_, plain) = tiny.make(), tiny.make(compiled=False)
     arms = [tiny.numbers(config, "all", learning_rate=rate) for rate in (3e-3, np.inf)]
-    chunk = jit(tuning.over_arms(plain.chunk, "map", mapped=2))
+    chunk = jax.jit(tuning.over_arms(plain.chunk, "map", mapped=2))
     stacked = tuning.stack_arms(arms)
-    states = jit(tuning.over_arms(lambda arm, base: plain.init(base, arm), "map"))(stacked, tiny.params)
+    states = jax.jit(tuning.over_arms(lambda arm, base: plain.init(base, arm), "map"))(stacked, tiny.params)
     after, _ = chunk(states, stacked, tiny.params, tiny.data, np.int32(3))
     assert after.diverged_at.tolist() == [-1, 0]
     alone, _ = made.chunk(made.init(tiny.params, arms[0]), arms[0], tiny.params, tiny.data, np.int32(3))
