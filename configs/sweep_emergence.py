@@ -1,4 +1,4 @@
-"""When do concepts emerge? Width x depth x number of concepts x overlap of their bases x seed: 4 320 runs, for a pod.
+"""When do concepts emerge? Width x depth x number of concepts x overlap of their bases x seed: 6 912 runs, for a pod.
 
 Overlap: orthogonal bases share nothing; "overlapping" ones share the more dimensions the higher their rank (two groups
 of concepts, as in `overlapping.py`). Losses are read divided by the rank.
@@ -34,4 +34,4 @@ def get_sweep() -> Space:
         }
     )
     sizes = product(**{"model.width": [64, 128, 256], "model.layers": [4, 8, 12]})
-    return sizes * concepts * product(seed=range(80))
+    return sizes * concepts * product(seed=range(128))

@@ -111,6 +111,7 @@ def kill_and_finish(train, workdir, finished, kills, seed):
     return hit
 
 
+@pytest.mark.slow
 def test_a_run_killed_twice_ends_with_the_same_tables(train, finished, tmp_path):
     """Once with step 12 in the tables and not yet in a checkpoint, once wherever it may be."""
     code, output, _ = train(tmp_path / "run", match=r"checkpoints/train/000000012")

@@ -14,6 +14,7 @@ from jaxtyping import PyTree
 from jaxconcepts.models.decoder import Decoder
 from jaxconcepts.studies import icl_config
 from jaxconcepts.training import freezing, lora, tuning
+from jaxconcepts.training.optimizers import OptimizerNumbers
 
 NUMBERS = {
     "learning_rate": 2e-4, "weight_decay": 0.01, "b1": 0.9, "b2": 0.999, "eps": 1e-8, "clip_norm": 1.0,
@@ -100,8 +101,8 @@ def make_arms(config: FinetuneConfig, model: Decoder, params: PyTree, prefix: st
         except ValueError as error:
             raise ValueError(f"arm {name!r}: {error}") from error
         for seed in config.seeds:
-            numbers = {field: np.float32(value) for field, value in config.numbers.items()}
-            hparams = tuning.TuneHParams(seed=np.uint32(seed), masks=masks, **numbers)
+            numbers = OptimizerNumbers(**{field: np.float32(value) for field, value in config.numbers.items()})
+            hparams = tuning.TuneHParams(np.uint32(seed), numbers, masks)
             blocks = freezing.trained_blocks(masks)
             made.append(Arm(f"{prefix}-{name}-seed{seed}", name, seed, patterns, hparams, blocks))
     return made

@@ -29,7 +29,7 @@ from jaxconcepts.studies import icl_config, prompt_corpus, rows
 from jaxconcepts.sweeps import execution
 from jaxconcepts.sweeps.pacing import Pace
 from jaxconcepts.sweeps.progress import Progress
-from jaxconcepts.training import language
+from jaxconcepts.training import language, optimizers
 
 log = logging.getLogger("jaxconcepts")
 
@@ -203,9 +203,8 @@ def save_folder(model, params, tokenizer: Path, folder: Path) -> None:
 
 def _states(config, model, data, run: store.Run, checkpoint_seconds: float) -> Iterator[tuple[int, Any]]:
     """(step, parameters) at each saved step, trained on the way or read back."""
-    hparams = language.LanguageHParams(
-        np.uint32(config.seed), **{name: np.float32(value) for name, value in config.numbers.items()}
-    )
+    numbers = optimizers.OptimizerNumbers(**{name: np.float32(value) for name, value in config.numbers.items()})
+    hparams = language.LanguageHParams(np.uint32(config.seed), numbers)
     training = language.make_train(model, config.train)
     init, chunk = jax.jit(training.init), jax.jit(training.chunk, donate_argnums=0)
     like = jax.eval_shape(init, hparams)

@@ -20,7 +20,7 @@ from jaxtyping import Array, Float, PyTree
 from jaxconcepts.metrics.decodability import concept_decodability_per_concept
 from jaxconcepts.models import gpt2
 from jaxconcepts.tasks import curriculum, references, regression
-from jaxconcepts.training import train
+from jaxconcepts.training import optimizers, train
 
 TOKENS = ("x", "y")
 
@@ -143,7 +143,7 @@ def parse(config: Mapping[str, Any]) -> tuple[Static, train.HParams]:
         init=gpt2.InitScales(**sections["init"]),
         task=regression.hparams(task, **task_numbers),
         curriculum=curriculum.Curriculum(**sections["curriculum"]),
-        **sections["train"],
+        optimizer=optimizers.OptimizerNumbers(**sections["train"]),
     )
     as_float = jax.tree.map(lambda a: np.asarray(a, np.float32), numbers)
     return static, as_float._replace(seed=np.uint32(config["seed"]))

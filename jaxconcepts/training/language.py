@@ -41,12 +41,7 @@ class LanguageHParams(NamedTuple):
     """The numbers of a run, which may be traced."""
 
     seed: Int[Array, ""]
-    learning_rate: Float[Array, ""]
-    weight_decay: Float[Array, ""]
-    b1: Float[Array, ""]
-    b2: Float[Array, ""]
-    eps: Float[Array, ""]
-    clip_norm: Float[Array, ""]
+    optimizer: optimizers.OptimizerNumbers
 
 
 class LanguageTrain(NamedTuple):
@@ -59,14 +54,9 @@ class LanguageTrain(NamedTuple):
 
 def make_train(model: Decoder, train: LanguageTrainConfig, data_axis: str | None = None) -> LanguageTrain:
     """The training of `model`. data_axis: the mesh axis that a batch is sharded over, if any."""
-    peak_schedule = optimizers.schedule(train.schedule, train.steps, train.warmup_steps, train.decay_fraction)
-
-    def rule(h: LanguageHParams):
-        numbers = (h.learning_rate, h.weight_decay, h.b1, h.b2, h.eps, h.clip_norm)
-        return optimizers.optimizer(train.optimizer, peak_schedule, *numbers)
 
     def init(hparams):
-        return first_state(fan_in_init(model, init_key(hparams.seed)), rule(hparams))
+        return first_state(fan_in_init(model, init_key(hparams.seed)), optimizers.make(train, hparams.optimizer))
 
     def step(state, hparams, data):
         batch = batch_of_step(data, train.batch_size, hparams.seed, state.step)
@@ -76,7 +66,7 @@ def make_train(model: Decoder, train: LanguageTrainConfig, data_axis: str | None
         unroll = residual.unrolls() or 1
         loss_of = lambda params: answer_loss(model, params, batch, unroll=unroll)  # noqa: E731
         loss, grads = jax.value_and_grad(loss_of)(state.params)
-        return advance(state, rule(hparams), loss, grads)
+        return advance(state, optimizers.make(train, hparams.optimizer), loss, grads)
 
     return LanguageTrain(init, repeated(step))
 

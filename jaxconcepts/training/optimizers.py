@@ -5,12 +5,25 @@ Schedules have unit peak and are multiplied by the traced learning rate (optax s
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import jax
 import optax
-from jaxtyping import PyTree
+from jaxtyping import Array, Float, PyTree
 
 OPTIMIZERS = ("adam", "adamw", "muon")
 SCHEDULES = ("constant", "cosine", "linear")
+
+
+class OptimizerNumbers(NamedTuple):
+    """What may be traced. learning_rate: at the schedule's peak. clip_norm: of the whole gradient, inf for none."""
+
+    learning_rate: Float[Array, ""]
+    weight_decay: Float[Array, ""]
+    b1: Float[Array, ""]
+    b2: Float[Array, ""]
+    eps: Float[Array, ""]
+    clip_norm: Float[Array, ""]
 
 
 def check(config, section: str, optimizers: tuple[str, ...] = OPTIMIZERS) -> None:
@@ -45,16 +58,20 @@ def schedule(name: str, steps: int, warmup_steps: int, decay_fraction: float) ->
     return optax.join_schedules([warmup, hold, course], [warmup_steps, hold_until])
 
 
-def optimizer(
-    name: str, peak_schedule: optax.Schedule, learning_rate, weight_decay, b1, b2, eps, clip_norm
-) -> optax.GradientTransformation:
-    """The named optimiser; every argument after the schedule may be a traced number.
+def make(config: Any, numbers: OptimizerNumbers) -> optax.GradientTransformation:
+    """The optimiser and schedule that a training config names; see `check` for its fields."""
+    peak_schedule = schedule(config.schedule, config.steps, config.warmup_steps, config.decay_fraction)
+    return optimizer(config.optimizer, peak_schedule, numbers)
+
+
+def optimizer(name: str, peak_schedule: optax.Schedule, numbers: OptimizerNumbers) -> optax.GradientTransformation:
+    """The named optimiser.
 
     "adam" has no weight decay; "adamw" decays every parameter. "muon" orthogonalises the updates of matrices (those of
     all blocks, batched over the layer axis, the position table, the read-in and the read-out) with momentum 0.95 and
     Adam's root mean square, and leaves the rest to AdamW with Nesterov momentum (Jordan et al. 2024; optax.contrib).
-    clip_norm: global gradient norm, inf for none.
     """
+    learning_rate, weight_decay, b1, b2, eps, clip_norm = numbers
 
     def rate(count):
         return peak_schedule(count) * learning_rate

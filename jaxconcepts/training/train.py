@@ -55,12 +55,7 @@ class HParams(NamedTuple):
     """The numbers of a run, a pytree of arrays; every leaf may be traced and swept without compiling again."""
 
     seed: Int[Array, ""]
-    learning_rate: Float[Array, ""]
-    weight_decay: Float[Array, ""]
-    b1: Float[Array, ""]
-    b2: Float[Array, ""]
-    eps: Float[Array, ""]
-    clip_norm: Float[Array, ""]
+    optimizer: optimizers.OptimizerNumbers
     init: gpt2.InitScales
     task: regression.RegressionHParams
     curriculum: curriculum.Curriculum
@@ -88,16 +83,10 @@ def make_train(
     task: regression.RegressionConfig, model: gpt2.GPT2Config, train: TrainConfig, data_axis: str | None = None
 ) -> Train:
     """The training of `model` on `task`. data_axis: the mesh axis that a batch is sharded over, if any."""
-    peak_schedule = optimizers.schedule(train.schedule, train.steps, train.warmup_steps, train.decay_fraction)
-
-    def optimizer(h: HParams):
-        return optimizers.optimizer(
-            train.optimizer, peak_schedule, h.learning_rate, h.weight_decay, h.b1, h.b2, h.eps, h.clip_norm
-        )
 
     def init(hparams: HParams) -> TrainState:
         params = gpt2.init(model, init_key(hparams.seed), hparams.init)
-        return first_state(params, optimizer(hparams))
+        return first_state(params, optimizers.make(train, hparams.optimizer))
 
     def step(state: TrainState, hparams: HParams) -> TrainState:
         key = jax.random.fold_in(data_key(hparams.seed), state.step)
@@ -107,7 +96,7 @@ def make_train(
             batch = jax.tree.map(lambda a: _shard_batch(a, train.batch_size, data_axis), batch)
         gradient = jax.value_and_grad(lambda p: objective_and_mse(model, train.loss, p, batch), has_aux=True)
         (_, loss), grads = gradient(state.params)
-        return advance(state, optimizer(hparams), loss, grads)
+        return advance(state, optimizers.make(train, hparams.optimizer), loss, grads)
 
     return Train(init, repeated(step))
 

@@ -47,12 +47,7 @@ class TuneHParams(NamedTuple):
     and masks, path -> whether each block's row (or a leaf outside the blocks) is trained, see `arm_masks`."""
 
     seed: Int[Array, ""]
-    learning_rate: Float[Array, ""]
-    weight_decay: Float[Array, ""]
-    b1: Float[Array, ""]
-    b2: Float[Array, ""]
-    eps: Float[Array, ""]
-    clip_norm: Float[Array, ""]
+    optimizer: optimizers.OptimizerNumbers
     masks: Mapping[str, Bool[Array, "*row"]]
 
 
@@ -103,11 +98,6 @@ def make_tuning(
 
     objective(params, data, seed, step) -> the loss of a step's batch.
     """
-    peak_schedule = optimizers.schedule(config.schedule, config.steps, config.warmup_steps, config.decay_fraction)
-
-    def rule(h: TuneHParams):
-        numbers = (h.learning_rate, h.weight_decay, h.b1, h.b2, h.eps, h.clip_norm)
-        return optimizers.optimizer(config.optimizer, peak_schedule, *numbers)
 
     def scales(h: TuneHParams):
         return {path: jnp.asarray(mask, jnp.float32) * config.lora.scale for path, mask in h.masks.items()}
@@ -120,7 +110,7 @@ def make_tuning(
         return {path: adapters[path] for path in hparams.masks}
 
     def init(base, hparams):
-        return first_state(fresh(base, hparams), rule(hparams))
+        return first_state(fresh(base, hparams), optimizers.make(config, hparams.optimizer))
 
     def placed(base, tuned, hparams, key=None):
         if config.lora is not None:
@@ -134,7 +124,7 @@ def make_tuning(
             return objective(placed(base, tuned, hparams, key), data, hparams.seed, state.step)
 
         loss, grads = jax.value_and_grad(loss_of)(state.params)
-        return advance(state, rule(hparams), loss, grads)
+        return advance(state, optimizers.make(config, hparams.optimizer), loss, grads)
 
     def merged(base, tuned, hparams):
         if config.lora is not None:

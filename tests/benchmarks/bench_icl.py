@@ -87,7 +87,7 @@ def _rows(torch, transformers, sizes, each, repeats):
         rates = " / ".join(f"{len(prompts) / best[who]:.0f}" for who in ("ours", "theirs"))
         found.append({
             "benchmark": f"in-context {name}",
-            "shape": [f"{sizes['layers']} x {sizes['width']}", len(prompts), "prompts", f"{rates} a second"],
+            "shape": f"{sizes['layers']} x {sizes['width']}, {len(prompts)} prompts, {rates} a second",
             "ours_s": best["ours"], "peer": "transformers, scikit-learn", "peer_s": best["theirs"],
             "ratio": best["theirs"] / best["ours"], "aim": "3",
         })  # fmt: skip

@@ -49,7 +49,7 @@ def rows(quick: bool = False) -> list[dict]:
     best = {name: min(times[1:]) for name, times in seconds.items()}
     for name, grid in grids.items():
         np.testing.assert_allclose(grid, grids["ours"], rtol=1e-3, atol=1e-3, err_msg=name)
-    shape = [len(layers), "layers", length, "tokens", batch, "prompts", f"{model.layers} x {model.width}"]
+    shape = f"{model.layers} x {model.width}, {len(layers)} layers x {length} tokens, {batch} prompts"
     return [
         {
             "benchmark": "patch grid",

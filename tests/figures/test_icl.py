@@ -127,6 +127,7 @@ def page(workdir):
     return write_report(workdir).read_text()
 
 
+@pytest.mark.slow
 def test_every_figure_is_drawn(page, workdir):
     written = {path.stem for path in (workdir / "figures").iterdir()}
     assert written == set(NAMES)

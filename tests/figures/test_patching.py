@@ -116,6 +116,7 @@ def test_the_head_map_has_a_panel_a_concept(study, tables):
         patching.head_map(study, "r1", tables["heads"].filter(ablation="mean"), ablation="zero")
 
 
+@pytest.mark.slow
 def test_the_report_has_them_when_the_tables_are_there(make_workdir, tables):
     workdir = make_workdir(seeds=2, measurements=3, layers=1, pairs=3)
     before = write_report(workdir, umap=False).read_text()

@@ -137,6 +137,7 @@ def test_shapes_around_the_blocks_and_routes(points):
     np.testing.assert_array_equal(ours, sklearn_decoded(hidden, concepts, 10))
 
 
+@pytest.mark.slow
 def test_leading_axes_and_slabs():
     rng = np.random.default_rng(0)
     hidden = rng.normal(size=(5, 3, 90, 6)).astype(np.float32)

@@ -34,6 +34,7 @@ def test_draws_are_cd_of_balanced_samples_without_replacement():
     assert len({tuple(column) for column in np.asarray(scores).T}) > 1
 
 
+@pytest.mark.slow
 def test_scores_by_concept_are_scikit_learn_s_of_each_concept_s_points():
     hidden, labels = states()
     key = jax.random.key(3)

@@ -46,6 +46,7 @@ def test_jax_attention_computes_what_ours_does(kv_heads, window):
         np.testing.assert_allclose(fused[row, :length], expected[row, :length], atol=2e-6, rtol=0)
 
 
+@pytest.mark.slow
 def test_a_context_chooses_it(monkeypatch):
     asked = []
     honest = layers.fused_attention

@@ -115,6 +115,7 @@ def test_outputs_do_not_depend_on_later_tokens(vocab_size, change):
     assert (jacobian[np.tril_indices(7)] > 0).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [{"unroll": 0}, {"remat": True}], ids=str)
 def test_unroll_and_remat_are_only_speed(change):
     params = scaled_params(CONFIG)

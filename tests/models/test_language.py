@@ -125,6 +125,7 @@ def slow_generate(model, params, prompt, count, edits=None):
     return sequence[len(prompt) :]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", [LLAMA, GEMMA], ids=["llama", "gemma2"])
 def test_the_cache_changes_no_answer_and_edits_of_the_prompt_reach_it(model):
     params, prompts = random_params(model, seed=3), random_prompts([4, 9, 7], seed=3)
@@ -201,6 +202,7 @@ COMMON = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config_name", SHAPES)
 def test_generated_tokens_equal_transformers(reference, config_name):
     import torch

@@ -278,6 +278,7 @@ for folder in sys.argv[2:]:
 """
 
 
+@pytest.mark.slow
 def test_eight_devices_give_the_states_of_one(tmp_path):
     np.save(tmp_path / "tokens.npy", TOKENS)
     names = ["llama", "gemma2", "gpt2"]

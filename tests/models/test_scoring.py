@@ -24,6 +24,7 @@ def setting(model):
     return params, tokens, rng.integers(0, 31, (3, 4, 5)), rng.integers(0, 6, (3, 4))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_all_at_once_is_each_alone(name):
     model = MODELS[name]

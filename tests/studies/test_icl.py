@@ -53,6 +53,7 @@ def values(table, metric, **keys):
     return table.filter(pl.col("metric") == metric, **keys).sort("layer", "concept", "other")["value"].to_numpy()
 
 
+@pytest.mark.slow
 def test_cd_of_every_layer_is_scikit_learn_s_on_the_stored_states(study):
     table, hidden = store.results(study, "icl", "metrics"), store.results(study, "icl", "hidden")
     labels, pool = np.repeat(np.arange(7), 8), np.repeat(np.arange(7), 12)

@@ -42,6 +42,7 @@ def assert_same_tables(workdir, finished):
         assert ours.equals(theirs), kind
 
 
+@pytest.mark.slow
 def test_from_start_to_report(finished):
     workdir, output, _ = finished
     assert f"report: {workdir}/report.html" in output and "checkpoint 2 of 2, step 20: step_20" in output
@@ -56,6 +57,7 @@ def test_from_start_to_report(finished):
     assert "Prompted against plain: no variant but one in the tables" in page
 
 
+@pytest.mark.slow
 def test_killed_between_cells_and_in_one_it_ends_with_the_same_tables(icl, finished, tmp_path):
     workdir = tmp_path / "run"
     code, output, _ = icl(workdir, match=r"metrics/000000010-bitwise-2-plain", nth=2)  # as the part gets its name

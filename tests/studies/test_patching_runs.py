@@ -70,6 +70,7 @@ def closed_log():
     log.propagate = True
 
 
+@pytest.mark.slow
 def test_every_checkpoint_of_every_run_is_patched_with_one_compilation(patched, untouched):
     workdir, programs = patched
     assert [[function._cache_size() for function in program] for program in programs] == [[1, 1, 1]]

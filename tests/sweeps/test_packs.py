@@ -82,6 +82,7 @@ def reference(mapped):
     return jax.device_get(state), losses
 
 
+@pytest.mark.slow
 def test_alone_or_among_others_under_map_a_run_has_the_same_bits(mapped, reference):
     alone, losses = train(program(1), POINTS[1:2])
     assert_same_bits((only(alone, 0), losses[:, 0]), (only(reference[0], 1), reference[1][:, 1]))
@@ -90,6 +91,7 @@ def test_alone_or_among_others_under_map_a_run_has_the_same_bits(mapped, referen
     assert not np.array_equal(losses[:, 0], losses[:, 1])
 
 
+@pytest.mark.slow
 def test_vmap_sharded_and_padded_gives_what_map_gives(side_by_side, reference):
     made = side_by_side
     assert (made.size, dict(made.mesh.shape)) == (4, {"runs": 2, "data": 1})
@@ -99,6 +101,7 @@ def test_vmap_sharded_and_padded_gives_what_map_gives(side_by_side, reference):
     assert_same_bits(only(state, 3), only(state, 2))
 
 
+@pytest.mark.slow
 def test_eight_devices_train_one_run_on_shards_of_its_batch(reference):
     made, collectives = compiled(program(1, data=8, devices=8), 1)
     assert (made.size, dict(made.mesh.shape)) == (1, {"runs": 1, "data": 8})
@@ -108,6 +111,7 @@ def test_eight_devices_train_one_run_on_shards_of_its_batch(reference):
     assert "all-reduce" in collectives
 
 
+@pytest.mark.slow
 def test_a_run_on_each_of_eight_devices(reference):
     chosen = [POINTS[i % SEEDS] for i in range(8)]
     made, collectives = compiled(program(8, devices=8), 8)

@@ -208,6 +208,7 @@ def test_the_command_wants_one_of_topology_and_local(flags):
     assert result.returncode == 2 and "plan needs one of --topology=NAME" in result.stderr
 
 
+@pytest.mark.slow
 def test_the_command_exits_with_1_where_a_group_cannot_fit():
     huge = [
         "--config.num_seeds=1",

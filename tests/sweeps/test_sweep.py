@@ -57,6 +57,7 @@ def whole(tmp_path_factory):
     return workdir, run(workdir, ALL)
 
 
+@pytest.mark.slow
 def test_every_point_is_run_once_with_one_compilation_a_group(whole):
     workdir, programs = whole
     table = store.runs(workdir)

@@ -90,6 +90,7 @@ def test_where_nothing_fits_the_layout_stays():
     assert tuning.tune([deep(3)], Layout(), 0, memory=100) == Layout()
 
 
+@pytest.mark.slow
 def test_a_tuned_sweep_gives_the_same_tables(tmp_path, monkeypatch, log):
     monkeypatch.setattr(tuning, "TIMED_SECONDS", 0.01)
     values = []

@@ -9,6 +9,7 @@ import pytest
 
 from jaxconcepts.models import llama, pretrained
 from jaxconcepts.training import answer_loss, freezing, lora, tuning
+from jaxconcepts.training.optimizers import OptimizerNumbers
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -41,7 +42,7 @@ class Tiny(NamedTuple):
         patterns = freezing.arm(arm, self.model.layers) if isinstance(arm, str) else arm
         masks = tuning.arm_masks(config, self.model, self.params, patterns)
         rest = (learning_rate, weight_decay, 0.9, 0.999, 1e-8, clip_norm)
-        return tuning.TuneHParams(np.uint32(seed), *map(np.float32, rest), masks)
+        return tuning.TuneHParams(np.uint32(seed), OptimizerNumbers(*map(np.float32, rest)), masks)
 
 
 @pytest.fixture(scope="session")

@@ -30,7 +30,7 @@ GRADS = [draw(100 + i, deviation=0.06 * 1.18**i) for i in range(STEPS)]
 
 @partial(jax.jit, static_argnames=("name", "peak_schedule"))
 def run(name, peak_schedule, params, grads, numbers):
-    return apply_all(optimizers.optimizer(name, peak_schedule, **numbers), params, grads)
+    return apply_all(optimizers.optimizer(name, peak_schedule, optimizers.OptimizerNumbers(**numbers)), params, grads)
 
 
 def apply_all(rule, params, grads):

@@ -8,6 +8,7 @@ import pytest
 
 from jaxconcepts.models import language, llama
 from jaxconcepts.training import answer_loss, freezing, lora, tuning
+from jaxconcepts.training.optimizers import OptimizerNumbers
 
 EIGHT = ("first-1", "first-2", "last-1", "last-2", "blocks-1", "blocks-0-2", "all", "none")
 
@@ -83,6 +84,7 @@ def test_frozen_parameters_are_bit_identical_after_training(tiny, full):
             assert same.all(), name
 
 
+@pytest.mark.slow
 def test_full_fine_tuning_of_everything_is_plain_training(tiny):
     """Against optax on all parameters, written here."""
     import optax
@@ -103,6 +105,7 @@ def test_full_fine_tuning_of_everything_is_plain_training(tiny):
     jax.tree.map(partial(np.testing.assert_allclose, atol=2e-5), found, params)
 
 
+@pytest.mark.slow
 def test_eight_arms_at_once_are_eight_single_ones(tiny):
     (config, made), (_, plain) = tiny.make(), tiny.make(compiled=False)
     arms = tuning.stack_arms([tiny.numbers(config, arm, seed=index % 2) for index, arm in enumerate(EIGHT)])
@@ -140,9 +143,9 @@ def test_eight_arms_hold_one_copy_of_the_base(how, remat):
     made = tuning.make_tuning(config, model, loss)
 
     def memory(count):
-        numbers = [np.float32(1)] * 6
+        numbers = OptimizerNumbers(*[np.float32(1)] * 6)
         masks = tuning.arm_masks(config, model, shapes, freezing.arm("all", 4))
-        arms = tuning.stack_arms([tuning.TuneHParams(np.uint32(0), *numbers, masks)] * count)
+        arms = tuning.stack_arms([tuning.TuneHParams(np.uint32(0), numbers, masks)] * count)
         states = jax.eval_shape(tuning.over_arms(lambda arm, base: made.init(base, arm), how), arms, shapes)
         chunk = jax.jit(tuning.over_arms(made.chunk, how, mapped=2), donate_argnums=0)
         found = chunk.lower(states, arms, shapes, data, np.int32(5)).compile().memory_analysis()
@@ -154,6 +157,7 @@ def test_eight_arms_hold_one_copy_of_the_base(how, remat):
     assert (eight - one) / 7 < base / 8
 
 
+@pytest.mark.slow
 def test_training_goes_on_where_it_stopped_bit_for_bit(tiny):
     config, made = tiny.make(lora=lora.LoraConfig(rank=2, dropout=0.3), schedule="linear")
     hparams = tiny.numbers(config, "all")
