@@ -125,7 +125,7 @@ def test_runs_killed_at_twenty_random_moments_end_with_the_same_tables(train, fi
 
 
 @pytest.mark.parametrize(
-    "free", [0, 60_000, *(pytest.param(free, marks=pytest.mark.slow) for free in (20_000, 120_000))]
+    "free", [0, 60_000, *(pytest.param(free, marks=pytest.mark.slow) for free in (20_000, 90_000, 120_000, 200_000))]
 )
 def test_a_full_disk_ends_in_one_line_and_the_same_command_goes_on(train, finished, small_disk, free):
     workdir = small_disk / "run"

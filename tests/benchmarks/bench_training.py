@@ -29,7 +29,8 @@ def rows(quick: bool = False) -> list[dict]:
             continue
         point = make_point(name)
         static = point.static
-        ours, peer = seconds_a_step(point, steps), torch_seconds_a_step(static, peer_steps)
+        program = packs.make_program(static, 1, packs.Layout(data=jax.device_count()))
+        ours, peer = seconds_a_step(program, point, steps), torch_seconds_a_step(static, peer_steps)
         row = {
             "benchmark": f"training step, {name}",
             "shape": f"{static.model.layers} x {static.model.width}, batch {static.train.batch_size}, "
@@ -40,13 +41,12 @@ def rows(quick: bool = False) -> list[dict]:
             "ratio": peer / ours,
             "aim": aim,
         }
-        result += [row, measurement_row(name, point, ours)]
+        result += [row, measurement_row(name, program, point, ours)]
     return result
 
 
-def measurement_row(name: str, point: points.Point, step_seconds: float) -> dict:
+def measurement_row(name: str, program: packs.Program, point: points.Point, step_seconds: float) -> dict:
     """What 50 measurements of a run take, as the steps' time over theirs: at the aim they take 5 %."""
-    program = packs.make_program(point.static, 1, packs.Layout(data=jax.device_count()))
     hparams = packs.stack_hparams(program, [point.hparams])
     state, held_out = program.init(hparams), program.prepare(hparams)
     times = []
@@ -80,9 +80,8 @@ def make_point(config_name: str) -> points.Point:
     return points.make_point(config)
 
 
-def seconds_a_step(point: points.Point, steps: int) -> float:
+def seconds_a_step(program: packs.Program, point: points.Point, steps: int) -> float:
     """Median over five chunks of our compiled training, the batch sharded over all host devices."""
-    program = packs.make_program(point.static, 1, packs.Layout(data=jax.device_count()))
     hparams = packs.stack_hparams(program, [point.hparams])
     state = program.init(hparams)
     count = packs.step_count(steps)

@@ -14,6 +14,8 @@ from jaxconcepts.studies import synthetic
 from jaxconcepts.sweeps import execution, pacing, packs, points
 from jaxconcepts.sweeps.programs import Programs
 
+pytestmark = pytest.mark.usefixtures("compiles_fast")
+
 STEPS = 600
 """More than a row of the training loss covers, so that there is one between the measurements, at the first and the
 last step."""
@@ -79,11 +81,6 @@ class Slow:
             return program.chunk(state, hparams, count)
 
         return program._replace(chunk=chunk)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def fast(compiles_fast):
-    """These programs run for milliseconds."""
 
 
 @pytest.fixture(scope="module", params=["map", "vmap"])

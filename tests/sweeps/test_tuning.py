@@ -15,19 +15,13 @@ from jaxconcepts.sweeps import packs, points, tuning
 from jaxconcepts.sweeps.packs import Layout
 from jaxconcepts.sweeps.sweep import run_sweep
 
+pytestmark = pytest.mark.usefixtures("compiles_fast")
+
 FILE = runpy.run_path(str(Path(__file__).with_name("small_sweep.py")))
 BASE = json.loads(json.dumps(FILE["get_config"]().to_dict()))
 for name in ("run", "num_seeds"):
     BASE.pop(name)
 GROUP = [point for point in points.expand(BASE, FILE["get_sweep"]()) if point.static.task.rank == 1]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compiled_fast():
-    """These programs run for milliseconds."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(autouse=True)
