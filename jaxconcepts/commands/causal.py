@@ -1,4 +1,4 @@
-"""causal: patches, task and function vectors, steering, head ablation and interchange patching of a language model."""
+"""causal: patches, task and function vectors, steering, head ablation, interchange patching; tuning of layers."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from jaxconcepts.commands import command_line
 
 
 def run(argv: list[str]) -> int:
+    """Exit code 75 when the tuning is stopped by a signal, with everything checkpointed."""
     values = command_line.text_flags(
         ("workdir", None, "where to store, local or gs://"),
         ("model", None, "a checkpoint folder, or a Hugging Face repository id"),
@@ -18,13 +19,25 @@ def run(argv: list[str]) -> int:
     )  # fmt: skip
     from etils import epath
 
-    from jaxconcepts.figures.causal_catalogue import write_report
-    from jaxconcepts.studies import causal, causal_config
+    from jaxconcepts.figures import causal_catalogue, report
+    from jaxconcepts.studies import causal, causal_config, finetuning
+    from jaxconcepts.sweeps.execution import EXIT_PREEMPTED, PreemptedError
 
-    config = causal_config.from_fields(fields)
+    config, tuning = causal_config.from_fields(fields)
+    if tuning is not None:
+        finetuning.prepare(tuning, values.model, values.revision)  # What is wrong with it is said before long work.
     workdir = epath.Path(values.workdir)
     workdir.mkdir(parents=True, exist_ok=True)
     command_line.log_to(workdir / "log.txt")
     causal.run(config, values.model, workdir, values.revision)
-    command_line.log.info("report: %s", write_report(workdir))
+    command_line.log.info("report: %s", causal_catalogue.write_report(workdir))
+    if tuning is None:
+        return 0
+    settings = {"checkpoint_seconds": fields["tuning"]["run"]["checkpoint_seconds"], "device": command_line.device()}
+    try:
+        finetuning.finetune(tuning, values.model, workdir, revision=values.revision, **settings)
+    except PreemptedError as stopped:
+        command_line.log.warning("%s", stopped)
+        return EXIT_PREEMPTED
+    command_line.log.info("report: %s", report.write_report(workdir))
     return 0

@@ -2,10 +2,11 @@
 
 Tokens alternate x_0 y_0 x_1 y_1 ... In the first half of the blocks the tokens of x attend to themselves alone, so that
 their stream is a function of that x and its position, and the tokens of y to all tokens before them and themselves.
-Between the halves the stream of y_(i-1) is compressed to a code, which is expanded and added to the stream of x_i (x_0
-gets none). In the second half every token attends to itself alone: what is predicted for x_i is a function of x_i and
-the code. The standard transformer has no such restriction; does it lose or gain by one (Mittal et al. 2024, arXiv
-2405.19162)? At the x tokens nothing of the concept can be read up to the layer at which the code enters.
+Between the halves the stream of y_(i-1) is compressed to a code, which scales and shifts the stream of x_i (FiLM, Perez
+et al. 2018, arXiv 1709.07871; x_0 gets none): a sum alone left the blocks behind it to form the product of weights and
+x, and never left zero. In the second half every token attends to itself alone: what is predicted for x_i is a function
+of x_i and the code. The standard transformer has no such restriction; does it lose or gain by one (Mittal et al. 2024,
+arXiv 2405.19162)? At the x tokens nothing of the concept can be read up to the layer at which the code enters.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ def init(width: int, size: int, key, scale) -> PyTree:
     return {
         "norm": {"scale": jnp.ones(width), "bias": jnp.zeros(width)},
         "down": {"kernel": kernel(down, width, size), "bias": jnp.zeros(size)},
-        "up": {"kernel": kernel(up, size, width), "bias": jnp.zeros(width)},
+        "up": {"kernel": kernel(up, size, 2 * width), "bias": jnp.zeros(2 * width)},
     }
 
 
@@ -51,11 +52,13 @@ def code(params: PyTree, stream: Float[Array, "B T d"], eps: float, dtype: str) 
 
 
 def with_code(params: PyTree, stream: Float[Array, "B T d"], eps: float, dtype: str) -> Float[Array, "B T d"]:
-    """The stream in which every token of x but the first has the code of the token before it, expanded, added."""
+    """The stream s, made (1 + scale) * s + shift at every token of x but the first: both expanded from the code of the
+    token before it."""
     expanded = _dense(params["up"], dtype)(code(params, stream, eps, dtype)).astype(stream.dtype)
-    shifted = jnp.pad(expanded[:, :-1], ((0, 0), (1, 0), (0, 0)))
     place = np.arange(stream.shape[1])
-    return stream + shifted * ((place % 2 == 0) & (place > 0))[:, None]
+    shifted = jnp.pad(expanded[:, :-1], ((0, 0), (1, 0), (0, 0))) * ((place % 2 == 0) & (place > 0))[:, None]
+    scale, shift = jnp.split(shifted, 2, axis=-1)
+    return (1 + scale) * stream + shift
 
 
 def _dense(params: PyTree, dtype: str):

@@ -1,4 +1,4 @@
-"""What the causal study of a language model is asked to do."""
+"""What the causal study of a language model is asked to do: its experiments, and the tuning of layers beside them."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from jaxconcepts.prompts import render
-from jaxconcepts.studies import icl_config
+from jaxconcepts.studies import finetuning_config, icl_config
+from jaxconcepts.studies.finetuning_config import FinetuneConfig
 
 EXPERIMENTS = ("patching", "task_vectors", "function_vectors", "steering", "heads", "interchange")
+# What the tuning beside the experiments takes over from them: the tasks, their splits and how prompts are written.
+SHARED = ("families", "bos", "dtype", "seed", "jsonl_null", "bitwise", "pos", "template")
 
 
 @dataclass(frozen=True)
@@ -83,14 +86,31 @@ class CausalConfig:
         return self.per_replicate * self.replicates
 
 
-def from_fields(fields: Mapping[str, Any]) -> CausalConfig:
-    """The config of nested fields, those left out at their defaults. Raises ValueError naming an unknown field."""
-    return _read(CausalConfig, fields, "")
+def from_fields(fields: Mapping[str, Any]) -> tuple[CausalConfig, FinetuneConfig | None]:
+    """The config of nested fields, those left out at their defaults; and that of the tuning beside the experiments, on
+    the same tasks and shots, None where "tuning" is left out or names no arms.
+
+    Raises ValueError naming an unknown field.
+    """
+    own = {name: value for name, value in fields.items() if name != "tuning"}
+    config, defaults = _read(CausalConfig, own, ""), default_fields()
+    tuning = defaults["tuning"] | fields.get("tuning", {})
+    if not tuning["arms"]:
+        return config, None
+    if taken := [name for name in (*SHARED, "shots") if name in tuning["measure"]]:
+        raise ValueError(f"tuning.measure.{taken[0]} is that of the experiments: set {taken[0]}")
+    shared = {name: (defaults | own)[name] for name in SHARED}
+    tuning |= {"measure": tuning["measure"] | shared | {"shots": (config.shots,)}, "shots": config.shots}
+    return config, finetuning_config.from_fields(tuning | {"synthetic": finetuning_config.SYNTHETIC})
 
 
 def default_fields() -> dict[str, Any]:
-    """All fields at their defaults, nested: what a config file starts from."""
-    return dataclasses.asdict(CausalConfig())
+    """All fields at their defaults, nested: what a config file starts from. "tuning" without arms is not done."""
+    tuning = finetuning_config.default_fields()
+    for name in (*SHARED, "shots"):
+        del tuning["measure"][name]
+    del tuning["shots"], tuning["synthetic"]
+    return dataclasses.asdict(CausalConfig()) | {"tuning": tuning | {"arms": ()}}
 
 
 def _read(kind, fields: Mapping[str, Any], prefix: str):

@@ -23,7 +23,7 @@ import shutil
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -47,6 +47,35 @@ STUDY = "finetuning"
 log = logging.getLogger("jaxconcepts")
 
 
+class Prepared(NamedTuple):
+    """What a tuning needs beside weights: of the checkpoint its folder, model and tokenizer; the families by name, and
+    of each its arms and training examples; the prompts that are measured, by cell."""
+
+    folder: Path
+    model: Decoder
+    tokenizer: Any
+    families: dict[str, Family]
+    arms: dict[str, list[Arm]]
+    encoded: dict[icl_cells.Cell, Any]
+    data: dict[str, Examples]
+
+
+def prepare(
+    config: FinetuneConfig, source: str, revision: str | None = None, using: Mapping[str, Family] | None = None
+) -> Prepared:
+    """Reads all of a checkpoint but its weights; arguments and errors as of `finetune`."""
+    using = icl_config.families(config.measure) if using is None else dict(using)
+    folder = pretrained.resolve(source, revision)
+    model, tokenizer = pretrained.read_config(folder, config.measure.dtype), checkpoints.load_tokenizer(folder)
+    shapes = jax.eval_shape(model.init, jax.random.key(0))
+    arms = {name: make_arms(config, model, shapes, name) for name in using}
+    cells = icl_cells.cells(config.measure, using)
+    encoded = icl_cells.encode_all(config.measure, using, cells, tokenizer)
+    icl_cells.check_fits(model, tokenizer, encoded, source)
+    data = {name: training_examples(config, model, family, tokenizer) for name, family in using.items()}
+    return Prepared(folder, model, tokenizer, using, arms, encoded, data)
+
+
 def finetune(
     config: FinetuneConfig,
     source: str,
@@ -66,15 +95,7 @@ def finetune(
     Raises ValueError before weights are read for settings, arms, prompts and a tokenizer that do not fit the model;
     PreemptedError after SIGTERM or SIGINT; WorkdirInUseError.
     """
-    using = icl_config.families(config.measure) if using is None else dict(using)
-    folder = pretrained.resolve(source, revision)
-    model, tokenizer = pretrained.read_config(folder, config.measure.dtype), checkpoints.load_tokenizer(folder)
-    shapes = jax.eval_shape(model.init, jax.random.key(0))
-    arms = {name: make_arms(config, model, shapes, name) for name in using}
-    cells = icl_cells.cells(config.measure, using)
-    encoded = icl_cells.encode_all(config.measure, using, cells, tokenizer)
-    icl_cells.check_fits(model, tokenizer, encoded, source)
-    data = {name: training_examples(config, model, family, tokenizer) for name, family in using.items()}
+    folder, model, tokenizer, using, arms, encoded, data = prepare(config, source, revision, using)
     checkpoint = checkpoints.Checkpoint(0, source, revision).label
     record = _plain(dataclasses.asdict(config) | {"model": checkpoint, "model_type": model.MODEL_TYPE})
     record |= {name: getattr(model, name) for name in ("layers", "width", "heads", "kv_heads", "vocab_size")}
@@ -86,7 +107,7 @@ def finetune(
     ):
         base = pretrained.read_params(model, folder, sharding.auto_mesh(mesh))
         for name, family in using.items():
-            own = {cell: encoded[cell] for cell in cells if cell.family == name}
+            own = {cell: prompts for cell, prompts in encoded.items() if cell.family == name}
             measure = partial(_measure, config, family, model, tokenizer, own, run.workdir, checkpoint)
             measure(base, None, 0)
             log.info("%s: tuning %s", name, ", ".join(arm.run for arm in arms[name]))

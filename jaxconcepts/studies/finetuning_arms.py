@@ -49,9 +49,15 @@ def tune(
     sharding = jax.tree.leaves(base)[0].sharding
     # Adapters are small: whole on every device that the base is shared out over.
     whole = NamedSharding(sharding.mesh, PartitionSpec()) if isinstance(sharding, NamedSharding) else sharding
-    init = jax.jit(tuning.over_arms(lambda hparams, base: made.init(base, hparams), config.how), out_shardings=whole)
-    counted = lambda *args: made.chunk(*args[:-1], since=args[-1])  # noqa: E731
-    chunk = jax.jit(tuning.over_arms(counted, config.how, mapped=2), donate_argnums=0, out_shardings=(whole, whole))
+
+    def init(hparams, base):
+        return made.init(base, hparams)
+
+    def chunk(*args):
+        return made.chunk(*args[:-1], since=args[-1])
+
+    init = jax.jit(tuning.over_arms(init, config.how), out_shardings=whole)
+    chunk = jax.jit(tuning.over_arms(chunk, config.how, mapped=2), donate_argnums=0, out_shardings=(whole, whole))
     like = jax.tree.map(
         lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=whole), jax.eval_shape(init, stacked, base)
     )

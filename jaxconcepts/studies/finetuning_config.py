@@ -19,6 +19,7 @@ from jaxconcepts.training.optimizers import OptimizerNumbers
 NUMBERS = {
     "learning_rate": 2e-4, "weight_decay": 0.01, "b1": 0.9, "b2": 0.999, "eps": 1e-8, "clip_norm": 1.0,
 }  # fmt: skip
+SYNTHETIC = {"run": "", "step": -1, "per_concept": 250}
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,7 @@ def default_fields() -> dict[str, Any]:
         "tune": tune | NUMBERS,
         "lora": dataclasses.asdict(lora.LoraConfig()),
         "measure": measure,
-        "synthetic": {"run": "", "step": -1, "per_concept": 250},
+        "synthetic": dict(SYNTHETIC),
         "run": {"how": "auto", "remat": False, "checkpoint_seconds": 60.0},
     }
 

@@ -149,6 +149,7 @@ def over_arms(function: Callable, how: str = "auto", mapped: int = 1) -> Callabl
         one = lambda arm: function(*arm, *shared)  # noqa: E731
         return jax.vmap(one)(own) if side_by_side else jax.lax.map(one, own)
 
+    everywhere.__name__ = function.__name__  # What logs of compilations and profiles call it.
     return everywhere
 
 

@@ -69,8 +69,8 @@ def test_equal_codes_give_equal_predictions(params, inputs):
     assert bottleneck.code(params["code"], here.captured[border], 1e-5, "float32").shape == (5, 8, 2)
 
 
-def test_the_code_is_all_that_is_added(params):
-    """Against the sum written out: x_i gets W_up (W_down norm(y_(i-1)) + b_down) + b_up, x_0 and every y nothing."""
+def test_the_code_scales_and_shifts(params):
+    """Written out: (scale, shift) = W_up (W_down norm(y_(i-1)) + b_down) + b_up for x_i; x_0 and every y stay."""
     stream = np.asarray(jax.random.normal(jax.random.key(3), (2, 8, 16)), np.float64)
     params = jax.tree.map(lambda a: a + 0.1, params["code"])
     found = np.asarray(bottleneck.with_code(params, jnp.asarray(stream, jnp.float32), 1e-5, "float32"))
@@ -80,7 +80,8 @@ def test_the_code_is_all_that_is_added(params):
     expanded = (normed @ p["down"]["kernel"] + p["down"]["bias"]) @ p["up"]["kernel"] + p["up"]["bias"]
     expected = stream.copy()
     for x in (2, 4, 6):
-        expected[:, x] += expanded[:, x - 1]
+        scale, shift = np.split(expanded[:, x - 1], 2, axis=-1)
+        expected[:, x] = (1 + scale) * stream[:, x] + shift
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 

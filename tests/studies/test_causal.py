@@ -1,12 +1,14 @@
 """The causal study of language models against loops of forward hooks in PyTorch, on a tiny Llama."""
 
 import dataclasses
+import sys
 
 import numpy as np
 import polars as pl
 import pytest
 
 from jaxconcepts import store
+from jaxconcepts.__main__ import main
 from jaxconcepts.prompts import render
 from jaxconcepts.studies import causal, causal_experiments, causal_pass, interchange
 from jaxconcepts.studies.causal_config import CausalConfig, default_fields, from_fields
@@ -16,6 +18,9 @@ CONFIG = CausalConfig(
     families=("bitwise",), shots=1, per_replicate=2, replicates=2, for_means=3, develop=2, effects=2, steered=2,
     ablated=2, pairs=2, batch_size=6, scales=(2.0,), bitwise=BitwiseConfig(bits=2, train=60, test=40),
 )  # fmt: skip
+
+
+TUNING = default_fields()["tuning"] | {"arms": ("all",)}
 
 
 @pytest.fixture(scope="module")
@@ -261,6 +266,9 @@ def test_the_whole_study_is_stored_once_and_names_what_it_skips(checkpoint, half
         ({"dtype": "float16"}, 'dtype must be "float32" or "bfloat16"'),
         ({"bitwise": {"digits": 2}}, r"unknown config field: bitwise\.digits"),
         ({"layers": 2}, "unknown config field: layers"),
+        ({"tuning": TUNING | {"rounds": 2}}, "unknown config field rounds"),
+        ({"tuning": TUNING | {"measure": {"shots": (1,)}}}, "tuning.measure.shots is that of the experiments"),
+        ({"tuning": {"arms": ("all",), "tune": {"steps": 5}}}, r"config field tune\.\w+ is missing"),
     ],
 )
 def test_bad_settings_are_named(fields, message):
@@ -271,3 +279,42 @@ def test_bad_settings_are_named(fields, message):
 def test_a_layer_that_does_not_exist_is_named(session):
     with pytest.raises(ValueError, match=r"layer must be from 0 \(the embeddings\) to 2 \(the last block\), got 3"):
         causal_pass.replaced(session.model, 3, drawn(16))
+
+
+def test_the_tuning_takes_tasks_and_shots_over_from_the_experiments():
+    own = {"families": ("bitwise",), "shots": 2, "bos": False, "seed": 3, "bitwise": {"bits": 3}}
+    config, tuned = from_fields(default_fields() | own | {"tuning": TUNING})
+    measure = tuned.measure
+    assert tuned.arms == ("all",) and (tuned.shots, measure.shots) == (2, (2,))
+    assert (measure.families, measure.bos, measure.seed) == (("bitwise",), False, 3)
+    assert measure.bitwise == config.bitwise == BitwiseConfig(bits=3)
+    assert from_fields({"shots": 2}) == (CausalConfig(shots=2), None) == from_fields(default_fields() | {"shots": 2})
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
+def test_one_command_runs_the_experiments_and_the_tuning_and_draws_both(
+    checkpoint, half_known, tmp_path, capsys, monkeypatch
+):
+    small = {
+        "families": "bitwise", "experiments": "patching", "shots": 1, "per_replicate": 2, "for_means": 3, "develop": 2,
+        "steered": 2, "ablated": 2, "bitwise.bits": 3, "bitwise.train": 60, "bitwise.test": 40, "tuning.arms": "last-1",
+        "tuning.samples": 60, "tuning.tune.steps": 4, "tuning.tune.batch_size": 6, "tuning.measure.prompts": 24,
+        "tuning.measure.per_draw": 12, "tuning.measure.draws": 2, "tuning.measure.k": 3,
+    }  # fmt: skip
+    given = [f"--config.{name}={value}" for name, value in small.items()]
+    command = ["jaxconcepts", "causal", "--config=configs/causal.py", f"--model={checkpoint.folder}"]
+
+    def run(workdir, *more):
+        argv = [*command, f"--workdir={workdir}", *given, *more]
+        monkeypatch.setattr(sys, "argv", argv)  # Where ml_collections looks for changes to a config.
+        return main(argv)
+
+    assert run(tmp_path / "wrong", "--config.tuning.arms=first-3") == 2
+    assert "the model has 2 blocks" in capsys.readouterr().err and not (tmp_path / "wrong").exists()
+    assert run(tmp_path) == 0
+    output = capsys.readouterr().out
+    assert output.index("bitwise: patching (1 of 1)") < output.index("bitwise: tuning bitwise-last-1-seed0")
+    assert f"report: {tmp_path / 'causal.html'}" in output and f"report: {tmp_path / 'report.html'}" in output
+    names = {path.stem for path in (tmp_path / "figures").glob("*.png")}
+    assert {"causal_patching_bitwise", "finetuning_cd_bitwise_1_plain", "finetuning_gain_bitwise_1_plain"} <= names

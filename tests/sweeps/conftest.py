@@ -8,7 +8,10 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from jaxconcepts import store
 
 CONFIG = Path(__file__).with_name("small_sweep.py")
 KEEP_COMPILED = """
@@ -98,6 +101,24 @@ def job(start_job):
                 process.communicate()
 
     return run
+
+
+@pytest.fixture(scope="session")
+def assert_same_tables():
+    """assert_same_tables(workdir, expected, relative=0.0): of two run directories; values may differ by so much."""
+
+    def compare(workdir, expected, relative=0.0):
+        (metrics, runs), (wanted, wanted_runs) = tables(workdir), tables(expected)
+        assert runs.equals(wanted_runs)
+        assert metrics.drop("value").equals(wanted.drop("value"))
+        np.testing.assert_allclose(metrics["value"], wanted["value"], rtol=relative, atol=relative)
+
+    return compare
+
+
+def tables(workdir):
+    metrics, runs = store.metrics(workdir), store.runs(workdir)
+    return metrics.sort(metrics.columns[:-1]), runs.sort("run").select(sorted(runs.columns))
 
 
 def wait_for_checkpoint(workdir, step, packs=1):
