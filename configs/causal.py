@@ -20,5 +20,6 @@ def get_config() -> config_dict.ConfigDict:
     config = config_dict.ConfigDict(default_fields())
     config.update(shots=4, per_replicate=20, replicates=5)
     config.tuning.arms = ("first-2", "last-2", "all", "none")
-    config.tuning.tune.update(steps=600, batch_size=32, warmup_steps=50, learning_rate=1e-3)
+    config.tuning.tune.update(steps=200, batch_size=16, warmup_steps=20, learning_rate=1e-3)
+    config.tuning.measure.prompts = 200
     return config

@@ -19,6 +19,6 @@ def get_config() -> config_dict.ConfigDict:
     spec.loader.exec_module(quickstart)
     config = quickstart.get_config()
     config.num_seeds = 3
-    config.train.steps = 16_000
+    config.train.steps = 8_500
     config.measure.update(count=60, spacing="log", checkpoint_steps=(500, 1_000, 2_000, 4_000))
     return config

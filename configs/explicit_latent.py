@@ -28,7 +28,8 @@ def get_config() -> config_dict.ConfigDict:
     config = quickstart.get_config()
     with config.unlocked():
         config.model.bottleneck = 0
-    config.train.steps = 4000
+    config.task.num_pairs = 10
+    config.train.update(steps=4000, decay_fraction=1.0)
     config.run.update(data=1, cpu_devices=1)
     return config
 

@@ -1,12 +1,12 @@
 """An explicit latent: a code of a few numbers is all that takes the examples to the prediction of a query.
 
-Tokens alternate x_0 y_0 x_1 y_1 ... In the first half of the blocks the tokens of x attend to themselves alone, so that
+Tokens alternate x_0 y_0 x_1 y_1 ... In all blocks but the last the tokens of x attend to themselves alone, so that
 their stream is a function of that x and its position, and the tokens of y to all tokens before them and themselves.
-Between the halves the stream of y_(i-1) is compressed to a code, which scales and shifts the stream of x_i (FiLM, Perez
-et al. 2018, arXiv 1709.07871; x_0 gets none): a sum alone left the blocks behind it to form the product of weights and
-x, and never left zero. In the second half every token attends to itself alone: what is predicted for x_i is a function
-of x_i and the code. The standard transformer has no such restriction; does it lose or gain by one (Mittal et al. 2024,
-arXiv 2405.19162)? At the x tokens nothing of the concept can be read up to the layer at which the code enters.
+Before the last block the stream of y_(i-1) is compressed to a code, which scales and shifts the stream of x_i (FiLM,
+Perez et al. 2018, arXiv 1709.07871; x_0 gets none). In the last block every token attends to itself alone: what is
+predicted for x_i is a function of x_i and the code. The standard transformer has no such restriction; does it lose or
+gain by one (Mittal et al. 2024, arXiv 2405.19162)? At the x tokens nothing of the concept can be read up to the layer
+at which the code enters.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from jaxconcepts.models.decoder import EVERYWHERE
 
 def entry(blocks: int) -> int:
     """The number of the block before which the code enters, which is also the last layer without it."""
-    return blocks // 2
+    return blocks - 1
 
 
 def init(width: int, size: int, key, scale) -> PyTree:

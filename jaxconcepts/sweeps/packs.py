@@ -98,8 +98,11 @@ def make_program(static: synthetic.Static, runs: int, layout: Layout, devices=No
     training = train.make_train(static.task, static.model, static.train, "data" if layout.data > 1 else None)
     measuring = synthetic.make_measure(static)
 
-    def over_runs(function, shared=0, donate=()):
-        """`function` of one run, over the runs of a device and over devices; the last `shared` arguments are common."""
+    def over_runs(function, shared=0, donate=(), once=False):
+        """`function` of one run, over the runs of a device and over devices; the last `shared` arguments are common.
+
+        once: it runs a single time, so that on a CPU optimising its code would take longer than it saves.
+        """
 
         def on_device(own, common):
             one_run = lambda run: function(*run, *common)  # noqa: E731
@@ -114,7 +117,8 @@ def make_program(static: synthetic.Static, runs: int, layout: Layout, devices=No
             return sharded(args[:split], args[split:])
 
         everywhere.__name__ = function.__name__  # What logs of compilations and profiles call it.
-        return jax.jit(everywhere, donate_argnums=donate, out_shardings=sharding)
+        options = {"xla_backend_optimization_level": 0} if once and platform == "cpu" else None
+        return jax.jit(everywhere, donate_argnums=donate, out_shardings=sharding, compiler_options=options)
 
     def chunk(state, hparams, count):
         steps, since = count
@@ -133,7 +137,7 @@ def make_program(static: synthetic.Static, runs: int, layout: Layout, devices=No
         sharding=sharding,
         init=over_runs(training.init),
         chunk=over_runs(chunk, shared=1, donate=0),
-        prepare=over_runs(measuring.prepare),
+        prepare=over_runs(measuring.prepare, once=True),
         constant=over_runs(measuring.constant),
         measure=over_runs(measure),
         hidden=over_runs(hidden),

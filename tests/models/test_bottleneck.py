@@ -43,8 +43,8 @@ def test_an_x_reaches_later_predictions_through_codes_alone(params, inputs):
     out, states = changed_at(params, inputs, 2)
     assert out[[0, 1, 2, 3, 4, 6]].tolist() == [False, False, True, True, True, True]
     # Before the code enters, of the x tokens only x_1 itself; after it also the later ones.
-    assert states[:3, ::2].any(0).tolist() == [False, True, False, False]
-    assert states[3, ::2].tolist() == [False, True, True, True]
+    assert states[:4, ::2].any(0).tolist() == [False, True, False, False]
+    assert states[4, ::2].tolist() == [False, True, True, True]
 
 
 def test_a_query_is_predicted_from_the_code_and_itself(params, inputs):
