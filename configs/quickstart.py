@@ -19,12 +19,12 @@ from jaxconcepts.sweeps.execution import default_config
 
 def get_config() -> config_dict.ConfigDict:
     config = config_dict.ConfigDict(default_config())
-    config.task.update(num_concepts=4, dim=8, rank=2, num_pairs=8, noise=0.3)
+    config.task.update(num_concepts=4, dim=8, rank=2, num_pairs=10, noise=0.3)
     config.model.update(layers=4, heads=4, width=64, qk_norm=True)
     config.init.update(weights=0.0, positions=0.5, read_in=0.2, read_out=0.0)
     config.train.update(
-        steps=6500, batch_size=256, loss="log_mse", optimizer="muon", learning_rate=7e-3, warmup_steps=200,
-        schedule="linear", decay_fraction=0.6, b2=0.99, clip_norm=1.0,
+        steps=8000, batch_size=256, loss="log_mse", optimizer="muon", learning_rate=7e-3, warmup_steps=200,
+        schedule="linear", b2=0.99, clip_norm=1.0,
     )  # fmt: skip
     config.curriculum.update(concept_ratio=2.0, concept_steps=2100.0)
     config.measure.update(count=41, spacing="linear")
