@@ -33,7 +33,8 @@ def run(argv: list[str]) -> int:
     command_line.log.info("report: %s", causal_catalogue.write_report(workdir))
     if tuning is None:
         return 0
-    settings = {"checkpoint_seconds": fields["tuning"]["run"]["checkpoint_seconds"], "device": command_line.device()}
+    seconds = (causal_config.default_fields()["tuning"] | fields["tuning"])["run"]["checkpoint_seconds"]
+    settings = {"checkpoint_seconds": seconds, "device": command_line.device()}
     try:
         finetuning.finetune(tuning, values.model, workdir, revision=values.revision, **settings)
     except PreemptedError as stopped:
