@@ -205,8 +205,7 @@ COMMON = {
 @pytest.mark.slow
 @pytest.mark.parametrize("config_name", SHAPES)
 def test_generated_tokens_equal_transformers(reference, config_name):
-    import torch
-
+    torch = pytest.importorskip("torch", reason="the reference implementation needs torch")
     sizes = SHAPES[config_name] if config_name == "GPT2Config" else COMMON | SHAPES[config_name]
     found = reference(config_name, length=20, **sizes)
     rng, count = np.random.default_rng(5), 40
