@@ -7,7 +7,7 @@ Time:     four runs of 4 000 steps, half of the quickstart's; on one core of an 
           (standard) and 20 (explicit) each. We ran seed 0 of both.
 Expected: see Mittal et al. 2024 (arXiv 2405.19162): the explicit model is not better in distribution. Seed 0 ended at
           1.36 times the Bayes mixture's loss at the last position and CD 0.87 (standard), and at 12.0 times and CD 0.45
-          (explicit), which learned the first basis as well as the standard model and predicts zero for the others.
+          (explicit), which learned the first basis better than the standard model and predicts zero for the others.
 
 model.bottleneck = 16 numbers take the examples to the prediction of a query (see models/bottleneck.py); w has 8. Both
 models draw the same sequences in the same order, from the same initial weights as far as they share them. At the x

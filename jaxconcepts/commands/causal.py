@@ -24,8 +24,8 @@ def run(argv: list[str]) -> int:
     from jaxconcepts.sweeps.execution import EXIT_PREEMPTED, PreemptedError
 
     config, tuning = causal_config.from_fields(fields)
-    if tuning is not None:
-        finetuning.prepare(tuning, values.model, values.revision)  # What is wrong with it is said before long work.
+    # What is wrong with the tuning is said before the experiments' long work.
+    prepared = None if tuning is None else finetuning.prepare(tuning, values.model, values.revision)
     workdir = epath.Path(values.workdir)
     workdir.mkdir(parents=True, exist_ok=True)
     command_line.log_to(workdir / "log.txt")
@@ -36,7 +36,7 @@ def run(argv: list[str]) -> int:
     seconds = (causal_config.default_fields()["tuning"] | fields["tuning"])["run"]["checkpoint_seconds"]
     settings = {"checkpoint_seconds": seconds, "device": command_line.device()}
     try:
-        finetuning.finetune(tuning, values.model, workdir, revision=values.revision, **settings)
+        finetuning.finetune(tuning, values.model, workdir, revision=values.revision, prepared=prepared, **settings)
     except PreemptedError as stopped:
         command_line.log.warning("%s", stopped)
         return EXIT_PREEMPTED

@@ -83,6 +83,7 @@ def finetune(
     *,
     revision: str | None = None,
     using: Mapping[str, Family] | None = None,
+    prepared: Prepared | None = None,
     mesh: jax.sharding.Mesh | None = None,
     checkpoint_seconds: float = 60.0,
     device: Mapping[str, Any] | None = None,
@@ -90,12 +91,14 @@ def finetune(
     """Tunes and measures every arm that the workdir does not yet hold; returns the workdir.
 
     source, revision: the checkpoint, as of `load_pretrained`. using: the families by name, in place of those that
-    config.measure names. mesh: parameters are sharded over its "model" axis.
+    config.measure names. prepared: what `prepare` gave for these, where it was called before. mesh: parameters are
+    sharded over its "model" axis.
 
     Raises ValueError before weights are read for settings, arms, prompts and a tokenizer that do not fit the model;
     PreemptedError after SIGTERM or SIGINT; WorkdirInUseError.
     """
-    folder, model, tokenizer, using, arms, encoded, data = prepare(config, source, revision, using)
+    prepared = prepare(config, source, revision, using) if prepared is None else prepared
+    folder, model, tokenizer, using, arms, encoded, data = prepared
     checkpoint = checkpoints.Checkpoint(0, source, revision).label
     record = _plain(dataclasses.asdict(config) | {"model": checkpoint, "model_type": model.MODEL_TYPE})
     record |= {name: getattr(model, name) for name in ("layers", "width", "heads", "kv_heads", "vocab_size")}

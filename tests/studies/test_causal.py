@@ -2,6 +2,7 @@
 
 import dataclasses
 import sys
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -303,7 +304,8 @@ def test_one_command_runs_the_experiments_and_the_tuning_and_draws_both(
         "tuning.measure.per_draw": 12, "tuning.measure.draws": 2, "tuning.measure.k": 3,
     }  # fmt: skip
     given = [f"--config.{name}={value}" for name, value in small.items()]
-    command = ["jaxconcepts", "causal", "--config=configs/causal.py", f"--model={checkpoint.folder}"]
+    file = Path(__file__).parents[2] / "configs" / "causal.py"
+    command = ["jaxconcepts", "causal", f"--config={file}", f"--model={checkpoint.folder}"]
 
     def run(workdir, *more):
         argv = [*command, f"--workdir={workdir}", *given, *more]
