@@ -5,6 +5,7 @@ Each command is a module of `jaxconcepts.commands`, whose docstring says how to 
 
 from __future__ import annotations
 
+import logging
 import sys
 from importlib import import_module
 
@@ -12,6 +13,7 @@ from absl import flags
 
 from jaxconcepts.store import WorkdirInUseError
 from jaxconcepts.store.files import says_full
+from jaxconcepts.sweeps.preemption import EXIT_PREEMPTED, PreemptedError
 
 COMMANDS = {
     "train": "train the runs of a config and measure them: --config=configs/X.py --workdir=DIR [--config.field=value]",
@@ -43,6 +45,9 @@ def main(argv: list[str] | None = None) -> int:
     except (ValueError, flags.Error, FileNotFoundError, WorkdirInUseError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except PreemptedError as stopped:
+        logging.getLogger("jaxconcepts").warning("%s", stopped)
+        return EXIT_PREEMPTED
     except OSError as error:
         if not says_full(error):
             raise

@@ -6,7 +6,7 @@ from jaxconcepts.commands import command_line
 
 
 def run(argv: list[str]) -> int:
-    """Exit code 75 when the tuning is stopped by a signal, with everything checkpointed."""
+    """Returns the exit code. Raises PreemptedError when the tuning is stopped by a signal, all being checkpointed."""
     values = command_line.text_flags(
         ("workdir", None, "where to store, local or gs://"),
         ("model", None, "a checkpoint folder, or a Hugging Face repository id"),
@@ -21,7 +21,6 @@ def run(argv: list[str]) -> int:
 
     from jaxconcepts.figures import causal_catalogue, report
     from jaxconcepts.studies import causal, causal_config, finetuning
-    from jaxconcepts.sweeps.execution import EXIT_PREEMPTED, PreemptedError
 
     config, tuning = causal_config.from_fields(fields)
     # What is wrong with the tuning is said before the experiments' long work.
@@ -35,10 +34,6 @@ def run(argv: list[str]) -> int:
         return 0
     seconds = (causal_config.default_fields()["tuning"] | fields["tuning"])["run"]["checkpoint_seconds"]
     settings = {"checkpoint_seconds": seconds, "device": command_line.device()}
-    try:
-        finetuning.finetune(tuning, values.model, workdir, revision=values.revision, prepared=prepared, **settings)
-    except PreemptedError as stopped:
-        command_line.log.warning("%s", stopped)
-        return EXIT_PREEMPTED
+    finetuning.finetune(tuning, values.model, workdir, revision=values.revision, prepared=prepared, **settings)
     command_line.log.info("report: %s", report.write_report(workdir))
     return 0

@@ -8,6 +8,7 @@ from jaxconcepts.commands import command_line
 
 
 def run(argv: list[str]) -> int:
+    """Returns the exit code."""
     values = command_line.text_flags(
         ("workdir", None, "where `extract` stored"),
         ("label", None, "a label of the prompts file"),

@@ -9,6 +9,7 @@ from jaxconcepts.commands.command_line import log
 
 
 def run(argv: list[str]) -> int:
+    """Returns the exit code."""
     values = command_line.text_flags(
         ("model", None, "a checkpoint folder, or a Hugging Face repository id"),
         ("prompts", None, 'JSON lines: {"prompt": text, label: value, ...}'),

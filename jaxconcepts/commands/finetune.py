@@ -7,7 +7,7 @@ from jaxconcepts.commands.command_line import log
 
 
 def run(argv: list[str]) -> int:
-    """Exit code 75 when stopped by a signal, with everything checkpointed."""
+    """Returns the exit code. Raises PreemptedError when stopped by a signal, with everything checkpointed."""
     values = command_line.text_flags(
         ("model", None, "a checkpoint folder, a Hugging Face repository id, or the run directory of a training"),
         ("workdir", None, "the run directory, local or gs://"),
@@ -23,20 +23,15 @@ def run(argv: list[str]) -> int:
 
     from jaxconcepts.figures.report import write_report
     from jaxconcepts.studies import finetuning, finetuning_synthetic
-    from jaxconcepts.sweeps.execution import EXIT_PREEMPTED, PreemptedError
 
     workdir, seconds = epath.Path(values.workdir), config["run"]["checkpoint_seconds"]
     settings = {"checkpoint_seconds": seconds, "device": command_line.device()}
     parsed = finetuning.from_fields(config)
     workdir.mkdir(parents=True, exist_ok=True)
     command_line.log_to(workdir / "log.txt")
-    try:
-        if (epath.Path(values.model) / "provenance.json").exists():
-            finetuning_synthetic.finetune(parsed, values.model, workdir, **config["synthetic"], **settings)
-        else:
-            finetuning.finetune(parsed, values.model, workdir, revision=values.revision, **settings)
-    except PreemptedError as stopped:
-        log.warning("%s", stopped)
-        return EXIT_PREEMPTED
+    if (epath.Path(values.model) / "provenance.json").exists():
+        finetuning_synthetic.finetune(parsed, values.model, workdir, **config["synthetic"], **settings)
+    else:
+        finetuning.finetune(parsed, values.model, workdir, revision=values.revision, **settings)
     log.info("report: %s", write_report(workdir))
     return 0

@@ -7,6 +7,7 @@ from jaxconcepts.commands.command_line import log
 
 
 def run(argv: list[str]) -> int:
+    """Returns the exit code. Raises PreemptedError when the training is stopped by a signal, all being checkpointed."""
     values, config = command_line.parse_with_config(
         argv,
         needs=("corpus", "model", "train", "study", "run"),
@@ -20,7 +21,6 @@ def run(argv: list[str]) -> int:
     from jaxconcepts.figures.report import write_report
     from jaxconcepts.studies import from_scratch, icl, icl_config
     from jaxconcepts.studies.checkpoints import Checkpoint
-    from jaxconcepts.sweeps.execution import EXIT_PREEMPTED, PreemptedError
 
     training, study = from_scratch.from_fields(config)
     families = icl_config.families(study)
@@ -28,13 +28,9 @@ def run(argv: list[str]) -> int:
         values.workdir, config, device=command_line.device() | execution, keep_steps=training.saved_steps
     ) as opened:
         command_line.log_to(opened.workdir / "log.txt")
-        try:
-            saved = from_scratch.train(
-                training, list(families.values()), opened, study.template, execution["checkpoint_seconds"]
-            )
-        except PreemptedError as stopped:
-            log.warning("%s", stopped)
-            return EXIT_PREEMPTED
+        saved = from_scratch.train(
+            training, list(families.values()), opened, study.template, execution["checkpoint_seconds"]
+        )
         icl.run(study, [Checkpoint(step, str(folder)) for step, folder in saved.items()], opened, using=families)
         log.info("drawing the report")
         log.info("report: %s", write_report(opened.workdir))

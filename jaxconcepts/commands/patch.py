@@ -10,6 +10,7 @@ from jaxconcepts.commands import command_line
 
 
 def run(argv: list[str]) -> int:
+    """Returns the exit code."""
     values = command_line.workdir_flag()
     flags.DEFINE_list(
         "run", [], "runs, or the beginnings of their names (seed0,seed1); all if none", flag_values=values

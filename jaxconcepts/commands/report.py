@@ -6,6 +6,7 @@ from jaxconcepts.commands import command_line
 
 
 def run(argv: list[str]) -> int:
+    """Returns the exit code."""
     values = command_line.parse(argv)
     from etils import epath
 

@@ -11,7 +11,7 @@ from jaxconcepts.commands.command_line import log
 
 
 def run(argv: list[str]) -> int:
-    """Exit code 75 when stopped by a signal, with everything checkpointed."""
+    """Returns the exit code. Raises PreemptedError when stopped by a signal, with everything checkpointed."""
     values = command_line.text_flags(
         ("workdir", None, "the run directory, local or gs://"),
         ("shard", "0/1", "i/n: the i-th (from 0) of n independent jobs that share the workdir"),
@@ -49,7 +49,6 @@ def run(argv: list[str]) -> int:
     writer = (jax.process_index(), jax.process_count()) if joined else (index, count)
 
     from jaxconcepts import store
-    from jaxconcepts.sweeps import execution as running
     from jaxconcepts.sweeps.sweep import run_sweep
 
     packs.make_mesh(len(chosen), layout.data)
@@ -65,13 +64,9 @@ def run(argv: list[str]) -> int:
         if jax.process_index() == 0:
             command_line.log_to(run.workdir / ("log.txt" if count == 1 else f"log.{index}of{count}.txt"))
         log.info("%d %s in %d process(es), %s", device["count"], device["kind"], jax.process_count(), run.workdir)
-        try:
-            run_sweep(
-                chosen, run, layout, at_once=execution["at_once"], shard=(index, count),
-                checkpoint_seconds=execution["checkpoint_seconds"], tune=values.tune,
-            )  # fmt: skip
-        except running.PreemptedError as stopped:
-            log.warning("%s", stopped)
-            return running.EXIT_PREEMPTED
+        run_sweep(
+            chosen, run, layout, at_once=execution["at_once"], shard=(index, count),
+            checkpoint_seconds=execution["checkpoint_seconds"], tune=values.tune,
+        )  # fmt: skip
         log.info("nothing left to run; figures: python -m jaxconcepts report --workdir=%s", run.workdir)
     return 0

@@ -9,7 +9,7 @@ from jaxconcepts.commands.command_line import log
 
 
 def run(argv: list[str]) -> int:
-    """Exit code 75 when stopped by a signal, with everything checkpointed."""
+    """Returns the exit code. Raises PreemptedError when stopped by a signal, with everything checkpointed."""
     values, config = command_line.parse_with_config(argv)
     execution = config.pop("run")
     num_seeds = config.pop("num_seeds")
@@ -33,11 +33,7 @@ def run(argv: list[str]) -> int:
     ) as run:
         command_line.log_to(run.workdir / "log.txt")
         log.info("training %d run(s) on %d %s in %s", len(pack), device["count"], device["kind"], run.workdir)
-        try:
-            running.run_pack("train", pack, run, layout, execution["checkpoint_seconds"])
-        except running.PreemptedError as stopped:
-            log.warning("%s", stopped)
-            return running.EXIT_PREEMPTED
+        running.run_pack("train", pack, run, layout, execution["checkpoint_seconds"])
         log.info("drawing the report")
         log.info("report: %s", write_report(run.workdir))
     return 0

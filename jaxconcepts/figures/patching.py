@@ -205,6 +205,7 @@ def symmetric(values: np.ndarray) -> Normalize:
 
 
 def color_bar(figure: Figure, image, axes, label: str) -> None:
+    """Draws the bar of an image whose scale is `symmetric`, with ticks that do not overlap."""
     bar = figure.colorbar(image, ax=axes, label=label, pad=0.015, aspect=22)
     bar.outline.set_visible(False)
     if isinstance(image.norm, SymLogNorm):

@@ -93,7 +93,7 @@ def from_fields(fields: Mapping[str, Any]) -> tuple[CausalConfig, FinetuneConfig
     Raises ValueError naming an unknown field.
     """
     own = {name: value for name, value in fields.items() if name != "tuning"}
-    config, defaults = _read(CausalConfig, own, ""), default_fields()
+    config, defaults = icl_config.read(CausalConfig, own), default_fields()
     tuning = defaults["tuning"] | fields.get("tuning", {})
     if not tuning["arms"]:
         return config, None
@@ -111,13 +111,3 @@ def default_fields() -> dict[str, Any]:
         del tuning["measure"][name]
     del tuning["shots"], tuning["synthetic"]
     return dataclasses.asdict(CausalConfig()) | {"tuning": tuning | {"arms": ()}}
-
-
-def _read(kind, fields: Mapping[str, Any], prefix: str):
-    known = {f.name: f for f in dataclasses.fields(kind)}
-    if unknown := [name for name in fields if name not in known]:
-        raise ValueError(f"unknown config field: {prefix}{unknown[0]}; there are {', '.join(known)}")
-    nested = {
-        name: _read(known[name].default_factory, v, f"{name}.") for name, v in fields.items() if isinstance(v, Mapping)
-    }
-    return kind(**{**fields, **nested})

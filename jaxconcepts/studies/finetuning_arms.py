@@ -17,8 +17,8 @@ from jaxtyping import PyTree
 from jaxconcepts import store
 from jaxconcepts.studies import rows
 from jaxconcepts.studies.finetuning_config import Arm, FinetuneConfig
-from jaxconcepts.sweeps import execution
 from jaxconcepts.sweeps.pacing import Pace
+from jaxconcepts.sweeps.preemption import PreemptedError, stop_requested
 from jaxconcepts.sweeps.progress import Progress
 from jaxconcepts.training import tuning
 from jaxconcepts.training.train import TrainState
@@ -69,7 +69,7 @@ def tune(
     _write_runs(config, run, pack, arms, labels, step, np.asarray(state.diverged_at))
     progress, last, losses = Progress(log, steps, step, len(arms)), time.monotonic(), []
     names, pace = [arm.run for arm in arms], Pace(step)
-    with execution.stop_requested() as signals:
+    with stop_requested() as signals:
         while step < steps:
             since = step % ROW_STEPS
             next_row = min(step - since + ROW_STEPS, steps)
@@ -89,7 +89,7 @@ def tune(
                 losses, last = [], time.monotonic()
                 pace.reached(step)  # Writing is not training.
             if signals and step < steps:
-                raise execution.PreemptedError(f"stopped by a signal at step {step}; start again to go on")
+                raise PreemptedError(f"stopped by a signal at step {step}; start again to go on")
     for arm, diverged in zip(arms, np.asarray(state.diverged_at), strict=True):
         if diverged >= 0:
             log.warning("%s diverged at step %d and stayed as it was; lower tune.learning_rate", arm.run, diverged)

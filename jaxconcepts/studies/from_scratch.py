@@ -26,8 +26,8 @@ from jaxconcepts.models import llama, pretrained
 from jaxconcepts.prompts import render
 from jaxconcepts.prompts.family import Family
 from jaxconcepts.studies import icl_config, prompt_corpus, rows
-from jaxconcepts.sweeps import execution
 from jaxconcepts.sweeps.pacing import Pace
+from jaxconcepts.sweeps.preemption import PreemptedError, stop_requested
 from jaxconcepts.sweeps.progress import Progress
 from jaxconcepts.training import language, optimizers
 
@@ -222,7 +222,7 @@ def _states(config, model, data, run: store.Run, checkpoint_seconds: float) -> I
     progress = Progress(log, config.train.steps, step, 1)
     pace, last = Pace(step), time.monotonic()
     losses: list[pl.DataFrame] = []
-    with execution.stop_requested() as signals:
+    with stop_requested() as signals:
         while step < config.train.steps:
             row = step - step % ROW_STEPS
             last_row = max([s for s in config.saved_steps if s <= step] + [row])
@@ -248,7 +248,7 @@ def _states(config, model, data, run: store.Run, checkpoint_seconds: float) -> I
                         f"{config.numbers['learning_rate']}"
                     )
             if signals and step < config.train.steps:
-                raise execution.PreemptedError(f"stopped by a signal at step {step}; start again to go on")
+                raise PreemptedError(f"stopped by a signal at step {step}; start again to go on")
             if step in config.saved_steps:
                 yield step, state.params
     _write_status(run, config, step, "done")

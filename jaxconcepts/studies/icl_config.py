@@ -99,7 +99,7 @@ class IclConfig:
 
 def from_fields(fields: Mapping[str, Any]) -> IclConfig:
     """The config of nested fields, those left out at their defaults. Raises ValueError naming an unknown field."""
-    return _read(IclConfig, fields, "")
+    return read(IclConfig, fields)
 
 
 def default_fields() -> dict[str, Any]:
@@ -131,14 +131,15 @@ def _sentences(config: IclConfig):
     return (pos.read_conllu if config.pos.corpus.endswith(".conllu") else pos.read_penn)(config.pos.corpus)
 
 
-def _read(kind, fields: Mapping[str, Any], prefix: str):
+def read(kind, fields: Mapping[str, Any], prefix: str = ""):
+    """The dataclass `kind` of nested fields. Raises ValueError naming, after `prefix`, one that it does not have."""
     known = {f.name: f for f in dataclasses.fields(kind)}
     if unknown := [name for name in fields if name not in known]:
         raise ValueError(f"unknown config field: {prefix}{unknown[0]}; there are {', '.join(known)}")
     values = {}
     for name, value in fields.items():
         nested = known[name].default_factory
-        values[name] = _read(nested, value, f"{prefix}{name}.") if isinstance(value, Mapping) else value
+        values[name] = read(nested, value, f"{prefix}{name}.") if isinstance(value, Mapping) else value
     return kind(**values)
 
 

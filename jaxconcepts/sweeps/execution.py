@@ -12,9 +12,8 @@ from __future__ import annotations
 import bisect
 import contextlib
 import logging
-import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from jaxconcepts import store
@@ -22,14 +21,12 @@ from jaxconcepts.studies import synthetic
 from jaxconcepts.sweeps import packs, processes
 from jaxconcepts.sweeps.pacing import Pace
 from jaxconcepts.sweeps.points import Point
+from jaxconcepts.sweeps.preemption import PreemptedError, stop_requested
 from jaxconcepts.sweeps.programs import Programs
 from jaxconcepts.sweeps.progress import Progress
 from jaxconcepts.sweeps.recording import Record
 
 log = logging.getLogger("jaxconcepts")
-
-EXIT_PREEMPTED = 75
-"""Exit code after SIGTERM or SIGINT: everything is checkpointed, start again to go on (EX_TEMPFAIL)."""
 
 ROW_STEPS = 500
 """The most steps that a row of the training loss covers."""
@@ -47,22 +44,6 @@ def default_config() -> dict[str, Any]:
     """
     run = {"how": "auto", "unroll": "auto", "data": 1, "at_once": 0, "cpu_devices": 1, "checkpoint_seconds": 60.0}
     return synthetic.default_config() | {"num_seeds": 1, "run": run}
-
-
-class PreemptedError(Exception):
-    """The process was asked to stop, and has checkpointed."""
-
-
-@contextlib.contextmanager
-def stop_requested() -> Iterator[list[int]]:
-    """Collects SIGTERM and SIGINT instead of dying of them; the list holds the signals received."""
-    received: list[int] = []
-    previous = {s: signal.signal(s, lambda number, _: received.append(number)) for s in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield received
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 def run_pack(

@@ -16,6 +16,7 @@ from jaxconcepts.sweeps import execution, membership, packs, processes, sizing, 
 from jaxconcepts.sweeps import points as sweep_points
 from jaxconcepts.sweeps.membership import Pack
 from jaxconcepts.sweeps.points import Point
+from jaxconcepts.sweeps.preemption import PreemptedError, stop_requested
 from jaxconcepts.sweeps.programs import Programs
 from jaxconcepts.sweeps.sweep_progress import SweepProgress
 
@@ -65,7 +66,7 @@ def run_sweep(
     progress = SweepProgress(log, run.workdir, queue, programs, shard if jax.process_count() == 1 else None)
 
     too_large: list[str] = []
-    with execution.stop_requested() as signals:
+    with stop_requested() as signals:
         while queue:
             pack = queue.popleft()
             if primary:
@@ -77,7 +78,7 @@ def run_sweep(
                 sizes[pack.points[0].static] = -(-len(pack.points) // 2)
                 queue.extendleft(reversed(_halve(pack, run, too_large)))
             elif signals and queue and jax.process_count() == 1:
-                raise execution.PreemptedError("stopped by a signal between packs; start again to go on")
+                raise PreemptedError("stopped by a signal between packs; start again to go on")
     progress.end()
     log.info("compiled %d program(s) in %.0f s", programs.compilations, programs.seconds)
     if too_large:
@@ -108,7 +109,7 @@ def _halve(pack: Pack, run: store.Run, too_large: list[str]) -> list[Pack]:
     if jax.process_count() > 1:
         # The others may not have failed, and wait: all start again, with halves.
         membership.cut(run.workdir, pack)
-        raise execution.PreemptedError(f"pack {pack.name} has been halved for want of memory; start again to go on")
+        raise PreemptedError(f"pack {pack.name} has been halved for want of memory; start again to go on")
     run.drop(pack.name)
     if len(pack.points) == 1:
         too_large.append(pack.points[0].run)

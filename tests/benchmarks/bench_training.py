@@ -115,8 +115,8 @@ def torch_step(static: synthetic.Static):
 
     task, model = static.task, static.model
     config = GPT2Config(
-        n_positions=model.context, n_embd=model.width, n_layer=model.layers, n_head=model.heads, resid_pdrop=0.0,
-        embd_pdrop=0.0, attn_pdrop=0.0, use_cache=False,
+        n_positions=model.context, n_embd=model.width, n_layer=model.layers, n_head=model.heads,
+        n_inner=model.mlp_width or None, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, use_cache=False,
     )  # fmt: skip
     backbone = GPT2Model(config)
     read_in, read_out = torch.nn.Linear(task.dim, model.width), torch.nn.Linear(model.width, 1)

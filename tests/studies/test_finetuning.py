@@ -18,9 +18,10 @@ from jaxconcepts.figures import finetuning as drawn
 from jaxconcepts.figures import paper
 from jaxconcepts.models import language, pretrained
 from jaxconcepts.prompts import render
-from jaxconcepts.studies import finetuning, synthetic
+from jaxconcepts.studies import finetuning, finetuning_arms, synthetic
 from jaxconcepts.studies.icl_config import BitwiseConfig
-from jaxconcepts.sweeps import execution, packs, points
+from jaxconcepts.sweeps import packs, points
+from jaxconcepts.sweeps.preemption import PreemptedError
 
 
 def fields(**overrides):
@@ -137,8 +138,8 @@ def test_a_run_that_is_stopped_goes_on_to_the_same_adapters(tuned, checkpoint, t
     """Stopped by a signal at the first look, with the arms of one call."""
     config = finetuning.from_fields(fields())
     with monkeypatch.context() as patched:
-        patched.setattr(execution, "stop_requested", lambda: contextlib.nullcontext([15]))
-        with pytest.raises(execution.PreemptedError, match="stopped by a signal at step 1;"):
+        patched.setattr(finetuning_arms, "stop_requested", lambda: contextlib.nullcontext([15]))
+        with pytest.raises(PreemptedError, match="stopped by a signal at step 1;"):
             finetuning.finetune(config, str(checkpoint.folder), tmp_path)
     assert store.checkpoints(tmp_path, "bitwise")[-1] == 1  # Within a row of the training loss.
     assert store.runs(tmp_path)["status"].to_list() == ["running"] * 3

@@ -13,7 +13,7 @@ import jaxconcepts as jc
 from jaxconcepts import store
 from jaxconcepts.prompts import bitwise, render
 from jaxconcepts.studies import from_scratch, prompt_corpus
-from jaxconcepts.sweeps.execution import PreemptedError
+from jaxconcepts.sweeps.preemption import PreemptedError
 from jaxconcepts.training import language
 from jaxconcepts.training.language import LanguageTrainConfig
 

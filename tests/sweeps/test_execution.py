@@ -12,6 +12,7 @@ import pytest
 from jaxconcepts import store
 from jaxconcepts.studies import synthetic
 from jaxconcepts.sweeps import execution, pacing, packs, points
+from jaxconcepts.sweeps.preemption import PreemptedError
 from jaxconcepts.sweeps.programs import Programs
 
 pytestmark = pytest.mark.usefixtures("compiles_fast")
@@ -131,7 +132,7 @@ def test_a_signal_stops_a_slow_training_within_seconds_and_it_goes_on_to_the_sam
 ):
     """At half a second a step, and chunks of five."""
     slow = Slow(programs, clock, 0.5, at=100, at_step=lambda: os.kill(os.getpid(), signal.SIGTERM))
-    with pytest.raises(execution.PreemptedError, match="stopped by a signal at step"):
+    with pytest.raises(PreemptedError, match="stopped by a signal at step"):
         train(tmp_path, slow)
     (step,) = store.checkpoints(tmp_path, "a")
     assert 100 <= step <= 120 and slow.longest == 10
