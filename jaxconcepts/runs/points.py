@@ -11,17 +11,18 @@ from typing import Any
 
 import numpy as np
 
-from jaxconcepts.experiments import regression as synthetic
-from jaxconcepts.training.train import HParams
+from jaxconcepts import experiments
+from jaxconcepts.training.experiment import Experiment
 
 
 @dataclass(frozen=True)
 class Point:
-    """One run. config: its full configuration. hash: of that configuration. run: its name in every table."""
+    """One run. config: its full configuration. experiment, numbers: what it says. hash: of that
+    configuration. run: its name in every table."""
 
     config: Mapping[str, Any]
-    static: synthetic.Static
-    hparams: HParams
+    experiment: Experiment
+    numbers: Any
     hash: str
 
     @property
@@ -30,15 +31,21 @@ class Point:
 
     def hyper_parameters(self) -> dict[str, Any]:
         """Every field by dotted name, for the runs table; sequences as JSON text."""
-        flat = {name: value for name, value in flatten(self.config).items() if "." in name}
+        flat = {name: value for name, value in flatten(stored(self.config)).items() if "." in name}
         return {name: json.dumps(v) if isinstance(v, list | tuple) else v for name, v in flat.items()}
 
 
 def make_point(config: Mapping[str, Any]) -> Point:
-    """Checks a run's configuration and names it. Raises ValueError as `synthetic.parse` does."""
-    static, hparams = synthetic.parse(config)
-    canonical = json.dumps(config, sort_keys=True, default=list)
-    return Point(config, static, hparams, hashlib.sha256(canonical.encode()).hexdigest())
+    """Checks a run's configuration and names it. Raises ValueError naming a field that the experiment does not take."""
+    kind = experiments.of_config(config)
+    experiment = kind.from_config(config)
+    digest = hashlib.sha256(kind.canonical(config).encode()).hexdigest()
+    return Point(config, experiment, experiment.numbers(config), digest)
+
+
+def stored(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration as run directories keep it: without fields added later that are at their defaults."""
+    return experiments.of_config(config).stored(config)
 
 
 def expand(base: Mapping[str, Any], sweep: Iterable[Mapping[str, Any]]) -> list[Point]:
@@ -99,10 +106,10 @@ def differences(base: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str,
 
 
 def group(points: Sequence[Point]) -> list[list[Point]]:
-    """The points by static part, in order of first appearance: one compilation a group."""
-    groups: dict[synthetic.Static, list[Point]] = {}
+    """The points by experiment, in order of first appearance: one compilation a group."""
+    groups: dict[Experiment, list[Point]] = {}
     for point in points:
-        groups.setdefault(point.static, []).append(point)
+        groups.setdefault(point.experiment, []).append(point)
     return list(groups.values())
 
 

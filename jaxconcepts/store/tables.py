@@ -17,10 +17,12 @@ from jaxconcepts.store.files import DamagedFileError, existing_run, list_parts
 METRICS = pl.Schema(
     {
         "run": pl.String, "step": pl.Int64, "metric": pl.String, "layer": pl.Int32,
-        "token": pl.String, "concept": pl.Int32, "position": pl.Int32, "value": pl.Float64,
+        "token": pl.String, "concept": pl.Int32, "position": pl.Int32, "label": pl.String, "value": pl.Float64,
     }
 )  # fmt: skip
-"""Columns of the metrics table. layer (0 = embeddings), token ("x" or "y"), concept and position may be null."""
+"""Columns of the metrics table. layer (0 = embeddings), token (its name), concept, position and label (which of several
+kinds of concept, say) may be null."""
+NULLABLE = ("layer", "token", "concept", "position", "label")
 RUNS = pl.Schema(
     {"run": pl.String, "point": pl.String, "status": pl.String, "seed": pl.Int64, "step": pl.Int64}
     | {"diverged_at": pl.Int64}
@@ -41,7 +43,9 @@ class HiddenSnapshot(NamedTuple):
 def metrics(workdir: epath.PathLike) -> pl.DataFrame:
     """All metrics written so far, in `METRICS`' columns. Raises DamagedFileError naming a part that is damaged."""
     frames = [read_parquet(path) for _, path in list_parts(existing_run(workdir) / "metrics")]
-    return pl.concat([pl.DataFrame(schema=METRICS), *(frame for frame in frames if frame is not None)])
+    # Parts of before there were labels have no column for them.
+    frames = [conform(frame, METRICS, NULLABLE) for frame in frames if frame is not None]
+    return pl.concat([pl.DataFrame(schema=METRICS), *frames])
 
 
 def runs(workdir: epath.PathLike) -> pl.DataFrame:
