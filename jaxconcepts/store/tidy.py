@@ -41,7 +41,7 @@ def _of(runs, step, key, named, detail):
         # The first mean has the values' precision, what follows float64.
         place = 1 + named.axes.index(axis)
         values = np.concatenate([values, values.mean(place, keepdims=True)], axis=place).astype(np.float64)
-    each = values[0].size if len(values) else 0
+    each = int(np.prod(values.shape[1:]))
     index = dict(zip(named.axes, np.indices(values.shape[1:]).reshape(len(named.axes), each), strict=True))
     last = {axis: values.shape[1 + place] - 1 for place, axis in enumerate(named.axes)}
     kept = np.ones(each, bool)
@@ -55,7 +55,7 @@ def _of(runs, step, key, named, detail):
         columns[axis] = entries if texts is None else [None if i is None else texts[i] for i in entries]
     if label:
         columns["label"] = [label] * int(kept.sum())
-    return _frame(runs, step, metric, values.reshape(len(runs), -1)[:, kept], columns)
+    return _frame(runs, step, metric, values.reshape(len(runs), each)[:, kept], columns)
 
 
 def _in_summary(named, index, last, kept):
@@ -72,8 +72,8 @@ def _in_summary(named, index, last, kept):
 
 
 def _frame(runs, step, metric, values, columns) -> pl.DataFrame:
-    """values: [R, ...]; columns: lists as long as one run's values."""
-    values = np.asarray(values, np.float64).reshape(len(runs), -1)
+    """values: [R, entries]; columns: lists as long as one run's values."""
+    values = np.asarray(values, np.float64)
     each = values.shape[1]
     one = pl.DataFrame(
         {name: columns.get(name, [None] * each) for name in COLUMNS},

@@ -120,7 +120,7 @@ def from_fields(fields: Mapping[str, Any]) -> tuple[FromScratchConfig, icl_confi
             prefix = f"{section}." if section else ""
             raise ValueError(f"unknown or missing config field {prefix}{wrong[0]}; there are {', '.join(accepted)}")
     train = dict(fields["train"])
-    numbers = {name: train.pop(name) for name in language.LanguageHParams._fields if name != "seed"}
+    numbers = {name: train.pop(name) for name in optimizers.OptimizerNumbers._fields}
     for name, value in numbers.items():
         if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
             raise ValueError(f"train.{name} must be a number of at least 0, got {value!r}")
