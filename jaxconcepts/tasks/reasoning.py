@@ -85,12 +85,12 @@ class ReasoningConfig:
         least = (self.depths[0] - 1) * self.widths[0]
         if least > self.max_instances:
             raise ValueError(
-                f"task.max_instances must be at least {least}: {self.depths[0]} layers (task.depths) of {self.widths[0]} "
-                f"items (task.widths) have as many instance parameters; got {self.max_instances}"
+                f"task.max_instances must be at least {least}, as many as {self.depths[0]} layers (task.depths) of "
+                f"{self.widths[0]} items (task.widths) have; got {self.max_instances}"
             )
         if self.form == "english" and self.operations[1] > len(text.LETTERS):
             raise ValueError(
-                f'task.operations must be at most {len(text.LETTERS)} with task.form="english", one letter a parameter; '
+                f'task.operations must be at most {len(text.LETTERS)} with task.form="english", a letter a parameter; '
                 f"got {self.operations[1]}"
             )
         if self.split == "test" and self.operations[0] < SPLIT_OPERATIONS:
@@ -234,13 +234,7 @@ def _checked_range(name: str, value, least: int, most: int | None) -> tuple[int,
     message = f"{name} must be two integers {accepted}, the smaller first, got {value!r}"
     if not isinstance(value, (tuple, list)) or len(value) != 2:
         raise ValueError(message)
-    for bound in value:
-        if (
-            isinstance(bound, bool)
-            or not isinstance(bound, int)
-            or not least <= bound <= (bound if most is None else most)
-        ):
-            raise ValueError(message)
-    if value[0] > value[1]:
+    integers = all(isinstance(bound, int) and not isinstance(bound, bool) for bound in value)
+    if not integers or not least <= value[0] <= value[1] or (most is not None and value[1] > most):
         raise ValueError(message)
     return tuple(value)

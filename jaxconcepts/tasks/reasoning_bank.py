@@ -112,24 +112,22 @@ def _request(config: ReasoningConfig, count: int, seed: int, labels: bool, part_
 def _open(folder: Path, request: dict) -> None:
     previous = _read_json(folder / REQUEST)
     if previous is None:
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        # A writer killed at the start leaves a temporary file.
+        if folder.exists() and (not folder.is_dir() or any(path.suffix != ".tmp" for path in folder.iterdir())):
             raise ValueError(f"folder must be new, empty or a bank's; {folder} holds something else")
         folder.mkdir(parents=True, exist_ok=True)
         _replace(folder / REQUEST, json.dumps(request, indent=1).encode())
         return
     old, new = _flat(previous), _flat(request)
-    changed = [
-        f"{key}: was {old.get(key)!r}, now {new.get(key)!r}" for key in old | new if old.get(key) != new.get(key)
-    ]
+    differing = [key for key in old | new if old.get(key) != new.get(key)]
+    changed = [f"{key}: was {old.get(key)!r}, now {new.get(key)!r}" for key in differing]
     if changed:
         raise ValueError(f"folder holds another bank: {folder}; {'; '.join(changed)}")
 
 
 def _flat(request: dict) -> dict:
-    config = request.get("config", {})
-    return {key: value for key, value in request.items() if key != "config"} | {
-        f"task.{k}": v for k, v in config.items()
-    }
+    task = {f"task.{key}": value for key, value in request.get("config", {}).items()}
+    return {key: value for key, value in request.items() if key != "config"} | task
 
 
 def _read_json(path: Path) -> dict | None:

@@ -34,8 +34,8 @@ class Verdict(NamedTuple):
     that was not taken back; an unparsable sentence without a known name gives its first words. ending: "right";
     "wrong_value": the last sentence states another answer; "early_stop": the answer was never stated; "too_long":
     sentences follow the answer, or there are more sentences than parameters and no answer.
-    retries: (name, kind) of each name that was taken back: "not_computable", "repeated", "unneeded", "ok" (it could have
-    been computed) or "unparsable".
+    retries: (name, kind) of each name that was taken back: "not_computable", "repeated", "unneeded", "ok" (it could
+    have been computed) or "unparsable".
     """
 
     correct: bool

@@ -19,8 +19,8 @@ CONCEPTS = ("dep", "nece", "known", "value", "can_next", "nece_next")
 class Concept(NamedTuple):
     """What is asked of hidden states.
 
-    positions: [N, S] in the tokens. labels: [N, S, P], or [N, S, P, P] for dep. valid: of the labels' shape, where there
-    is something to ask. classes: how many. control: [N], a position before the information exists.
+    positions: [N, S] in the tokens. labels: [N, S, P], or [N, S, P, P] for dep. valid: of the labels' shape, where
+    there is something to ask. classes: how many. control: [N], a position before the information exists.
     """
 
     positions: Int[np.ndarray, "N S"]
@@ -99,7 +99,7 @@ class Bank:
 
     @property
     def spots(self) -> Int[np.ndarray, "N S"]:
-        """The position before each sentence of the solution, from whose state its name is predicted; 0 past the last."""
+        """The position before each sentence of the solution, which predicts its name; 0 past the last."""
         return self._sentences("starts")
 
     @property

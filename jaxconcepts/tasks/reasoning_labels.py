@@ -75,8 +75,8 @@ def encode(problem: Problem, ids: Mapping[str, int]) -> Item:
     split = reasoning_text.words
     tokens = [BOS, *(ids[word] for word in split(problem.question))]
     prompt = len(tokens)
-    first = problem.question.startswith(problem.asked)
-    before = 0 if first and problem.statements else prompt - 1 - len(split(problem.asked))
+    question_first = problem.question.startswith(problem.asked)
+    before = 0 if question_first else prompt - 1 - len(split(problem.asked))
     starts, names, wrong = [], [], []
     for sentence in problem.sentences:
         starts.append(len(tokens) - 1)

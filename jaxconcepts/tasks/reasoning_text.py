@@ -7,8 +7,8 @@ are read from left to right. A solution has one sentence a parameter. The compac
     A0B1 A0B2 5 + B1C 3 = 1 * 4 = 4 ;              (A0B2 + B1C) * 4 modulo 7; each input is followed by its value
     A0C A0B1 4 * B1C 3 = 5 , A0B2 5 * B2C 2 = 3 + 5 = 1 ;      a sum of products: each product, then the total
 
-where A0B2 counts items B2 per item A0, and A0C all items of layer C per A0. The English ones give each parameter a letter.
-BACK takes the unfinished sentence before it back.
+where A0B2 counts items B2 per item A0, and A0C all items of layer C per A0. The English ones give each parameter a
+letter. BACK takes the unfinished sentence before it back.
 """
 
 from __future__ import annotations
