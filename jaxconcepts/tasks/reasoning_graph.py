@@ -153,8 +153,9 @@ def draw_shape(rng: Random, operations: int, max_instances: int, depths, widths)
 
 
 def _most_operations(parameters: int) -> int:
-    """Most operations of so many instance parameters: the first has no inputs to take, the second one, and so on."""
-    return sum(min(MAX_INPUTS - 1, max(1, earlier)) for earlier in range(parameters))
+    """Most operations of so many instance parameters: 1, 1, 2, 3, 3, ... for each, which has the earlier ones as inputs
+    and `MAX_INPUTS` at most."""
+    return parameters if parameters < 3 else 4 + (MAX_INPUTS - 1) * (parameters - 3)
 
 
 def draw_structure(rng: Random, shape: Shape) -> Structure:

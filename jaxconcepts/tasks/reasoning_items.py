@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Integer
 
 from jaxconcepts.tasks import reasoning_labels, reasoning_text
 from jaxconcepts.tasks.reasoning import Problem, ReasoningConfig
@@ -23,11 +23,11 @@ class Concept(NamedTuple):
     there is something to ask. classes: how many. control: [N], a position before the information exists.
     """
 
-    positions: Int[np.ndarray, "N S"]
-    labels: Int[np.ndarray, "N S ..."]
+    positions: Integer[np.ndarray, "N S"]
+    labels: Integer[np.ndarray, "N S ..."]
     valid: Bool[np.ndarray, "N S ..."]
     classes: int
-    control: Int[np.ndarray, " N"]
+    control: Integer[np.ndarray, " N"]
 
 
 @dataclass(frozen=True)
@@ -55,26 +55,26 @@ class Bank:
         return int(self.arrays["lengths"].max())
 
     @property
-    def group(self) -> Int[np.ndarray, " N"]:
+    def group(self) -> Integer[np.ndarray, " N"]:
         """The problem's number in the bank: what must not be split over folds."""
         return self.arrays["group"]
 
     @property
-    def answers(self) -> Int[np.ndarray, " N"]:
+    def answers(self) -> Integer[np.ndarray, " N"]:
         """The right answers."""
         return self.arrays["answers"]
 
     @property
-    def operations(self) -> Int[np.ndarray, " N"]:
+    def operations(self) -> Integer[np.ndarray, " N"]:
         """Operations of each solution."""
         return self.arrays["operations"]
 
     @property
-    def prompts(self) -> Int[np.ndarray, " N"]:
+    def prompts(self) -> Integer[np.ndarray, " N"]:
         """Tokens before each solution, the start included."""
         return self.arrays["prompts"]
 
-    def tokens(self, window: int | None = None) -> Int[np.ndarray, "N T"]:
+    def tokens(self, window: int | None = None) -> Integer[np.ndarray, "N T"]:
         """One row a problem, padded with 0 to `window` (the longest problem by default).
 
         Raises ValueError where a problem is longer than the window: a cut problem has no answer.
@@ -98,12 +98,12 @@ class Bank:
         return mask
 
     @property
-    def spots(self) -> Int[np.ndarray, "N S"]:
+    def spots(self) -> Integer[np.ndarray, "N S"]:
         """The position before each sentence of the solution, which predicts its name; 0 past the last."""
         return self._sentences("starts")
 
     @property
-    def names(self) -> Int[np.ndarray, "N S"]:
+    def names(self) -> Integer[np.ndarray, "N S"]:
         """The last position of each sentence's name: what is to come was chosen here; 0 past the last."""
         return self._sentences("names")
 

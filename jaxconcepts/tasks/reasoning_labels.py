@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Integer
 
 from jaxconcepts.tasks import reasoning_text
 from jaxconcepts.tasks.reasoning import Problem
@@ -29,14 +29,14 @@ class Item(NamedTuple):
     struck: whether it is taken back.
     """
 
-    tokens: Int[np.ndarray, " T"]
+    tokens: Integer[np.ndarray, " T"]
     prompt: int
     wrong: Bool[np.ndarray, " T"]
     before_question: int
     after_question: int
-    starts: Int[np.ndarray, " S"]
-    names: Int[np.ndarray, " S"]
-    parameters: Int[np.ndarray, " S"]
+    starts: Integer[np.ndarray, " S"]
+    names: Integer[np.ndarray, " S"]
+    parameters: Integer[np.ndarray, " S"]
     struck: Bool[np.ndarray, " S"]
 
 
@@ -49,7 +49,7 @@ class Labels(NamedTuple):
     dep: Bool[np.ndarray, "P P"]
     nece: Bool[np.ndarray, " P"]
     known: Bool[np.ndarray, "S P"]
-    value: Int[np.ndarray, "S P"]
+    value: Integer[np.ndarray, "S P"]
     can_next: Bool[np.ndarray, "S P"]
     nece_next: Bool[np.ndarray, "S P"]
 
