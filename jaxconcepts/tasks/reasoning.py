@@ -18,7 +18,7 @@ from random import Random
 
 from jaxconcepts.tasks import reasoning_dependencies as dependencies
 from jaxconcepts.tasks import reasoning_text as text
-from jaxconcepts.tasks.reasoning_graph import MAX_ITEMS, MAX_LAYERS, Graph, Parameter
+from jaxconcepts.tasks.reasoning_graph import MAX_ITEMS, MAX_LAYERS, PARAMETERS, Graph, Parameter
 
 DRAWS = ("uniform", "smaller")
 RETRY_KINDS = ("uncomputable", "weak", "miss")
@@ -145,15 +145,20 @@ class Problem:
         return tuple(self.names[parameter] for parameter in self.graph.order)
 
     @cached_property
-    def template(self) -> int:
-        """A number from 0 to 22 that is equal for solutions that differ in names and numbers alone."""
+    def template_hash(self) -> int:
+        """A number of 63 bits that is equal for solutions that differ in names and numbers alone."""
         position = {parameter: index for index, parameter in enumerate(self.graph.order)}
         shape = []
         for parameter in self.graph.order:
             inputs, join, constant, apply = self.graph.definitions[parameter]
             constant_kind = "" if constant is None else apply
             shape.append([parameter.abstract, [position[given] for given in inputs], join, constant_kind])
-        return int(hashlib.sha256(json.dumps(shape).encode()).hexdigest(), 16) % TEMPLATE_CLASSES
+        return int.from_bytes(hashlib.sha256(json.dumps(shape).encode()).digest()[:8]) >> 1
+
+    @property
+    def template(self) -> int:
+        """The class of the template, from 0 to 22."""
+        return self.template_hash % TEMPLATE_CLASSES
 
     @property
     def split(self) -> str:
@@ -200,7 +205,8 @@ def _check_reachable(config: ReasoningConfig) -> None:
 
     if reached(high):
         return
-    largest = 0
+    # Each of at most 48 instance and 24 abstract parameters has fewer than 8 operations.
+    largest, high = 0, min(high, 8 * len(PARAMETERS))
     # By bisection: what can be reached is reached at all smaller numbers.
     while largest + 1 < high:
         middle = (largest + high) // 2

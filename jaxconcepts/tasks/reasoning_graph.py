@@ -139,8 +139,10 @@ def draw_shape(rng: Random, operations: int, max_instances: int, depths, widths)
         logits = [-((relative - 0.3 * choice + 0.4) ** 2) for choice in choices]
         return rng.choices(choices, [math.exp(logit - max(logits)) for logit in logits])[0]
 
+    # More could not be drawn.
+    bound = min(operations, max_instances)
     for _ in range(1000):
-        instances = max(rng.randint(1, operations), rng.randint(1, operations))
+        instances = max(rng.randint(1, bound), rng.randint(1, bound))
         needed = rng.randint(instances, operations)
         depth, first, second = size(depths), size(widths), size(widths)
         low, high = min(first, second), max(first, second)

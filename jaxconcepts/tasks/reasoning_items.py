@@ -70,6 +70,11 @@ class Bank:
         return self.arrays["operations"]
 
     @property
+    def templates(self) -> Integer[np.ndarray, " N"]:
+        """The template's hash of each solution."""
+        return self.arrays["templates"]
+
+    @property
     def prompts(self) -> Integer[np.ndarray, " N"]:
         """Tokens before each solution, the start included."""
         return self.arrays["prompts"]
@@ -167,7 +172,7 @@ def pack(
         item = reasoning_labels.encode(problem, ids)
         row = {key: value for key, value in item._asdict().items() if key != "prompt"}
         row |= {"lengths": len(item.tokens), "sentences": len(item.starts), "prompts": item.prompt}
-        row |= {"answers": problem.answer, "operations": problem.operations, "templates": problem.template}
+        row |= {"answers": problem.answer, "operations": problem.operations, "templates": problem.template_hash}
         if labels:
             values = reasoning_labels.label(problem)._asdict()
             row["value"] = values.pop("value")
@@ -178,7 +183,7 @@ def pack(
     arrays = {}
     for key, rows in columns.items():
         if np.ndim(rows[0]) == 0:
-            arrays[key] = np.array(rows, np.int32)
+            arrays[key] = np.array(rows, np.int64 if key == "templates" else np.int32)
         else:
             arrays[key] = np.stack(rows) if key in stacked else np.concatenate(rows)
     return arrays | {"group": np.array(list(group), np.int64)}

@@ -52,6 +52,7 @@ def test_tokens_are_the_problems(tmp_path, form, first):
         assert row[0] == reasoning_labels.BOS and list(row).count(reasoning_labels.EOS) == 1
     assert list(bank.group) == list(range(COUNT))
     assert list(bank.answers) == [problem.answer for problem in problems(config)]
+    assert list(bank.templates) == [problem.template_hash for problem in problems(config)]
     assert list(bank.operations) == [problem.operations for problem in problems(config)]
 
 
