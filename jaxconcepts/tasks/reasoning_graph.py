@@ -131,7 +131,7 @@ class Shape(NamedTuple):
 
 def draw_shape(rng: Random, operations: int, max_instances: int, depths, widths) -> Shape | None:
     """The sizes of a graph, as the official generator draws them, but for sizes that cannot give `operations`."""
-    relative = (operations - 1) / max(1, max_instances - 1)
+    relative = min(1.0, (operations - 1) / max(1, max_instances - 1))
 
     def size(bounds):
         choices = range(bounds[0], bounds[1] + 1)
