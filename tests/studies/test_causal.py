@@ -11,9 +11,12 @@ import pytest
 from jaxconcepts import store
 from jaxconcepts.__main__ import main
 from jaxconcepts.prompts import render
-from jaxconcepts.studies import causal, causal_experiments, causal_pass, interchange
-from jaxconcepts.studies.causal_config import CausalConfig, default_fields, from_fields
-from jaxconcepts.studies.icl_config import BitwiseConfig
+from jaxconcepts.studies.causal import edited_pass as causal_pass
+from jaxconcepts.studies.causal import experiments as causal_experiments
+from jaxconcepts.studies.causal import interchange
+from jaxconcepts.studies.causal import study as causal
+from jaxconcepts.studies.causal.config import CausalConfig, default_fields, from_fields
+from jaxconcepts.studies.icl.config import BitwiseConfig
 
 CONFIG = CausalConfig(
     families=("bitwise",), shots=1, per_replicate=2, replicates=2, for_means=3, develop=2, effects=2, steered=2,

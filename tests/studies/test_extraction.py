@@ -10,8 +10,8 @@ import pytest
 from jaxconcepts.metrics.decodability import concept_decodability
 from jaxconcepts.models import language, llama, pretrained
 from jaxconcepts.store import provenance
-from jaxconcepts.studies import extraction
-from jaxconcepts.studies.extraction import ExtractConfig
+from jaxconcepts.studies.extraction import study as extraction
+from jaxconcepts.studies.extraction.study import ExtractConfig
 
 MODEL = llama.LlamaConfig(
     vocab_size=30, width=16, layers=2, heads=4, kv_heads=2, head_dim=8, mlp_width=24, context=64
