@@ -1,5 +1,5 @@
-"""Imports of the libraries that are installed with an extra alone; where one is missing, the error is one line that says
-which command installs it."""
+"""Imports of the libraries that come with an extra alone: where one is missing, the error is one line with the command
+that installs it."""
 
 from __future__ import annotations
 

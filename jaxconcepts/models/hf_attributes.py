@@ -16,11 +16,13 @@ NEUTRAL = frozenset([
         "_experts_implementation_internal", "_name_or_path", "_num_labels", "architectures", "attention_dropout",
         "attn_implementation", "attn_pdrop", "auto_map", "bos_token_id", "cache_implementation", "classifier_dropout",
         "dtype", "embd_pdrop", "eos_token_id", "finetuning_task", "fusion_config", "gradient_checkpointing",
-        "hidden_dropout", "id2label", "initializer_range", "is_llama_config", "keys_to_ignore_at_inference", "label2id", "model_type",
-        "n_ctx", "n_special", "name_or_path", "num_labels", "output_attentions", "output_hidden_states", "pad_token_id", "predict_special_tokens",
-        "problem_type", "resid_pdrop", "return_dict", "sep_token_id", "summary_activation", "summary_first_dropout",
-        "summary_last_dropout", "summary_proj_to_labels", "summary_type", "summary_use_proj", "task_specific_params",
-        "tokenizer_class", "torch_dtype", "transformers_version", "unk_token_id", "use_cache",
+        "hidden_dropout", "id2label", "initializer_range", "is_llama_config", "keys_to_ignore_at_inference",
+        "label2id", "model_type", "n_ctx", "n_special", "name_or_path", "num_labels", "output_attentions",
+        "output_hidden_states", "output_past", "pad_token_id", "predict_special_tokens", "problem_type",
+        "resid_pdrop", "return_dict", "sep_token_id", "summary_activation", "summary_first_dropout",
+        "summary_last_dropout", "summary_proj_to_labels", "summary_type", "summary_use_proj",
+        "task_specific_params", "tokenizer_class", "torch_dtype", "transformers.js_config", "transformers_version",
+        "unk_token_id", "use_cache",
 ])  # fmt: skip
 
 # Of `generate`, which transformers takes out of the config before the model is built. Answers here are greedy.

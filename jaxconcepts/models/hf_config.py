@@ -159,8 +159,9 @@ class Fields:
         """
         theta = self.number("rope_theta", float(default_theta))
         original = self.count("original_max_position_embeddings", None, MOST["context"])
-        name = "rope_scaling" if self._left.get("rope_scaling") else "rope_parameters"
-        given = self._left.get(name) or {}
+        name = "rope_scaling" if self._left.get("rope_scaling") not in (None, {}) else "rope_parameters"
+        given = self._left.get(name)
+        given = {} if given is None else given
         for either in ("rope_scaling", "rope_parameters"):
             self._left.pop(either, None)
         return rotary.from_hf(self, name, given, tuple(supported), theta, (context, original), head_dim)

@@ -14,7 +14,9 @@ def read_object(path: Path) -> dict[str, Any]:
     """The object in a JSON file. Raises ValueError naming the file: not a file, not UTF-8, not JSON, not an object, or
     a name that is given twice in one object."""
     if not path.is_file():
-        raise ValueError(f"{path} must be a file with a JSON object, and it is {'no file' if path.exists() else 'missing'}")
+        raise ValueError(
+            f"{path} must be a file with a JSON object, and it is {'no file' if path.exists() else 'missing'}"
+        )
     if (size := path.stat().st_size) > LARGEST:
         raise ValueError(f"{path} must be a JSON file of at most {LARGEST} bytes, got {size}")
     return parse_object(path.read_bytes(), str(path))
@@ -35,6 +37,10 @@ def parse_object(text: bytes, where: str) -> dict[str, Any]:
 
 def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     names = [name for name, _ in pairs]
-    if doubled := next((name for name in names if names.count(name) > 1), None) if len(set(names)) < len(names) else None:
+    if (
+        doubled := next((name for name in names if names.count(name) > 1), None)
+        if len(set(names)) < len(names)
+        else None
+    ):
         raise ValueError(f"the name {doubled!r} is given twice")
     return dict(pairs)

@@ -12,7 +12,6 @@ import flax.linen as nn
 
 from jaxconcepts.models import decoder, hf_config, layers, residual, rotary
 
-
 RopeScaling = rotary.Llama3
 # What published checkpoints of the lineage use; vicuna-16k "linear", upstage's "dynamic", Yarn-Llama "yarn".
 SCALINGS = ("default", "llama3", "linear", "dynamic", "yarn")
@@ -91,6 +90,8 @@ class Block(nn.Module):
         c, asked = self.config, context.asked
         dense = partial(layers.Dense, dtype=c.dtype, use_bias=False)
         rope = partial(layers.rope, frequencies=c.frequencies())
+        if c.rope_scaling is not None and c.rope_scaling.amplitude != 1:
+            rope = partial(rope, amplitude=c.rope_scaling.amplitude)
         normed = layers.RMSNorm(c.eps, name="attn_norm")(stream)
         split = lambda x: x.reshape(*x.shape[:2], -1, c.head_dim)  # noqa: E731
         q = rope(split(dense(c.heads * c.head_dim, name="q")(asked(normed))), asked(context.positions))
