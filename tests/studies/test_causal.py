@@ -55,7 +55,7 @@ def module_of(model, layer):
 def loop(theirs, ids, new, hooks):
     """Greedy answer and all first logits of one prompt, hooks acting on the prompt's positions alone.
 
-    The whole sequence runs again for every token: the peer's argument for a key-value cache changes between its releases.
+    The whole sequence runs again for every token: the name of the argument for a cache depends on the release.
     """
     torch, model = theirs
     handles = [register(model, len(ids)) for register in hooks]
