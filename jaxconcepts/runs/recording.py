@@ -11,9 +11,8 @@ import polars as pl
 
 from jaxconcepts import store
 from jaxconcepts.experiments import regression as synthetic
-from jaxconcepts.runs import packs
+from jaxconcepts.runs import packs, rows
 from jaxconcepts.runs.points import Point
-from jaxconcepts.runs import rows
 
 log = logging.getLogger("jaxconcepts")
 

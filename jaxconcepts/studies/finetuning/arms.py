@@ -15,10 +15,10 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
 from jaxconcepts import store
+from jaxconcepts.runs import rows
 from jaxconcepts.runs.pacing import Pace
 from jaxconcepts.runs.preemption import PreemptedError, stop_requested
 from jaxconcepts.runs.progress import Progress
-from jaxconcepts.runs import rows
 from jaxconcepts.studies.finetuning.config import Arm, FinetuneConfig
 from jaxconcepts.training import tuning
 from jaxconcepts.training.train import TrainState

@@ -25,10 +25,10 @@ from jaxconcepts import store
 from jaxconcepts.models import llama, pretrained
 from jaxconcepts.prompts import render
 from jaxconcepts.prompts.family import Family
+from jaxconcepts.runs import rows
 from jaxconcepts.runs.pacing import Pace
 from jaxconcepts.runs.preemption import PreemptedError, stop_requested
 from jaxconcepts.runs.progress import Progress
-from jaxconcepts.runs import rows
 from jaxconcepts.studies.icl import config as icl_config
 from jaxconcepts.studies.icl import prompt_corpus
 from jaxconcepts.training import language, optimizers
