@@ -157,6 +157,7 @@ def attention_of(model: Decoder, device: jax.Device, attention: str = "auto") ->
         f"it needs an NVIDIA GPU, and the model is on {device.platform}": not nvidia,
         f"it computes in bfloat16, and the model in {model.dtype}": model.dtype != "bfloat16",
         "the model has local layers": model.windows() is not None,
+        "the model's attention is not the plain causal one": not getattr(model, "plain_attention", True),
         "the model's scores are soft-capped": getattr(model, "score_cap", None) is not None,
         f"it takes heads of 8, 16, ... 128, and the model's are {model.head_dim}": model.head_dim
         not in range(8, 129, 8),
