@@ -17,8 +17,8 @@ COLORS = {HOLDS: "#009E73", NOT_SHOWN: "#808080", CONTRADICTED: "#D55E00"}
 CAPTION = (
     "Left: the quantity of each arm, a line a seed. Hollow diamonds are published numbers, of larger models. Right: "
     "the difference of the arms, a dot a seed, and its mean with a 95 % t interval over seeds. The broken line is what "
-    "the claim must exceed. A claim holds where the whole interval does. It is contradicted where the interval lies wholly "
-    "on the other side. Otherwise it is not shown at this size, which does not make it false."
+    "the claim must exceed. A claim holds where the whole interval does. It is contradicted where the interval lies "
+    "wholly on the other side. Otherwise it is not shown at this size, which does not make it false."
 )
 
 
