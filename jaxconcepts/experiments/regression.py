@@ -120,7 +120,7 @@ def reference_losses(experiment, held_out: HeldOut, untrained) -> dict[str, Name
 # Fields of the model that follow from the task.
 _DERIVED = ("context", "input_dim", "output_dim", "vocab_size", "stop_tokens")
 # Fields of the model that a config may leave out, which run directories of before they were there do.
-_OPTIONAL = ("bottleneck",)
+_OPTIONAL = ("bottleneck", "positions", "rotary_fraction", "rope_theta", "causal")
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from jaxconcepts.prompts import bitwise, grammar, jsonl, pos, render
+from jaxconcepts.prompts import bitwise, facts, grammar, jsonl, pos, render
 from jaxconcepts.prompts.family import Family
 
 
@@ -32,7 +32,7 @@ class PosConfig:
 
 @dataclass(frozen=True)
 class IclConfig:
-    """families: "bitwise", "pos", or the path of a JSONL file of input, output and concept.
+    """families: "bitwise", "pos", "facts", "fact_pairs", or the path of a JSONL file of input, output and concept.
     shots, variants: every one of the one with every one of the other (variants as of `render.prompts`; one that a
         family cannot state is left out for it).
     prompts: a concept, in each cell; the first `per_draw` of them choose the headline layer, CD is of the others.
@@ -115,10 +115,13 @@ def families(config: IclConfig) -> dict[str, Family]:
             family = bitwise.family(**dataclasses.asdict(config.bitwise), seed=config.seed)
         elif name == "pos":
             family = pos.family(_sentences(config), config.seed, longest=config.pos.longest or None)
+        elif name in facts.FAMILIES:
+            family = facts.FAMILIES[name](config.seed)
         elif name.endswith((".jsonl", ".json")):
             family = jsonl.family(name, config.seed, null=config.jsonl_null or None)
         else:
-            raise ValueError(f'families must be "bitwise", "pos" or the path of a .jsonl file; got {name!r}')
+            known = ", ".join(("bitwise", "pos", *facts.FAMILIES))
+            raise ValueError(f"families must be among {known}, or the path of a .jsonl file; got {name!r}")
         if family.name in made:
             raise ValueError(f"families must have distinct names, got {family.name!r} twice")
         made[family.name] = family
