@@ -108,6 +108,15 @@ def test_the_answer_is_what_the_text_says(form, fields):
     assert len(operations) > 0.8 * (high - low + 1)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("form", FORMS)
+def test_ten_thousand_answers_are_what_the_texts_say(form):
+    config = ReasoningConfig(form=form)
+    for seed in range(1000, 11_000):
+        problem = generate(config, seed)
+        assert by_text(problem, form, config.modulus) == problem.answer, problem.question
+
+
 def test_sympy_gives_the_same_answers():
     """The needed equations as polynomials; the question's symbol is solved for by substitution."""
     sympy = pytest.importorskip("sympy")

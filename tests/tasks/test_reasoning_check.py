@@ -38,8 +38,8 @@ def test_every_solution_is_accepted(form, fields):
 @pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("fields", CONFIGS)
-def test_every_solution_of_ten_thousand_is_accepted(form, fields):
-    accepts(form, fields, range(10_000, 12_500))
+def test_ten_thousand_solutions_are_accepted(form, fields):
+    accepts(form, fields, range(1000, 11_000))
 
 
 class Written:
