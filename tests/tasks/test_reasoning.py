@@ -40,7 +40,12 @@ def by_recursion(problem, modulus):
         edges = [edge for edge in definitions if edge[:2] == item]
         if "ABCD".index(category) == "ABCD".index(item[0]) + 1:
             return sum(value(edge) for edge in edges)
-        return sum(value(edge) * value(edge[2:] + category) for edge in edges)
+        # An item with nothing of the category below it is no part of the total, and need not be known for it.
+        return sum(value(edge) * value(edge[2:] + category) for edge in edges if below(edge[2:], category))
+
+    def below(item, category):
+        edges = [edge for edge in definitions if edge[:2] == item]
+        return any(edge[2] == category or below(edge[2:], category) for edge in edges)
 
     def number(token):
         return int(token) if token.isdigit() else value(token)
