@@ -38,8 +38,8 @@ def test_every_solution_is_accepted(form, fields):
 @pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("fields", CONFIGS)
-def test_ten_thousand_solutions_are_accepted(form, fields):
-    accepts(form, fields, range(1000, 11_000))
+def test_thousands_of_solutions_are_accepted(form, fields):
+    accepts(form, fields, range(1000, 3500 if fields else 11_000))
 
 
 class Written:
