@@ -16,7 +16,7 @@ stored is not computed again: start again to go on. For the final checkpoint of 
 
 from ml_collections import config_dict
 
-from jaxconcepts.studies.causal_config import default_fields
+from jaxconcepts.studies.causal.config import default_fields
 
 
 def get_config() -> config_dict.ConfigDict:

@@ -15,7 +15,7 @@ the answer alone. It names neither targets, learning rate nor epochs: ours are t
 
 from ml_collections import config_dict
 
-from jaxconcepts.studies.finetuning import default_fields
+from jaxconcepts.studies.finetuning.study import default_fields
 
 
 def get_config() -> config_dict.ConfigDict:

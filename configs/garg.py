@@ -9,7 +9,7 @@ Expected: the loss by position follows Lasso rather than ridge (there is one con
 
 from ml_collections import config_dict
 
-from jaxconcepts.sweeps.execution import default_config
+from jaxconcepts.runs.loop import default_config
 
 
 def get_config() -> config_dict.ConfigDict:

@@ -11,7 +11,7 @@ with a part of speech (sentences of a built-in grammar), in prompts of four demo
 
 from ml_collections import config_dict
 
-from jaxconcepts.studies.from_scratch import default_fields
+from jaxconcepts.studies.icl.from_scratch import default_fields
 
 
 def get_config() -> config_dict.ConfigDict:

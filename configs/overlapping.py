@@ -9,7 +9,7 @@ Expected: the two groups separate together with one steep drop; the members of a
 
 from ml_collections import config_dict
 
-from jaxconcepts.sweeps.execution import default_config
+from jaxconcepts.runs.loop import default_config
 
 
 def get_config() -> config_dict.ConfigDict:

@@ -9,7 +9,7 @@ Expected: loss / r falls from 1 (zero) to ridge (0.43), then basis by basis towa
 
 from ml_collections import config_dict
 
-from jaxconcepts.sweeps.execution import default_config
+from jaxconcepts.runs.loop import default_config
 
 
 def get_config() -> config_dict.ConfigDict:

@@ -14,7 +14,7 @@ unequally often in turn, without which a model this small stays for thousands of
 
 from ml_collections import config_dict
 
-from jaxconcepts.sweeps.execution import default_config
+from jaxconcepts.runs.loop import default_config
 
 
 def get_config() -> config_dict.ConfigDict:

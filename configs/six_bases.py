@@ -7,7 +7,7 @@ Expected: the bases split off one after another.
 
 from ml_collections import config_dict
 
-from jaxconcepts.sweeps.execution import default_config
+from jaxconcepts.runs.loop import default_config
 
 
 def get_config() -> config_dict.ConfigDict:

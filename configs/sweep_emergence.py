@@ -12,8 +12,8 @@ Expected: as in arXiv 2412.12276 and its appendix: losses fall basis by basis an
 
 from ml_collections import config_dict
 
+from jaxconcepts.runs.loop import default_config
 from jaxconcepts.sweeps import Space, product, zip_
-from jaxconcepts.sweeps.execution import default_config
 
 
 def get_config() -> config_dict.ConfigDict:

@@ -10,8 +10,8 @@ Expected: losses of two concepts of rank 1 end below 0.5 in some seeds at rates 
 
 from ml_collections import config_dict
 
+from jaxconcepts.runs.loop import default_config
 from jaxconcepts.sweeps import Space, product, zip_
-from jaxconcepts.sweeps.execution import default_config
 
 
 def get_config() -> config_dict.ConfigDict:

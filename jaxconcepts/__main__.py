@@ -11,9 +11,9 @@ from importlib import import_module
 
 from absl import flags
 
+from jaxconcepts.runs.preemption import EXIT_PREEMPTED, PreemptedError
 from jaxconcepts.store import WorkdirInUseError
 from jaxconcepts.store.files import says_full
-from jaxconcepts.sweeps.preemption import EXIT_PREEMPTED, PreemptedError
 
 COMMANDS = {
     "train": "train the runs of a config and measure them: --config=configs/X.py --workdir=DIR [--config.field=value]",

@@ -21,8 +21,8 @@ import orbax.checkpoint  # noqa: F401
 
 from jaxconcepts import __main__, store  # noqa: F401
 from jaxconcepts.figures import report
+from jaxconcepts.runs import loop as execution  # noqa: F401
 from jaxconcepts.store import checkpointing  # noqa: F401
-from jaxconcepts.sweeps import execution  # noqa: F401
 
 OPERATIONS = ("open", "os.rename", "os.mkdir", "os.remove", "os.rmdir")
 

@@ -2,7 +2,7 @@
 
 from ml_collections import config_dict
 
-from jaxconcepts.studies.icl_config import default_fields
+from jaxconcepts.studies.icl.config import default_fields
 
 
 def get_config() -> config_dict.ConfigDict:

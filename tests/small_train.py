@@ -2,7 +2,7 @@
 
 from ml_collections import config_dict
 
-from jaxconcepts.sweeps.execution import default_config
+from jaxconcepts.runs.loop import default_config
 
 
 def get_config():

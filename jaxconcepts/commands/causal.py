@@ -15,12 +15,15 @@ def run(argv: list[str]) -> int:
     )
     values, fields = command_line.parse_with_config(
         argv, values, needs=("families", "experiments"), example="configs/causal.py",
-        source="studies.causal_config.default_fields()",
+        source="studies.causal.config.default_fields()",
     )  # fmt: skip
     from etils import epath
 
-    from jaxconcepts.figures import causal_catalogue, report
-    from jaxconcepts.studies import causal, causal_config, finetuning
+    from jaxconcepts.figures import report
+    from jaxconcepts.figures.causal import catalogue as causal_catalogue
+    from jaxconcepts.studies.causal import config as causal_config
+    from jaxconcepts.studies.causal import study as causal
+    from jaxconcepts.studies.finetuning import study as finetuning
 
     config, tuning = causal_config.from_fields(fields)
     # What is wrong with the tuning is said before the experiments' long work.

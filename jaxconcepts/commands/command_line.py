@@ -57,7 +57,7 @@ def parse_with_config(
     values: flags.FlagValues | None = None,
     needs: tuple[str, ...] = ("run", "num_seeds"),
     example: str = "configs/quickstart.py",
-    source: str = "sweeps.execution.default_config()",
+    source: str = "runs.loop.default_config()",
 ) -> tuple[flags.FlagValues, dict[str, Any]]:
     """The command's flags as `parse` reads them, and the config of --config, changed by --config.field=value.
 

@@ -16,7 +16,7 @@ def run(argv: list[str]) -> int:
     )
     flags.DEFINE_integer("k", 10, "neighbours", flag_values=values)
     command_line.parse(argv, values)
-    from jaxconcepts.studies import extraction
+    from jaxconcepts.studies.extraction import study as extraction
 
     for row in extraction.decodability(values.workdir, values.label, values.k).iter_rows(named=True):
         print(f"layer {row['layer']:>3}  CD {row['cd']:.3f}")

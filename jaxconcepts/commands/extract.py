@@ -25,7 +25,7 @@ def run(argv: list[str]) -> int:
 
     from etils import epath
 
-    from jaxconcepts.studies import extraction
+    from jaxconcepts.studies.extraction import study as extraction
 
     config = extraction.ExtractConfig(
         values.model, values.prompts, values.bos, values.dtype, values.revision, values.batch_size,

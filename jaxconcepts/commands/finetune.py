@@ -16,13 +16,14 @@ def run(argv: list[str]) -> int:
     )
     values, config = command_line.parse_with_config(
         argv, values, needs=("arms", "tune", "lora"), example="configs/finetune.py",
-        source="studies.finetuning.default_fields()",
+        source="studies.finetuning.config.default_fields()",
     )  # fmt: skip
 
     from etils import epath
 
     from jaxconcepts.figures.report import write_report
-    from jaxconcepts.studies import finetuning, finetuning_synthetic
+    from jaxconcepts.studies.finetuning import study as finetuning
+    from jaxconcepts.studies.finetuning import synthetic as finetuning_synthetic
 
     workdir, seconds = epath.Path(values.workdir), config["run"]["checkpoint_seconds"]
     settings = {"checkpoint_seconds": seconds, "device": command_line.device()}

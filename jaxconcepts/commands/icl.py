@@ -21,7 +21,11 @@ def run(argv: list[str]) -> int:
         "evict", True, "delete what was fetched for a checkpoint of a series after it", flag_values=values
     )
     values, fields = command_line.parse_with_config(
-        argv, values, needs=("families", "shots"), example="configs/icl.py", source="studies.icl.default_fields()"
+        argv,
+        values,
+        needs=("families", "shots"),
+        example="configs/icl.py",
+        source="studies.icl.config.default_fields()",
     )
     if (values.model is None) == (values.checkpoints is None):
         raise ValueError("icl needs one of --model=FOLDER|ID and --checkpoints=STEP=FOLDER|ID[@REVISION],...")
@@ -31,8 +35,8 @@ def run(argv: list[str]) -> int:
     from etils import epath
 
     from jaxconcepts.figures.report import write_report
-    from jaxconcepts.studies import icl
-    from jaxconcepts.studies.checkpoints import series
+    from jaxconcepts.studies.asking.checkpoints import series
+    from jaxconcepts.studies.icl import study as icl
 
     config = icl.from_fields(fields)
     if values.checkpoints is None:

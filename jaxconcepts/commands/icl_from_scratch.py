@@ -19,8 +19,10 @@ def run(argv: list[str]) -> int:
 
     from jaxconcepts import store
     from jaxconcepts.figures.report import write_report
-    from jaxconcepts.studies import from_scratch, icl, icl_config
-    from jaxconcepts.studies.checkpoints import Checkpoint
+    from jaxconcepts.studies.asking.checkpoints import Checkpoint
+    from jaxconcepts.studies.icl import config as icl_config
+    from jaxconcepts.studies.icl import from_scratch
+    from jaxconcepts.studies.icl import study as icl
 
     training, study = from_scratch.from_fields(config)
     families = icl_config.families(study)

@@ -34,7 +34,8 @@ def run(argv: list[str]) -> int:
 
     from jaxconcepts.figures.report import write_report
     from jaxconcepts.store import files
-    from jaxconcepts.studies import patching, patching_runs
+    from jaxconcepts.studies.patching import runs as patching_runs
+    from jaxconcepts.studies.patching import study as patching
 
     config = patching.PatchConfig(
         per_concept=values.per_concept,

@@ -26,7 +26,7 @@ def _model(argv: list[str]) -> int:
     command_line.parse(argv, values)
     _check_target(values)
     from jaxconcepts.models import presets, pretrained
-    from jaxconcepts.studies import model_plan
+    from jaxconcepts.planning import model_plan
 
     folder = Path(values.model)
     is_folder = folder.is_dir()
@@ -46,7 +46,8 @@ def _sweep(argv: list[str]) -> int:
     _check_target(values)
     execution, num_seeds = config.pop("run"), config.pop("num_seeds")
     devices = _devices(values, execution["cpu_devices"])
-    from jaxconcepts.sweeps import packs, plan, points
+    from jaxconcepts.planning import sweep_plan as plan
+    from jaxconcepts.runs import packs, points
 
     overrides = command_line.get_sweep(values)
     if overrides is None:
@@ -85,6 +86,6 @@ def _devices(values: flags.FlagValues, cpu_devices: int | None = None):
             command_line.make_cpu_devices(cpu_devices)
         return jax.devices()
     jax.config.update("jax_platforms", "cpu")
-    from jaxconcepts.sweeps import chips
+    from jaxconcepts.planning import chips
 
     return chips.of_topology(values.topology)

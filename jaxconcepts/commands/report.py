@@ -10,7 +10,7 @@ def run(argv: list[str]) -> int:
     values = command_line.parse(argv)
     from etils import epath
 
-    from jaxconcepts.figures import causal_catalogue
+    from jaxconcepts.figures.causal import catalogue as causal_catalogue
     from jaxconcepts.figures.report import write_report
 
     workdir = epath.Path(values.workdir).expanduser()

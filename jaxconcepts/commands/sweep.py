@@ -38,7 +38,7 @@ def run(argv: list[str]) -> int:
     import jax
 
     command_line.make_cpu_devices(execution["cpu_devices"])
-    from jaxconcepts.sweeps import packs, points, processes
+    from jaxconcepts.runs import packs, points, processes
 
     # Before anything starts jax's backend, which reading a point's numbers does.
     joined = processes.join(values.coordinator, values.num_processes, values.process_id)

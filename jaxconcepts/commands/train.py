@@ -19,8 +19,8 @@ def run(argv: list[str]) -> int:
     command_line.make_cpu_devices(execution["cpu_devices"])
     from jaxconcepts import store
     from jaxconcepts.figures.report import write_report
-    from jaxconcepts.sweeps import execution as running
-    from jaxconcepts.sweeps import packs, points
+    from jaxconcepts.runs import loop as running
+    from jaxconcepts.runs import packs, points
 
     seeds = range(config["seed"], config["seed"] + num_seeds)
     pack = [points.make_point(copy.deepcopy(config) | {"seed": seed}) for seed in seeds]

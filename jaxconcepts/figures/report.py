@@ -14,8 +14,12 @@ from etils import epath
 from matplotlib.figure import Figure
 
 from jaxconcepts import store
-from jaxconcepts.figures import catalogue, finetuning, icl_catalogue, icl_tables, page, projection, style
-from jaxconcepts.figures.sweep_tables import is_sweep
+from jaxconcepts.figures import page, style
+from jaxconcepts.figures.finetuning import panels as finetuning
+from jaxconcepts.figures.icl import catalogue as icl_catalogue
+from jaxconcepts.figures.icl import tables as icl_tables
+from jaxconcepts.figures.regression import catalogue, projection
+from jaxconcepts.figures.sweeps.tables import is_sweep
 from jaxconcepts.figures.tables import MissingData, Study
 
 RUNS_PER_FIGURE = 12

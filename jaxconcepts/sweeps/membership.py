@@ -17,9 +17,9 @@ import polars as pl
 from etils import epath
 
 from jaxconcepts import store
+from jaxconcepts.runs import points as sweep_points
+from jaxconcepts.runs.points import Point
 from jaxconcepts.store import files
-from jaxconcepts.sweeps import points as sweep_points
-from jaxconcepts.sweeps.points import Point
 
 log = logging.getLogger("jaxconcepts")
 

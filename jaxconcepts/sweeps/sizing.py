@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
-from jaxconcepts.sweeps import packs
-from jaxconcepts.sweeps.points import Point
-from jaxconcepts.sweeps.programs import Programs
+from jaxconcepts.runs import packs
+from jaxconcepts.runs.points import Point
+from jaxconcepts.runs.programs import Programs
 
 SHARE = 0.9
 """Of a device's memory that a pack may take."""

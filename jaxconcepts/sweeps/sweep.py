@@ -11,13 +11,15 @@ from collections.abc import Sequence
 import jax
 
 from jaxconcepts import store
+from jaxconcepts.runs import loop as execution
+from jaxconcepts.runs import packs, processes
+from jaxconcepts.runs import points as sweep_points
+from jaxconcepts.runs.points import Point
+from jaxconcepts.runs.preemption import PreemptedError, stop_requested
+from jaxconcepts.runs.programs import Programs
 from jaxconcepts.store import files
-from jaxconcepts.sweeps import execution, membership, packs, processes, sizing, tuning
-from jaxconcepts.sweeps import points as sweep_points
+from jaxconcepts.sweeps import membership, sizing, tuning
 from jaxconcepts.sweeps.membership import Pack
-from jaxconcepts.sweeps.points import Point
-from jaxconcepts.sweeps.preemption import PreemptedError, stop_requested
-from jaxconcepts.sweeps.programs import Programs
 from jaxconcepts.sweeps.sweep_progress import SweepProgress
 
 log = logging.getLogger("jaxconcepts")

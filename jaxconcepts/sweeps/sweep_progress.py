@@ -12,11 +12,11 @@ from datetime import UTC, datetime
 import numpy as np
 from etils import epath
 
+from jaxconcepts.runs.programs import Programs
+from jaxconcepts.runs.progress import duration
 from jaxconcepts.store import files
 from jaxconcepts.sweeps import sizing
 from jaxconcepts.sweeps.membership import Pack
-from jaxconcepts.sweeps.programs import Programs
-from jaxconcepts.sweeps.progress import duration
 
 
 class SweepProgress:

@@ -10,10 +10,11 @@ from etils import epath
 from jaxtyping import PyTree
 
 from jaxconcepts import store
+from jaxconcepts.runs import packs
+from jaxconcepts.runs import points as sweep_points
+from jaxconcepts.runs.points import Point
 from jaxconcepts.store import files
-from jaxconcepts.sweeps import membership, packs
-from jaxconcepts.sweeps import points as sweep_points
-from jaxconcepts.sweeps.points import Point
+from jaxconcepts.sweeps import membership
 
 
 @dataclass(frozen=True)

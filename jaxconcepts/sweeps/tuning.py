@@ -13,10 +13,11 @@ from dataclasses import replace
 
 import jax
 
-from jaxconcepts.sweeps import packs, processes, sizing
-from jaxconcepts.sweeps.packs import Layout
-from jaxconcepts.sweeps.points import Point
-from jaxconcepts.sweeps.programs import Programs
+from jaxconcepts.runs import packs, processes
+from jaxconcepts.runs.packs import Layout
+from jaxconcepts.runs.points import Point
+from jaxconcepts.runs.programs import Programs
+from jaxconcepts.sweeps import sizing
 
 log = logging.getLogger("jaxconcepts")
 

@@ -18,7 +18,7 @@ import jax
 import numpy as np
 
 from jaxconcepts.models import gpt2, pretrained
-from jaxconcepts.studies import interchange
+from jaxconcepts.studies.causal import interchange
 
 MODEL = gpt2.GPT2Config(vocab_size=512, width=128, layers=6, heads=8, context=64)
 QUICK = gpt2.GPT2Config(vocab_size=512, width=32, layers=2, heads=4, context=64)

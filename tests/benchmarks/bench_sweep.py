@@ -13,7 +13,7 @@ import time
 import jax
 from bench_training import make_point, torch_step
 
-from jaxconcepts.sweeps import packs
+from jaxconcepts.runs import packs
 
 # Runs: steps of each.
 STEPS = {1: 800, 8: 200, 64: 50, 512: 12}

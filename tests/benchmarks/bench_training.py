@@ -14,8 +14,8 @@ from statistics import median
 
 import jax
 
-from jaxconcepts.studies import synthetic
-from jaxconcepts.sweeps import packs, points
+from jaxconcepts.experiments import regression as synthetic
+from jaxconcepts.runs import packs, points
 
 # config: our timed steps in a chunk, the peer's, the aim.
 CONFIGS = {"quickstart": (50, 20, 3.0), "paper": (4, 4, 1.5)}

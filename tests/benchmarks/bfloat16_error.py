@@ -3,14 +3,14 @@
 python tests/benchmarks/bfloat16_error.py
 
 Random weights at GPT-2's scale (deviation 0.02). A trained model's massive activations make other errors: measure yours
-with `jaxconcepts.studies.precision.bfloat16_error`.
+with `jaxconcepts.studies.extraction.precision.bfloat16_error`.
 """
 
 import jax
 import numpy as np
 
 from jaxconcepts.models import gemma2, llama
-from jaxconcepts.studies import precision
+from jaxconcepts.studies.extraction import precision
 
 MODELS = {
     "Llama, 4 x 64": llama.LlamaConfig(

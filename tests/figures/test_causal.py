@@ -10,7 +10,8 @@ from scipy import stats
 
 from jaxconcepts import store
 from jaxconcepts.__main__ import main
-from jaxconcepts.figures import causal, causal_catalogue
+from jaxconcepts.figures.causal import catalogue as causal_catalogue
+from jaxconcepts.figures.causal import panels as causal
 from jaxconcepts.figures.tables import MissingData
 
 CONCEPTS, LAYERS, REPLICATES = ("AND", "XOR"), range(3), range(5)

@@ -10,7 +10,10 @@ import pytest
 from PIL import Image
 
 from jaxconcepts import store
-from jaxconcepts.figures import icl, icl_catalogue, icl_tables, paper
+from jaxconcepts.figures import paper
+from jaxconcepts.figures.icl import catalogue as icl_catalogue
+from jaxconcepts.figures.icl import curves as icl
+from jaxconcepts.figures.icl import tables as icl_tables
 from jaxconcepts.figures.report import write_report
 from jaxconcepts.figures.tables import MissingData
 

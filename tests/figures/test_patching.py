@@ -7,7 +7,8 @@ import polars as pl
 import pytest
 
 from jaxconcepts import store
-from jaxconcepts.figures import catalogue, patching
+from jaxconcepts.figures.patching import panels as patching
+from jaxconcepts.figures.regression import catalogue
 from jaxconcepts.figures.report import write_report
 from jaxconcepts.figures.tables import MissingData, Study
 

@@ -4,7 +4,7 @@ import pytest
 from sklearn.decomposition import PCA
 
 from jaxconcepts import store
-from jaxconcepts.figures import projection
+from jaxconcepts.figures.regression import projection
 from jaxconcepts.figures.tables import MissingData, Study
 
 

@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 from PIL import Image
 
-from jaxconcepts.figures import catalogue
+from jaxconcepts.figures.regression import catalogue
 from jaxconcepts.figures.report import write_report
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")

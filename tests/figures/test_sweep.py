@@ -4,8 +4,10 @@ import numpy as np
 import polars as pl
 import pytest
 
-from jaxconcepts.figures import catalogue, style, sweep_tables
-from jaxconcepts.figures.sweep_tables import CD, LOSS, half_way
+from jaxconcepts.figures import style
+from jaxconcepts.figures.regression import catalogue
+from jaxconcepts.figures.sweeps import tables as sweep_tables
+from jaxconcepts.figures.sweeps.tables import CD, LOSS, half_way
 from jaxconcepts.figures.tables import MissingData, Study
 
 RATES, NOISES, SEEDS, STEPS = [1e-3, 1e-2, 1e-1], [0.0, 0.5], range(3), [0, 100, 200, 300, 400]

@@ -3,7 +3,9 @@ import polars as pl
 import pytest
 
 from jaxconcepts import store
-from jaxconcepts.figures import catalogue, projection, style, synthetic
+from jaxconcepts.figures import style
+from jaxconcepts.figures.regression import catalogue, projection
+from jaxconcepts.figures.regression import curves as synthetic
 from jaxconcepts.figures.tables import MissingData, Study, wilson
 
 RANK = 4

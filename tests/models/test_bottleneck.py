@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxconcepts.experiments import regression as synthetic
 from jaxconcepts.models import bottleneck, gpt2, residual
-from jaxconcepts.studies import synthetic
 
 pytestmark = pytest.mark.usefixtures("compiles_fast")
 
@@ -109,7 +109,7 @@ def test_what_has_no_bottleneck_says_so(fields):
 
 
 def test_a_config_may_leave_the_bottleneck_out_and_keeps_its_name_then():
-    from jaxconcepts.sweeps import points
+    from jaxconcepts.runs import points
 
     config = synthetic.default_config()
     assert "bottleneck" not in config["model"] and synthetic.parse(config)[0].model.bottleneck == 0

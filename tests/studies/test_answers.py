@@ -6,7 +6,7 @@ import pytest
 from jaxconcepts.models import language
 from jaxconcepts.models.residual import Edits
 from jaxconcepts.prompts import render
-from jaxconcepts.studies import answers
+from jaxconcepts.studies.asking import answers
 
 
 @pytest.fixture(scope="module")

@@ -11,9 +11,12 @@ import pytest
 from jaxconcepts import store
 from jaxconcepts.__main__ import main
 from jaxconcepts.prompts import render
-from jaxconcepts.studies import causal, causal_experiments, causal_pass, interchange
-from jaxconcepts.studies.causal_config import CausalConfig, default_fields, from_fields
-from jaxconcepts.studies.icl_config import BitwiseConfig
+from jaxconcepts.studies.causal import edited_pass as causal_pass
+from jaxconcepts.studies.causal import experiments as causal_experiments
+from jaxconcepts.studies.causal import interchange
+from jaxconcepts.studies.causal import study as causal
+from jaxconcepts.studies.causal.config import CausalConfig, default_fields, from_fields
+from jaxconcepts.studies.icl.config import BitwiseConfig
 
 CONFIG = CausalConfig(
     families=("bitwise",), shots=1, per_replicate=2, replicates=2, for_means=3, develop=2, effects=2, steered=2,
@@ -50,47 +53,57 @@ def module_of(model, layer):
 
 
 def loop(theirs, ids, new, hooks):
-    """Greedy answer and all hidden logits of one prompt, hooks acting on the prompt alone."""
+    """Greedy answer and all first logits of one prompt, hooks acting on the prompt's positions alone.
+
+    The whole sequence runs again for every token: the name of the argument for a cache depends on the release.
+    """
     torch, model = theirs
-    handles = [register(model) for register in hooks]
-    with torch.no_grad():
-        logits = model(torch.tensor([ids]), use_cache=True)
+    handles = [register(model, len(ids)) for register in hooks]
+    answer, first = [], None
+    for _ in range(new):
+        with torch.no_grad():
+            last = model(torch.tensor([ids + answer]), use_cache=False).logits[0, -1]
+        first = last if first is None else first
+        answer.append(int(last.argmax()))
     for handle in handles:
         handle.remove()
-    answer, cache, last = [], logits.past_key_values, logits.logits[0, -1]
-    for _ in range(new):
-        answer.append(int(last.argmax()))
-        with torch.no_grad():
-            step = model(torch.tensor([[answer[-1]]]), past_key_values=cache, use_cache=True)
-        cache, last = step.past_key_values, step.logits[0, -1]
-    return answer, logits.logits[0, -1]
+    return answer, first
 
 
 def replace_last(layer, value):
-    def hook(_, __, output):
-        output = output.clone()
-        output[:, -1] = output.new_tensor(value)
-        return output
+    def register(model, length):
+        def hook(_, __, output):
+            output = output.clone()
+            output[:, length - 1] = output.new_tensor(value)
+            return output
 
-    return lambda model: module_of(model, layer).register_forward_hook(hook)
+        return module_of(model, layer).register_forward_hook(hook)
+
+    return register
 
 
 def add_last(layer, value):
-    def hook(_, __, output):
-        output = output.clone()
-        output[:, -1] += output.new_tensor(value)
-        return output
+    def register(model, length):
+        def hook(_, __, output):
+            output = output.clone()
+            output[:, length - 1] += output.new_tensor(value)
+            return output
 
-    return lambda model: module_of(model, layer).register_forward_hook(hook)
+        return module_of(model, layer).register_forward_hook(hook)
+
+    return register
 
 
 def set_head(block, head, value, at_last):
-    def hook(_, given):
-        heads = given[0].clone()
-        heads[:, (-1 if at_last else 0) :, 8 * head : 8 * head + 8] = heads.new_tensor(value)
-        return (heads,)
+    def register(model, length):
+        def hook(_, given):
+            heads = given[0].clone()
+            heads[:, (length - 1 if at_last else 0) : length, 8 * head : 8 * head + 8] = heads.new_tensor(value)
+            return (heads,)
 
-    return lambda model: model.model.layers[block].self_attn.o_proj.register_forward_pre_hook(hook)
+        return model.model.layers[block].self_attn.o_proj.register_forward_pre_hook(hook)
+
+    return register
 
 
 def drawn(*shape):

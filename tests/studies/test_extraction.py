@@ -10,8 +10,8 @@ import pytest
 from jaxconcepts.metrics.decodability import concept_decodability
 from jaxconcepts.models import language, llama, pretrained
 from jaxconcepts.store import provenance
-from jaxconcepts.studies import extraction
-from jaxconcepts.studies.extraction import ExtractConfig
+from jaxconcepts.studies.extraction import study as extraction
+from jaxconcepts.studies.extraction.study import ExtractConfig
 
 MODEL = llama.LlamaConfig(
     vocab_size=30, width=16, layers=2, heads=4, kv_heads=2, head_dim=8, mlp_width=24, context=64
@@ -40,7 +40,7 @@ def setting(tmp_path, monkeypatch):
         body = "".join(chr(ord("a") + letter) for letter in rng.integers(0, 26, rng.integers(0, 40)))
         lines.append({"prompt": body + "xyz"[i % 3], "concept": "xyz"[i % 3], "shots": i % 2})
     (tmp_path / "prompts.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    monkeypatch.setattr(extraction, "_tokenizer", lambda folder: Letters())
+    monkeypatch.setattr(extraction.tokenizer_file, "load", lambda folder: Letters())
     monkeypatch.setattr(extraction, "WINDOW", 3)
     config = ExtractConfig(
         model=str(tmp_path / "model"), prompts=str(tmp_path / "prompts.jsonl"), bos=True, batch_size=4, multiple=16

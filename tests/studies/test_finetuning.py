@@ -14,14 +14,16 @@ import polars as pl
 import pytest
 
 from jaxconcepts import store
-from jaxconcepts.figures import finetuning as drawn
+from jaxconcepts.experiments import regression as synthetic
 from jaxconcepts.figures import paper
+from jaxconcepts.figures.finetuning import panels as drawn
 from jaxconcepts.models import language, pretrained
 from jaxconcepts.prompts import render
-from jaxconcepts.studies import finetuning, finetuning_arms, synthetic
-from jaxconcepts.studies.icl_config import BitwiseConfig
-from jaxconcepts.sweeps import packs, points
-from jaxconcepts.sweeps.preemption import PreemptedError
+from jaxconcepts.runs import packs, points
+from jaxconcepts.runs.preemption import PreemptedError
+from jaxconcepts.studies.finetuning import arms as finetuning_arms
+from jaxconcepts.studies.finetuning import study as finetuning
+from jaxconcepts.studies.icl.config import BitwiseConfig
 
 
 def fields(**overrides):

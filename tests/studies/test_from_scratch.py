@@ -12,8 +12,8 @@ import pytest
 import jaxconcepts as jc
 from jaxconcepts import store
 from jaxconcepts.prompts import bitwise, render
-from jaxconcepts.studies import from_scratch, prompt_corpus
-from jaxconcepts.sweeps.preemption import PreemptedError
+from jaxconcepts.runs.preemption import PreemptedError
+from jaxconcepts.studies.icl import from_scratch, prompt_corpus
 from jaxconcepts.training import language
 from jaxconcepts.training.language import LanguageTrainConfig
 

@@ -14,7 +14,11 @@ from sklearn.neighbors import KNeighborsClassifier
 from jaxconcepts import store
 from jaxconcepts.metrics import statistics
 from jaxconcepts.prompts import render
-from jaxconcepts.studies import checkpoints, icl, icl_cells, icl_config, icl_pass
+from jaxconcepts.studies.asking import checkpoints
+from jaxconcepts.studies.asking import prompt_pass as icl_pass
+from jaxconcepts.studies.icl import cells as icl_cells
+from jaxconcepts.studies.icl import config as icl_config
+from jaxconcepts.studies.icl import study as icl
 
 CONFIG = icl.IclConfig(
     families=("bitwise",), shots=(1, 2), variants=("plain", "rule"), prompts=20, per_draw=8, draws=3, k=3,

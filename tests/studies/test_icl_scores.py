@@ -7,7 +7,7 @@ import scipy.stats
 from sklearn.neighbors import KNeighborsClassifier
 
 from jaxconcepts.metrics import statistics
-from jaxconcepts.studies import icl_scores
+from jaxconcepts.studies.icl import scores as icl_scores
 
 CONCEPTS, EACH, PER_DRAW = 3, 20, 8
 

@@ -9,8 +9,7 @@ import pytest
 
 from jaxconcepts.__main__ import main
 from jaxconcepts.models import llama, presets
-from jaxconcepts.studies import model_plan
-from jaxconcepts.sweeps import chips
+from jaxconcepts.planning import chips, model_plan
 
 needs_libtpu = pytest.mark.skipif(
     importlib.util.find_spec("libtpu") is None, reason="compiling for a TPU needs libtpu: pip install '.[plan]'"

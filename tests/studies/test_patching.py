@@ -8,7 +8,7 @@ import pytest
 
 from jaxconcepts.interventions import patching as edits
 from jaxconcepts.models import gpt2
-from jaxconcepts.studies import patching
+from jaxconcepts.studies.patching import study as patching
 from jaxconcepts.tasks import references, regression
 
 TASK = regression.RegressionConfig(num_concepts=2, dim=4, rank=2, num_pairs=4)

@@ -11,8 +11,11 @@ import pytest
 
 from jaxconcepts import store
 from jaxconcepts.__main__ import main
-from jaxconcepts.studies import patching, patching_runs
-from jaxconcepts.sweeps import execution, packs, points, trained
+from jaxconcepts.runs import loop as execution
+from jaxconcepts.runs import packs, points
+from jaxconcepts.studies.patching import runs as patching_runs
+from jaxconcepts.studies.patching import study as patching
+from jaxconcepts.sweeps import trained
 
 STEPS = (2, 5)
 CONFIG = patching.PatchConfig(per_concept=2, mean_per_concept=2)

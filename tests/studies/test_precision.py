@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jaxconcepts.models import language, llama
-from jaxconcepts.studies import precision
+from jaxconcepts.studies.extraction import precision
 
 MODEL = llama.LlamaConfig(
     vocab_size=30, width=16, layers=3, heads=4, kv_heads=2, head_dim=8, mlp_width=24, context=64

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from sklearn.neighbors import KNeighborsClassifier
 
+from jaxconcepts.experiments import regression as synthetic
 from jaxconcepts.models import gpt2
-from jaxconcepts.studies import rows, synthetic
+from jaxconcepts.runs import rows
 from jaxconcepts.training import train
 
 

@@ -4,8 +4,8 @@ import os
 
 from ml_collections import config_dict
 
+from jaxconcepts.runs.loop import default_config
 from jaxconcepts.sweeps import product
-from jaxconcepts.sweeps.execution import default_config
 
 
 def get_config():

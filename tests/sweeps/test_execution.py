@@ -10,10 +10,11 @@ import polars as pl
 import pytest
 
 from jaxconcepts import store
-from jaxconcepts.studies import synthetic
-from jaxconcepts.sweeps import execution, pacing, packs, points
-from jaxconcepts.sweeps.preemption import PreemptedError
-from jaxconcepts.sweeps.programs import Programs
+from jaxconcepts.experiments import regression as synthetic
+from jaxconcepts.runs import loop as execution
+from jaxconcepts.runs import pacing, packs, points
+from jaxconcepts.runs.preemption import PreemptedError
+from jaxconcepts.runs.programs import Programs
 
 pytestmark = pytest.mark.usefixtures("compiles_fast")
 

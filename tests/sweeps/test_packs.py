@@ -6,8 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from jaxconcepts.studies import synthetic
-from jaxconcepts.sweeps import packs, points
+from jaxconcepts.experiments import regression as synthetic
+from jaxconcepts.runs import packs, points
 
 STEPS = 100
 SEEDS = 3

@@ -12,8 +12,10 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from jaxconcepts.studies import synthetic
-from jaxconcepts.sweeps import chips, packs, plan, points, program_cost
+from jaxconcepts.experiments import regression as synthetic
+from jaxconcepts.planning import chips, program_cost
+from jaxconcepts.planning import sweep_plan as plan
+from jaxconcepts.runs import packs, points
 
 pytestmark = pytest.mark.usefixtures("compiles_fast")
 

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from jaxconcepts import store
-from jaxconcepts.sweeps import execution, packs, points
-from jaxconcepts.sweeps.programs import Programs
+from jaxconcepts.runs import loop as execution
+from jaxconcepts.runs import packs, points
+from jaxconcepts.runs.programs import Programs
 from jaxconcepts.sweeps.sweep import run_sweep
 
 pytestmark = pytest.mark.usefixtures("compiles_fast")

@@ -9,8 +9,9 @@ import sys
 import numpy as np
 import pytest
 
-from jaxconcepts.sweeps import Space, choice, log_uniform, points, product, sample, uniform, zip_
-from jaxconcepts.sweeps.execution import default_config
+from jaxconcepts.runs import points
+from jaxconcepts.runs.loop import default_config
+from jaxconcepts.sweeps import Space, choice, log_uniform, product, sample, uniform, zip_
 
 RATE, NOISE = "train.learning_rate", "task.noise"
 

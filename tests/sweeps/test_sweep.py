@@ -12,8 +12,10 @@ from etils import epath
 
 from jaxconcepts import store
 from jaxconcepts.__main__ import main
-from jaxconcepts.sweeps import execution, membership, packs, points, sizing, status
-from jaxconcepts.sweeps.programs import Programs
+from jaxconcepts.runs import loop as execution
+from jaxconcepts.runs import packs, points
+from jaxconcepts.runs.programs import Programs
+from jaxconcepts.sweeps import membership, sizing, status
 from jaxconcepts.sweeps.sweep import run_sweep
 
 CONFIG = Path(__file__).with_name("small_sweep.py")

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from jaxconcepts import store
-from jaxconcepts.sweeps import packs, points, tuning
-from jaxconcepts.sweeps.packs import Layout
+from jaxconcepts.runs import packs, points
+from jaxconcepts.runs.packs import Layout
+from jaxconcepts.sweeps import tuning
 from jaxconcepts.sweeps.sweep import run_sweep
 
 pytestmark = pytest.mark.usefixtures("compiles_fast")

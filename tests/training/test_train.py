@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxconcepts.experiments import regression as synthetic
 from jaxconcepts.models import gpt2
-from jaxconcepts.studies import synthetic
 from jaxconcepts.tasks import regression
 from jaxconcepts.training import train
 

@@ -1,0 +1,252 @@
+"""The figures of the causal study of a language model, drawn from its tables alone.
+
+Accuracies are means over replicates with 95 % t intervals; a figure a family, a panel a concept.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from jaxconcepts.figures import paper, style
+from jaxconcepts.figures.panels import Panels
+from jaxconcepts.figures.patching.panels import DIVERGING, color_bar, symmetric
+from jaxconcepts.figures.tables import Curve, MissingData
+
+# 97.5 % points of Student's t by degrees of freedom, 1 to 30.
+T_POINTS = (
+    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131, 2.120,
+    2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
+)  # fmt: skip
+CONDITION_STYLES = {
+    "positive": {"color": "#C2185B", "marker": "o"},
+    "negative": {"color": "#222222", "marker": "v", "linestyle": (0, (4, 1.5))},
+    "other": {"color": "#E69F00", "marker": "D", "linestyle": (0, (3, 1, 1, 1))},
+    "random": {"color": "#7A8B99", "marker": "s", "linestyle": (0, (1, 1.2))},
+    "steered": {"color": "#C2185B", "marker": "o"},
+}
+BAR_ORDER = ("few-shot", "zero-shot", "task vector", "function vector", "shuffled", "shuffled, function vector")
+# Of patches at one layer, with the columns of the paper's figure 20.
+PATCH_BARS = ("none", "negative", "random", "positive")
+PUBLISHED = {"none": "unperturbed", "negative": "negative", "positive": "positive"}
+LAYER = "layer (0 = embeddings)"
+
+
+def interval(values: np.ndarray) -> tuple[float, float]:
+    """(mean, half the width of its 95 % t interval) of replicates; the half is NaN for fewer than two."""
+    if len(values) < 2:
+        return float(np.mean(values)), float("nan")
+    point = T_POINTS[min(len(values) - 1, len(T_POINTS)) - 1]
+    return float(np.mean(values)), float(point * np.std(values, ddof=1) / np.sqrt(len(values)))
+
+
+@style.styled
+def patching(tables) -> Figure:
+    """Accuracy by layer under each patch, all concepts together and each."""
+    rows = _rows(tables, "patching", "accuracy")
+    concepts = [None, *rows["concept"].unique(maintain_order=True).to_list()]
+    panels = Panels(["all concepts" if k is None else k for k in concepts], LAYER, "accuracy")
+    for concept, axis in zip(concepts, panels.axes, strict=True):
+        level, _ = interval(_replicates(rows, concept, condition="none"))
+        panels.level(axis, level, f"{concept}/none", "no patch", color="#303030", linewidth=0.8)
+        for condition, look in CONDITION_STYLES.items():
+            layers = rows.filter(condition=condition)["layer"].unique().sort().to_list()
+            if not layers:
+                continue
+            found = [interval(_replicates(rows, concept, condition=condition, layer=layer)) for layer in layers]
+            means, halves = np.array(found).T
+            curve = Curve(np.array(layers), means)
+            panels.line(axis, curve, f"{concept}/{condition}", condition, markersize=3, **look)
+            bars = {"color": look["color"], "linewidth": 0.7, "fmt": "none"}
+            axis.errorbar(layers, means, np.nan_to_num(halves), gid=f"{concept}/{condition}/interval", **bars)
+    return _by_layer(panels, "accuracy of patches")
+
+
+@style.styled
+def patched(tables) -> Figure:
+    """Bars of accuracy by concept without a patch and with each at one layer: the paper's where `tables` has its
+    numbers ("paper", rows of `paper.table("fig20_patching")`), else the one where the positive patch and the negative
+    one are furthest apart."""
+    rows, published = _rows(tables, "patching", "accuracy"), tables.get("paper")
+    layer = _contrast(rows) if published is None else paper.LAYERS[published["family"][0]]
+    rows = rows.filter(pl.col("layer").eq_missing(layer) | (pl.col("condition") == "none"))
+    conditions = [name for name in PATCH_BARS if name in rows["condition"].unique().to_list()]
+    # Light enough for the intervals to be seen on the bars.
+    colors = {name: look["color"] for name, look in CONDITION_STYLES.items()} | {
+        "none": "#C4C4C4",
+        "negative": "#707070",
+    }
+    labels = {name: f"{name} patch" for name in conditions} | {"none": "no patch"}
+    figure, axis, places = _grouped(rows, conditions, [colors[name] for name in conditions], labels)
+    axis.set_title(f"layer {layer}", loc="left")
+    if published is not None:
+        concepts = rows["concept"].unique(maintain_order=True).to_list()
+        for condition, column in ((c, PUBLISHED[c]) for c in conditions if c in PUBLISHED):
+            known = dict(published["task", column].iter_rows())
+            found = np.array([known.get(concept, np.nan) for concept in concepts]) / 100
+            label, gid = paper.LABEL if condition == "none" else None, f"paper/{condition}"
+            look = paper.MARK | {"color": "#000000", "marker": "D", "clip_on": False}
+            axis.plot(places[condition], [*found, found.mean()], label=label, gid=gid, **look)
+    figure.legend(loc="outside upper center", ncols=len(conditions) + 1, columnspacing=1.4)
+    return figure
+
+
+@style.styled
+def vectors(tables) -> Figure:
+    """Bars of accuracy by concept: few-shot, zero-shot, task vector, function vector."""
+    kinds = [kind for kind in ("task_vectors", "function_vectors") if tables[kind] is not None]
+    if not kinds:
+        raise MissingData("no task or function vectors in the causal tables")
+    rows = pl.concat([_rows(tables, kind, "accuracy") for kind in kinds], how="diagonal_relaxed")
+    rows = rows.unique(["condition", "concept", "layer", "replicate"], maintain_order=True)
+    conditions = [name for name in BAR_ORDER if name in rows["condition"].unique().to_list()]
+    figure, _, _ = _grouped(rows, conditions, style.CONCEPT_COLORS, dict(zip(conditions, conditions, strict=True)))
+    figure.legend(loc="outside upper center", ncols=min(6, len(conditions)))
+    return figure
+
+
+@style.styled
+def effects(tables) -> Figure:
+    """Indirect effects by block and head."""
+    rows = _rows(tables, "function_vectors", "indirect_effect")
+    return _head_maps(rows, "rise of p(answer)")
+
+
+@style.styled
+def heads(tables) -> Figure:
+    """Change of accuracy by block and head, mean ablation."""
+    rows = _rows(tables, "heads", "accuracy")
+    plain = rows.filter(condition="none").group_by("concept").agg(pl.mean("value").alias("plain"))
+    ablated = rows.filter(condition="mean").join(plain, on="concept")
+    return _head_maps(ablated.with_columns(value=pl.col("value") - pl.col("plain")), "change of accuracy")
+
+
+@style.styled
+def steering(tables) -> Figure:
+    """Share of answers as the other concept's, by layer, a line a scale."""
+    rows = _rows(tables, "steering", "as_other")
+    concepts = [None, *rows["concept"].unique(maintain_order=True).to_list()]
+    scales = rows["scale"].drop_nulls().unique().sort().to_list()
+    panels = Panels(["all concepts" if k is None else k for k in concepts], LAYER, "answers of the other concept")
+    for concept, axis in zip(concepts, panels.axes, strict=True):
+        level, _ = interval(_replicates(rows, concept, condition="none"))
+        panels.level(axis, level, f"{concept}/none", "not steered", color="#303030", linewidth=0.8)
+        for place, scale in enumerate(scales):
+            for condition, dash in (("steered", "-"), ("random", (0, (1, 1.2)))):
+                own = rows.filter(condition=condition, scale=scale)
+                layers = own["layer"].unique().sort().to_list()
+                if not layers:
+                    continue
+                means = [interval(_replicates(own, concept, layer=layer))[0] for layer in layers]
+                label = f"{condition}, scale {scale:g}"
+                look = {"color": style.CONCEPT_COLORS[place], "linestyle": dash, "marker": "o", "markersize": 2}
+                curve = Curve(np.array(layers), np.array(means))
+                panels.line(axis, curve, f"{concept}/{condition}/{scale:g}", label, **look)
+    return _by_layer(panels, "as_other of steering")
+
+
+@style.styled
+def interchange(tables) -> Figure:
+    """Layer x token heat maps of what a state restores, a panel a concept."""
+    rows = tables["interchange"]
+    if rows is None or not rows.height:
+        raise MissingData("no interchange patches in the causal tables")
+    concepts = rows["concept"].unique(maintain_order=True).to_list()
+    figure = Figure(figsize=(style.TWO_COLUMNS, 0.5 + 0.85 * len(concepts)), layout="constrained")
+    axes = figure.subplots(len(concepts), 1, squeeze=False, sharex=True)[:, 0]
+    norm = symmetric(rows["value"].to_numpy())
+    for axis, concept in zip(axes, concepts, strict=True):
+        own = rows.filter(concept=concept)
+        values = np.full((own["layer"].max() + 1, -own["token"].min()), np.nan)
+        values[own["layer"].to_numpy(), own["token"].to_numpy()] = own["value"].to_numpy()
+        extent = (-values.shape[1] - 0.5, -0.5, -0.5, len(values) - 0.5)
+        look = {"origin": "lower", "aspect": "auto", "cmap": DIVERGING, "norm": norm, "interpolation": "nearest"}
+        image = axis.imshow(values, extent=extent, gid=f"{concept}/interchange", **look)
+        axis.set_title(f"{concept} ({own['pairs'][0]} pairs)")
+        axis.set_ylabel("layer")
+        axis.yaxis.set_major_locator(MaxNLocator(4, integer=True))
+    axes[-1].set_xlabel("token, counted from the prompt's end")
+    color_bar(figure, image, axes, "share restored")
+    return figure
+
+
+def _rows(tables, kind: str, metric: str) -> pl.DataFrame:
+    table = tables[kind]
+    rows = None if table is None else table.filter(metric=metric)
+    if rows is None or not rows.height:
+        raise MissingData(f"no {metric} of {kind.replace('_', ' ')} in the causal tables")
+    return rows
+
+
+def _replicates(rows: pl.DataFrame, concept: str | None, **keys) -> np.ndarray:
+    """[replicates]: of a concept, or the mean over concepts."""
+    chosen = rows.filter(**keys) if keys else rows
+    if concept is not None:
+        chosen = chosen.filter(concept=concept)
+    values = chosen.group_by("replicate", maintain_order=True).agg(pl.mean("value"))["value"].to_numpy()
+    return values if values.size else np.array([np.nan])
+
+
+def _contrast(rows: pl.DataFrame) -> int:
+    """The layer where the positive patch and the negative one (or the other concept's) differ most, over concepts."""
+    means = rows.drop_nulls("layer").group_by("condition", "layer").agg(pl.mean("value"))
+    wide = means.pivot("condition", index="layer", values="value").sort("layer")
+    opposite = next((name for name in ("negative", "other") if name in wide.columns), None)
+    if opposite is None or "positive" not in wide.columns:
+        raise MissingData("no positive patches and opposite ones in the causal tables")
+    return int(wide["layer"][int((wide["positive"] - wide[opposite]).abs().arg_max())])
+
+
+def _grouped(rows: pl.DataFrame, conditions, colors, labels) -> tuple[Figure, Axes, dict[str, np.ndarray]]:
+    """A group of bars a concept, and one for all, with intervals; where each condition's bars stand."""
+    concepts = [*rows["concept"].unique(maintain_order=True).to_list(), None]
+    figure = Figure(figsize=(style.TWO_COLUMNS, 2.4), layout="constrained")
+    axis, width, places = figure.subplots(), 0.8 / len(conditions), {}
+    for number, condition in enumerate(conditions):
+        found = np.array([interval(_replicates(rows, concept, condition=condition)) for concept in concepts])
+        places[condition] = np.arange(len(concepts)) + (number - (len(conditions) - 1) / 2) * width
+        look = {"color": colors[number], "label": labels[condition], "error_kw": {"elinewidth": 0.7}}
+        axis.bar(places[condition], found[:, 0], width * 0.92, yerr=np.nan_to_num(found[:, 1]), **look)
+    axis.set_xticks(range(len(concepts)), ["all" if k is None else k for k in concepts])
+    Panels.fraction_axis(axis)
+    axis.set_ylabel("accuracy")
+    return figure, axis, places
+
+
+def _head_maps(rows: pl.DataFrame, label: str) -> Figure:
+    concepts = [None, *rows["concept"].unique(maintain_order=True).to_list()]
+    columns = min(4, len(concepts))
+    lines = -(-len(concepts) // columns)
+    blocks, count = int(rows["layer"].max()), int(rows["head"].max()) + 1
+    size = (style.TWO_COLUMNS, 0.5 + lines * (0.55 + 0.16 * min(blocks, 32)))
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=True).ravel()
+    means = rows.group_by("concept", "layer", "head").agg(pl.mean("value"))
+    norm = symmetric(means["value"].to_numpy())
+    for axis in axes[len(concepts) :]:
+        axis.remove()
+    for axis, concept in zip(axes, concepts, strict=False):
+        own = means if concept is None else means.filter(concept=concept)
+        values = np.full((blocks, count), np.nan)
+        for layer, head, value in own.group_by("layer", "head").agg(pl.mean("value")).iter_rows():
+            values[layer - 1, head] = value
+        extent = (-0.5, count - 0.5, 0.5, blocks + 0.5)
+        look = {"origin": "lower", "aspect": "auto", "cmap": DIVERGING, "norm": norm, "interpolation": "nearest"}
+        image = axis.imshow(values, extent=extent, gid=f"{concept}/heads", **look)
+        axis.set_title("all concepts" if concept is None else concept)
+        for locator in (axis.xaxis, axis.yaxis):
+            locator.set_major_locator(MaxNLocator(5, integer=True))
+    figure.supxlabel("head", fontsize=style.RC["axes.labelsize"])
+    figure.supylabel("block", fontsize=style.RC["axes.labelsize"])
+    color_bar(figure, image, axes[: len(concepts)].tolist(), label)
+    return figure
+
+
+def _by_layer(panels: Panels, metric: str) -> Figure:
+    figure = panels.finish(metric)
+    for axis in panels.axes:
+        axis.xaxis.set_major_locator(MaxNLocator(7, integer=True))
+    return figure

@@ -1,0 +1,167 @@
+"""The in-context study's part of a report: its figures, what is said under each, and its table of numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from html import escape
+from typing import NamedTuple
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from jaxconcepts.figures.icl import concepts as icl_concepts
+from jaxconcepts.figures.icl import curves as icl
+from jaxconcepts.figures.icl.tables import IclTables
+from jaxconcepts.figures.tables import MissingData
+
+
+class IclEntry(NamedTuple):
+    """draw(tables) -> Figure; each: draw(tables, family), a figure a family."""
+
+    name: str
+    title: str
+    draw: Callable[..., Figure]
+    caption: str
+    each: bool = False
+
+
+CD = (
+    "CD is the share of prompts whose concept is that of the majority of their {k} nearest neighbours among hidden "
+    "states of the last prompt token (residual stream, before the final norm; Euclidean, leave one out), mean over "
+    "{draws} draws of {per_draw} prompts a concept. Null, whose answers are random, is in the pool and out of averages."
+)
+UNTRAINED = (
+    "Read CD against that of the untrained model rather than against chance: on such prompts it can exceed chance "
+    "without any training, for attention averages over the demonstrated answers, which differ by concept."
+)
+HEADLINE = "The headline layer is the best one on prompts set apart for choosing it, in each cell."
+ACCURACY = (
+    "Accuracy is exact match of greedy answers; bars are Wilson's 95 % intervals, of CD bootstrap ones over draws."
+)
+PAPER = "Hollow marks, where the model is the paper's: its numbers, read off its figure 4."
+PROMPTED = (
+    "Hollow marks, where the model is the paper's: its means over concepts for plain prompts and for prompts that "
+    "state the rule (parts of speech) or the operator's name (bit operations), read off its table 1."
+)
+ENTRIES = (
+    IclEntry(
+        "icl_shots",
+        "Accuracy and CD by shots",
+        icl.by_shots,
+        f"{ACCURACY} {CD} {HEADLINE} Dotted, grey: one over the number of concepts. "
+        f"{UNTRAINED} Dotted, coloured, where a series begins at step 0: its CD there, at the same layer. {PAPER}",
+    ),
+    IclEntry(
+        "icl_layers",
+        "CD by layer and shots",
+        icl.cd_layers,
+        "Mean over the concepts without Null; bands are 95 % bootstrap intervals over draws, dots the headline layer. "
+        "Broken: the 95 % point of CD under permuted labels (most shots); dotted, grey: one over the number of "
+        "concepts. "
+        f"{UNTRAINED} Dotted, coloured, where a series begins at step 0: its CD there. {CD}",
+    ),
+    IclEntry(
+        "icl_scatter",
+        "Does CD predict accuracy?",
+        icl.scatter,
+        "A mark is a concept at a number of shots (larger: more shots), at the last checkpoint; the line is the least-"
+        "squares fit without Null. R² and Spearman's correlation are over all marks but Null's, their 95 % intervals a "
+        f"bootstrap over concepts, of which there are few: wide intervals are to be expected. {HEADLINE} {PAPER}",
+    ),
+    IclEntry(
+        "icl_series",
+        "Over pretraining",
+        icl.over_checkpoints,
+        "Accuracy and headline CD of each concept at every checkpoint, and R² of accuracy on CD over all shots with "
+        f"its bootstrap interval over concepts. {HEADLINE} {UNTRAINED}",
+    ),
+    IclEntry(
+        "icl_variants",
+        "Prompted against plain",
+        icl.variants,
+        "The same queries and demonstrations, with the rule in words or the operator's name stated before them. "
+        f"{ACCURACY} {HEADLINE} {UNTRAINED} Dashes, where a series begins at step 0: its CD there, at the same layer. "
+        f"{PROMPTED}",
+    ),
+    IclEntry(
+        "icl_pairwise",
+        "Which concepts are told apart?",
+        partial(icl_concepts.matrices, metric="pairwise_cd"),
+        "CD within each pair of concepts at the headline layer: only the pair's prompts are judged and vote; chance is "
+        "0.5.",
+    ),
+    IclEntry(
+        "icl_confusion",
+        "Which rule do wrong answers follow?",
+        partial(icl_concepts.matrices, metric="confusion"),
+        "Rows are the concept asked for, columns the concept whose rule gives the same answer, as a share of the row's "
+        "wrong answers. An answer that several rules give counts for each, so rows may sum to more than one.",
+    ),
+    IclEntry(
+        "icl_hidden",
+        "Hidden states",
+        icl_concepts.hidden_states,
+        "Principal components of each panel's own points, a dot a prompt. Above each panel is its mean CD, in the full "
+        "width and over all draws: a projection alone can show clusters that are not there and hide ones that are.",
+        each=True,
+    ),
+)
+TABLE_NOTE = (
+    "Last checkpoint; means over concepts without Null, with 95 % intervals. CD at the headline layer; p: of that "
+    "layer, under permuted labels. R² and Spearman: accuracy against CD over the concepts of a cell, and in rows “all” "
+    "over all shots together; the intervals are a bootstrap over concepts. A dash: undefined or not measured."
+)
+
+
+def figures(tables: IclTables, missing: list[str]) -> Iterator[tuple[str, str, str, Figure]]:
+    """(name, title, caption, figure) of everything that the tables allow; the rest goes to `missing`."""
+    numbers = {name: tables.config[name] for name in ("k", "draws", "per_draw")}
+    for entry in ENTRIES:
+        for suffix, title, arguments in (
+            [(f"_{n}", f"{entry.title}: {family}", (family,)) for n, family in enumerate(tables.families)]
+            if entry.each
+            else [("", entry.title, ())]
+        ):
+            try:
+                yield entry.name + suffix, title, entry.caption.format(**numbers), entry.draw(tables, *arguments)
+            except MissingData as error:
+                missing.append(f"{title}: {error}")
+
+
+def section(tables: IclTables) -> str:
+    """The table of final numbers, as HTML."""
+    header = ("family", "prompt", "shots", "accuracy", "CD", "layer", "p", "R²", "Spearman")
+    rows = ["<tr>" + "".join(f"<th>{title}</th>" for title in header) + "</tr>"]
+    for family in tables.families:
+        for variant in tables.variants(family):
+            for shots in tables.shots(family, variant):
+                keys = {"shots": shots, "variant": variant}
+                cells = [family, variant, str(shots), _ends(partial(tables.value, family=family, **keys), "accuracy")]
+                cells.append(_ends(partial(tables.headline, family=family, **keys), "cd"))
+                cells.append(f"{tables.value('headline_layer', family, **keys):.0f}")
+                cells.append(_number(tables.headline("cd_p", family, **keys)))
+                cells += [_ends(partial(tables.value, family=family, **keys), name) for name in ("r2", "spearman")]
+                rows.append(_row(cells))
+            fit = partial(tables.fit, family=family, variant=variant)
+            rows.append(_row([family, variant, "all", "", "", "", "", _ends(fit, "r2"), _ends(fit, "spearman")]))
+    body = "\n".join(rows)
+    of = tables.models.sort("step")["checkpoint"][-1] if tables.models.height else ""
+    heading = f"In-context accuracy and CD of {escape(str(of))}" if of else "In-context accuracy and CD"
+    return (
+        f'<h2>{heading}</h2>\n<div class="scroll"><table id="icl">\n{body}\n</table></div>\n'
+        f'<p class="note">{escape(TABLE_NOTE)}</p>'
+    )
+
+
+def _ends(take: Callable[..., float], metric: str) -> str:
+    value, low, high = (take(f"{metric}{end}") for end in ("", "_low", "_high"))
+    return _number(value) + (f" [{low:.2f}, {high:.2f}]" if np.isfinite(low) else "")
+
+
+def _number(value: float) -> str:
+    return f"{value:.3f}" if np.isfinite(value) else "–"
+
+
+def _row(cells) -> str:
+    return "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>"

@@ -1,0 +1,53 @@
+"""What the in-context study's figures share: their grids of panels, how a concept looks, and its legend."""
+
+from __future__ import annotations
+
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from jaxconcepts.figures import style
+from jaxconcepts.figures.icl.tables import IclTables
+
+NULL_COLOR = "#9A9A9A"
+
+
+def grid(rows: int, columns: int, height: float):
+    """A figure of the page's width, rows of `height` inches, and its axes [rows, columns]."""
+    width = style.TWO_COLUMNS if columns > 1 else style.ONE_COLUMN * 1.3
+    figure = Figure(figsize=(width, height * rows + 0.3), layout="constrained")
+    return figure, figure.subplots(rows, columns, squeeze=False)
+
+
+def look(tables: IclTables, family: str, concept: int) -> dict:
+    """Line settings of a concept: its colour and marker everywhere, Null's its own."""
+    if concept == tables.null(family):
+        return {"color": NULL_COLOR, "marker": "x", "markersize": 3.5, "linewidth": 0.9, "linestyle": (0, (2, 1))}
+    marker = style.concept_marker(concept)
+    return {**style.concept_style(concept), "marker": marker, "markersize": 3.5, "linewidth": 1.1}
+
+
+def handle(tables: IclTables, family: str, concept: int) -> Line2D:
+    """The concept in a legend."""
+    return Line2D([], [], label=tables.labels(family)[concept], **look(tables, family, concept))
+
+
+def family_legend(axis, tables: IclTables, family: str, inside: bool = False) -> None:
+    """The family's name above the panel and its concepts in it or over it."""
+    handles = [handle(tables, family, concept) for concept in range(len(tables.labels(family)))]
+    if inside:
+        axis.legend(handles=handles, loc="upper left", handlelength=1, labelspacing=0.25, fontsize=6)
+        return
+    axis.set_title(family, loc="left", pad=18)
+    place = {"loc": "lower left", "bbox_to_anchor": (-0.02, 0.99), "ncols": len(handles), "fontsize": 6}
+    legend = axis.legend(
+        handles=handles, handlelength=1, columnspacing=0.8, handletextpad=0.4, borderaxespad=0.2, **place
+    )
+    legend.set_in_layout(False)  # it may reach over the next panel, which has no title
+
+
+def fraction_axes(axes, labels) -> None:
+    """y axes of fractions, a label each."""
+    for axis, label in zip(axes, labels, strict=True):
+        axis.set_ylim(-0.02, 1.03)
+        axis.set_yticks([0, 0.25, 0.5, 0.75, 1])
+        axis.set_ylabel(label)

@@ -1,0 +1,1 @@
+"""Figures of patches in models trained on in-context regression."""

@@ -1,0 +1,1 @@
+"""Figures of trainings on in-context regression."""

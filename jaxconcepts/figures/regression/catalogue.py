@@ -1,0 +1,268 @@
+"""Which figures a report has, in its order, and what is said under each: what is seen and how it was computed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+from matplotlib.figure import Figure
+
+from jaxconcepts.figures.patching import panels as patching
+from jaxconcepts.figures.regression import curves as synthetic
+from jaxconcepts.figures.sweeps import panels as sweep
+
+
+class Entry(NamedTuple):
+    """A figure of the report. draw(study, runs, ...) -> Figure; over_steps: it takes `step_scale`."""
+
+    name: str
+    title: str
+    draw: Callable[..., Figure]
+    caption: str
+    over_steps: bool = True
+
+
+SETS = "All measurements are on one held-out set of sequences, the same at every step."
+DIVIDED = "Squared errors are divided by r, the rank of the bases, so that predicting zero scores about 1."
+REFERENCES = (
+    "Broken lines are the same error of closed-form predictors on the same sequences, all concepts together: zero; "
+    "ridge regression on all dimensions; the Bayes-optimal mixture, which infers the concept from the examples; and "
+    "the oracle, which is told it."
+)
+CD = (
+    "CD is the share of sequences whose concept is that of the majority of their 10 nearest neighbours (Euclidean, "
+    "leave one out, all concepts pooled)."
+)
+INTERVAL = (
+    "The band is Wilson's 95 % binomial interval for the number of sequences scored (drawn where the table tells that "
+    "number). It does not allow for having picked the best layer, nor for neighbours shared between sequences."
+)
+
+ENTRIES = (
+    Entry(
+        "loss_last",
+        "Loss at the last position",
+        partial(synthetic.loss, last=True),
+        f"Held-out loss of each concept at the last pair, which has seen the most examples, over training. "
+        f"{REFERENCES} {DIVIDED} {SETS}",
+    ),
+    Entry(
+        "loss_mean",
+        "Loss, mean over positions",
+        partial(synthetic.loss, last=False),
+        f"Held-out loss of each concept, the mean over all positions, the one without examples included. "
+        f"{REFERENCES} {DIVIDED}",
+    ),
+    Entry(
+        "loss_by_position",
+        "Loss by position",
+        synthetic.loss_by_position,
+        f"Held-out loss after i examples, all concepts together, at steps spread over training (lighter is earlier). "
+        f"How fast the error falls with examples tells which predictor the model resembles. {REFERENCES} {DIVIDED}",
+        over_steps=False,
+    ),
+    Entry(
+        "distance",
+        "Which algorithm does the model run?",
+        synthetic.distance,
+        "Mean squared difference between the model's predictions and each reference's on the same held-out sequences, "
+        "mean over positions and concepts, divided by r. The lowest line is the predictor that the model is nearest to "
+        "at that step; 0 would be the same predictions everywhere.",
+    ),
+    Entry(
+        "cd_map_x",
+        "CD by layer and step, at the x token",
+        partial(synthetic.cd_map, token="x"),
+        f"{CD} Hidden states are the residual stream after each block (layer 0: the embeddings) at the last x token, "
+        "the one just before the answer. Colours run from chance to 1; one cell is one measurement.",
+    ),
+    Entry(
+        "cd_map_y",
+        "CD by layer and step, at the y token",
+        partial(synthetic.cd_map, token="y"),
+        f"The same at the last y token, where the answer itself has been read. {CD}",
+    ),
+    Entry(
+        "cd_curves",
+        "CD of every layer over training",
+        partial(synthetic.cd_curves, token="x"),
+        f"CD at the last x token for each layer, and the best layer at each step. {INTERVAL} The dotted line is "
+        f"chance, one over the number of concepts. {CD}",
+    ),
+    Entry(
+        "cd_concepts",
+        "CD of each concept",
+        synthetic.cd_concepts,
+        "The share of each concept's own sequences that are decoded rightly, at the last x token, in the layer that is "
+        "best at the run's last measurement (named above each panel). The dotted line is chance.",
+    ),
+    Entry(
+        "cd_against_loss",
+        "CD against loss",
+        synthetic.cd_against_loss,
+        "Each dot is a measurement, coloured by step (step 0 as the first after it) and joined in their order: "
+        "best-layer CD at the last x token against held-out loss, mean over positions. Vertical lines: ridge's and the "
+        f"Bayes mixture's loss. {DIVIDED}",
+    ),
+    Entry(
+        "train_loss",
+        "Training loss",
+        synthetic.train_loss,
+        f"Mean loss of the training batches since the last measurement, mean over positions. {DIVIDED}",
+    ),
+)
+
+HALF_WAY = (
+    "The half-way mark lies in the middle between a curve's first and its best measurement, the step linear between "
+    "measurements. A concept counts whose last-position loss falls by a tenth at least (whose CD, in the layer that "
+    "decodes it best at the end, rises by 0.1)."
+)
+SWEEP_ENTRIES = (
+    Entry(
+        "sweep_fields",
+        "Loss and CD against each swept field",
+        sweep.by_field,
+        "Each dot is a run at its last measurement: held-out loss at the last position, all concepts together, and the "
+        "best layer's CD at the last x token. The line is the median of the runs with that value (values drawn at "
+        "random: in eight classes), the band their middle half. The fields that the outcomes depend on most come "
+        f"first; diverged runs are left out. {DIVIDED}",
+        over_steps=False,
+    ),
+    Entry(
+        "sweep_pairs",
+        "Loss and CD over two fields at a time",
+        sweep.heat_maps,
+        "Medians over all runs with both values, for the three fields that the outcomes depend on most. Brighter is "
+        "better in both rows; white: no run.",
+        over_steps=False,
+    ),
+    Entry(
+        "sweep_parallel",
+        "All fields at once",
+        sweep.parallel,
+        "A line is a run, from its fields to its last-position loss / r and its best-layer CD, which colours it. Of "
+        "many runs an even sample is drawn.",
+        over_steps=False,
+    ),
+    Entry(
+        "sweep_emergence",
+        "When CD rises against when loss falls",
+        sweep.loss_against_cd,
+        f"A dot is a concept of a run. Above the dotted line the loss falls before CD rises. {HALF_WAY}",
+        over_steps=False,
+    ),
+    Entry(
+        "sweep_order",
+        "Order of emergence by seed",
+        sweep.order_by_seed,
+        f"A row is a seed, a panel a setting: those in which most concepts' losses fell. {HALF_WAY}",
+        over_steps=False,
+    ),
+)
+"""Drawn once for all runs, where they differ in more than their seed."""
+
+PATCH_HOW = (
+    "The mean hidden state of a concept (the target; over other sequences, at every position apart) is written over "
+    "that of sequences of another (the source), or its difference to the source's own mean is added (x4: four times)."
+)
+PATCH_CONTROLS = (
+    "Controls: a random direction as long as the difference of the means, the source's own mean, and the mean of a "
+    "third concept, judged by the same oracles. Means over all pairs of concepts, at the query."
+)
+
+
+class PatchEntry(NamedTuple):
+    """A figure of the patch study. draw(study, run or runs, table) -> Figure of the `kind` table of WORKDIR/patching.
+
+    each: a figure a run, else one for all.
+    """
+
+    name: str
+    title: str
+    draw: Callable[..., Figure]
+    caption: str
+    kind: str
+    each: bool = True
+
+
+PATCH_ENTRIES = (
+    *(
+        PatchEntry(
+            f"patch_{metric}_{mode.replace(' ', '_')}_{positions}",
+            f"Which algorithm does a patched model run? ({mode}, {patching.POSITION_LABELS[positions]}, {what})",
+            partial(patching.followed, mode=mode, positions=positions, metric=metric),
+            f"{PATCH_HOW} {PATCH_CONTROLS} {how}",
+            "summary",
+            each=False,
+        )
+        for mode, positions in (("add", "query"), ("add", "x"), ("add", "all"), ("add x4", "all"), ("replace", "all"))
+        for metric, what, how in (
+            (
+                "distance",
+                "distance",
+                "Mean squared difference between predictions and those of the oracle of the source's and of the "
+                "target's basis, divided by r: a patch that switches the algorithm raises the first and lowers the "
+                "second.",
+            ),
+            (
+                "weight",
+                "weights",
+                "Least-squares coefficients of the predictions on the oracles of all concepts: (1, 0) on source and "
+                "target for an ideal model, (0, 1) for one whose algorithm was switched, (0, 0) for a broken one.",
+            ),
+        )
+    ),
+    PatchEntry(
+        "patch_training",
+        "Patches over training",
+        partial(patching.followed_over_training, mode="add"),
+        f"{PATCH_HOW} The coefficients of the predictions on the oracles of source and target at every checkpoint, "
+        "where they are largest for the target at the last one.",
+        "summary",
+        each=False,
+    ),
+    *(
+        PatchEntry(
+            f"patch_grid_{mode.replace(' ', '_')}",
+            f"Loss after a patch ({mode})",
+            partial(patching.grids_by_layer, mode=mode),
+            f"{PATCH_HOW} Change of the loss at the query, divided by r, at the last checkpoint; one colour scale, "
+            "centred at zero.",
+            "grid",
+        )
+        for mode in ("add", "add x4", "replace")
+    ),
+    PatchEntry(
+        "patch_grid_training",
+        "Loss after a patch, over training",
+        partial(patching.grids_over_training, mode="add"),
+        f"{PATCH_HOW} The same at every checkpoint, in the layer in which the loss changes most at the last one.",
+        "grid",
+    ),
+    *(
+        PatchEntry(
+            f"heads_{ablation}",
+            f"Heads, one at a time ({ablation} ablation)",
+            partial(patching.head_map, ablation=ablation),
+            f"Change of the loss, mean over positions, divided by r, when one head's output {how}, for all concepts "
+            "and for each.",
+            "heads",
+        )
+        for ablation, how in (
+            ("mean", "is replaced by its mean over other sequences, position by position"),
+            ("zero", "is set to zero"),
+        )
+    ),
+)
+
+PROJECTION_CAPTION = (
+    "Hidden states of the held-out sequences at the last x token, one dot a sequence, coloured by concept; rows are "
+    "training steps, columns layers. Above each panel is its CD, computed in the full width: a projection alone can "
+    "show clusters that are not there and hide ones that are. {how}"
+)
+PROJECTION_HOW = {
+    "pca": "Principal components of each panel's own points.",
+    "umap": "UMAP of each panel's own points: 15 neighbours, min_dist 0.1, one fixed seed; distances between clusters "
+    "mean little.",
+}

@@ -1,0 +1,141 @@
+"""Points of a sweep: one run's full configuration, its name, and the group that it is compiled with."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from jaxconcepts.experiments import regression as synthetic
+from jaxconcepts.training.train import HParams
+
+
+@dataclass(frozen=True)
+class Point:
+    """One run. config: its full configuration. hash: of that configuration. run: its name in every table."""
+
+    config: Mapping[str, Any]
+    static: synthetic.Static
+    hparams: HParams
+    hash: str
+
+    @property
+    def run(self) -> str:
+        return f"seed{self.config['seed']}-{self.hash[:12]}"
+
+    def hyper_parameters(self) -> dict[str, Any]:
+        """Every field by dotted name, for the runs table; sequences as JSON text."""
+        flat = {name: value for name, value in flatten(self.config).items() if "." in name}
+        return {name: json.dumps(v) if isinstance(v, list | tuple) else v for name, v in flat.items()}
+
+
+def make_point(config: Mapping[str, Any]) -> Point:
+    """Checks a run's configuration and names it. Raises ValueError as `synthetic.parse` does."""
+    static, hparams = synthetic.parse(config)
+    canonical = json.dumps(config, sort_keys=True, default=list)
+    return Point(config, static, hparams, hashlib.sha256(canonical.encode()).hexdigest())
+
+
+def expand(base: Mapping[str, Any], sweep: Iterable[Mapping[str, Any]]) -> list[Point]:
+    """The points of a sweep: the base configuration with each of the overrides, each different one once, in order.
+
+    sweep: overrides by dotted field, e.g. a `space.Space`. A whole number is taken for a real one where the field is.
+
+    Raises ValueError, before anything runs, for an empty sweep, an unknown field, a section given beside one of its
+    fields, and for a point that is invalid, which is named by its place and overrides.
+    """
+    known = flatten(base)
+    points: dict[str, Point] = {}
+    place = -1
+    for place, override in enumerate(sweep):
+        if not isinstance(override, Mapping):
+            raise ValueError(f"a sweep must give dicts of overrides by dotted field, got {override!r}")
+        for name in override:
+            _check_swept(name, base, known)
+        try:
+            point = make_point(apply(base, override))
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"point {place} of the sweep, {dict(override)}, is invalid: {error}") from error
+        points.setdefault(point.hash, point)
+    if place < 0:
+        raise ValueError("a sweep must have at least one point, got none")
+    return list(points.values())
+
+
+def with_seeds(sweep: Iterable[Mapping[str, Any]], first: int, count: int) -> list[dict[str, Any]]:
+    """Every override with `count` seeds, first, first + 1, ...; as they are for one seed, which the base then has.
+
+    Raises ValueError where the sweep has seeds of its own beside a `count`.
+    """
+    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+        raise ValueError(f"num_seeds must be a positive integer, got {count!r}")
+    sweep = list(sweep)
+    if count == 1:
+        return sweep
+    if any("seed" in override for override in sweep):
+        raise ValueError(f"seed is given twice: by the sweep and by num_seeds = {count}; leave num_seeds at 1")
+    return [dict(override) | {"seed": seed} for override in sweep for seed in range(first, first + count)]
+
+
+def apply(base: Mapping[str, Any], override: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of the configuration with fields replaced by dotted name; ValueError for a value of another type."""
+    config = copy.deepcopy(dict(base))
+    for name, value in override.items():
+        section, _, field = name.rpartition(".")
+        part = config[section] if section else config
+        part[field] = _like(name, value, part[field])
+    return config
+
+
+def differences(base: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
+    """The overrides by dotted field that turn `base` into `config`."""
+    old = flatten(base)
+    return {name: value for name, value in flatten(config).items() if json.dumps(value) != json.dumps(old[name])}
+
+
+def group(points: Sequence[Point]) -> list[list[Point]]:
+    """The points by static part, in order of first appearance: one compilation a group."""
+    groups: dict[synthetic.Static, list[Point]] = {}
+    for point in points:
+        groups.setdefault(point.static, []).append(point)
+    return list(groups.values())
+
+
+def flatten(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Every field of a configuration by dotted name."""
+    flat = {}
+    for name, part in config.items():
+        flat |= (
+            {f"{name}.{field}": value for field, value in part.items()} if isinstance(part, Mapping) else {name: part}
+        )
+    return flat
+
+
+def _check_swept(name, base, known):
+    if name in known:
+        return
+    section = base.get(name)
+    if isinstance(section, Mapping):
+        raise ValueError(f"a sweep must name single fields, such as {name}.{next(iter(section))}, got {name}")
+    part = base.get(name.rpartition(".")[0])
+    accepted = part if isinstance(part, Mapping) else known
+    raise ValueError(f"unknown swept field {name}; accepted: {', '.join(sorted(accepted))}")
+
+
+def _like(name, value, old):
+    """The value as plain Python, of the type that the configuration has there (None takes anything)."""
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
+    if isinstance(value, tuple):
+        value = list(value)
+    if isinstance(old, float) and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    kind = list if isinstance(old, list | tuple) else type(old)
+    if old is not None and type(value) is not kind:
+        raise ValueError(f"{name} must be of type {kind.__name__}, got {value!r}")
+    return value

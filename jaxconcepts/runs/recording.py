@@ -1,0 +1,110 @@
+"""Measurements of a pack on their way to the tables: fetched a chunk late, kept until a checkpoint covers them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+import polars as pl
+
+from jaxconcepts import store
+from jaxconcepts.experiments import regression as synthetic
+from jaxconcepts.runs import packs, rows
+from jaxconcepts.runs.points import Point
+
+log = logging.getLogger("jaxconcepts")
+
+
+class Record:
+    """Rows of a pack's runs; each process of a distributed job keeps those of its own runs."""
+
+    def __init__(self, name: str, points: Sequence[Point], run: store.Run, program: packs.Program, diverged_at):
+        """diverged_at: [size] as in the training state, an array of the program's devices."""
+        self._name, self._run, self._program = name, run, program
+        local = [(at, place) for at, place in enumerate(packs.local_runs(program)) if place < len(points)]
+        self._keep = np.asarray([at for at, _ in local], int)
+        self._points = [points[place] for _, place in local]
+        self._runs = [point.run for point in self._points]
+        self._static = points[0].static
+        self._pending: list[tuple] = []
+        self._frames: list[pl.DataFrame] = []
+        self._diverged_at = self._fetch(diverged_at)
+
+    @property
+    def _detail(self) -> str:
+        return self._static.measure.detail
+
+    def constants(self, step, values):
+        """What does not change over training: the references' losses, and the number of points behind a CD."""
+        if not self._runs:
+            return  # Padding only: another process has the runs.
+        count = self._static.task.num_concepts * self._static.measure.cd_per_concept
+        self._frames.append(rows.scalars(self._runs, step, "cd_points", np.full(len(self._runs), count)))
+        for metric, array in self._fetch(values).items():
+            self._frames.append(rows.by_concept_and_position(self._runs, step, metric, array, self._detail))
+
+    def pend(self, step, result, measured, row=True):
+        """Notes what a chunk and a measurement gave (None for either), without waiting for it.
+
+        row: whether the chunk's mean loss belongs in the tables; if not, it covers only some of the steps up to a row.
+        """
+        self._pending.append((step, result, measured, row))
+
+    def hidden(self, step, hidden):
+        hidden = self._fetch(hidden)
+        if self._runs:
+            self._run.write_hidden(self._name, step, hidden, synthetic.decoding_labels(self._static), self._runs)
+
+    def settle(self, progress, pace):
+        """Fetches what is pending, which waits for the device, and turns it into rows; tells how far that has come."""
+        for step, result, measured, row in self._pending:
+            result, measured = self._fetch((result, measured))
+            pace.reached(step)
+            losses = np.full(len(self._runs), np.nan)
+            if result is not None:
+                losses = result["train_loss"]
+                self._note_divergence(result["diverged_at"])
+            if result is not None and row and self._runs:
+                self._frames.append(rows.scalars(self._runs, step, "train_loss", losses))
+            if measured is not None and self._runs:
+                self._frames.append(rows.measurement(self._runs, step, measured, synthetic.TOKENS, self._detail))
+            progress.update(step, losses, measured)
+        self._pending.clear()
+
+    def flush(self, step):
+        """Writes the rows gathered so far as the part that the checkpoint at `step` will cover."""
+        if self._frames:
+            self._run.write_metrics(self._name, step, pl.concat(self._frames))
+        self._frames.clear()
+
+    def write_runs(self, step, finished):
+        """The runs table; "done" only once the last checkpoint is committed, so that a done run needs no repair."""
+        table = [
+            {
+                "run": point.run,
+                "point": point.hash,
+                "status": "diverged" if diverged >= 0 else "done" if finished else "running",
+                "seed": point.config["seed"],
+                "step": step,
+                "diverged_at": int(diverged) if diverged >= 0 else None,
+            }
+            | point.hyper_parameters()
+            for point, diverged in zip(self._points, self._diverged_at, strict=True)
+        ]
+        frame = pl.DataFrame(table, infer_schema_length=None) if table else pl.DataFrame(schema=store.RUNS)
+        self._run.write_runs(self._name, frame)
+
+    def _fetch(self, tree):
+        """This process's runs of the arrays, without padding."""
+        return jax.tree.map(lambda a: a[self._keep], packs.fetch(self._program, tree))
+
+    def _note_divergence(self, diverged_at):
+        for index in np.flatnonzero((diverged_at >= 0) & (self._diverged_at < 0)):
+            log.warning(
+                "%s diverged at step %d: its loss or update was not finite. It is frozen there; the others go on.",
+                self._runs[index],
+                diverged_at[index],
+            )
+        self._diverged_at = diverged_at

@@ -1,0 +1,1 @@
+"""Prompts asked of a language model: checkpoints, one pass over prompts, answers."""

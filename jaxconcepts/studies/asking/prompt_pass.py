@@ -1,0 +1,74 @@
+"""One pass over a cell's prompts: states kept on the device, answers and log-probabilities on the host."""
+
+from __future__ import annotations
+
+import logging
+import time
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+from jaxconcepts.models import language, scoring
+from jaxconcepts.models.decoder import Decoder
+from jaxconcepts.studies.asking import answers
+from jaxconcepts.studies.icl.cells import Encoded
+from jaxconcepts.studies.icl.config import IclConfig
+
+log = logging.getLogger("jaxconcepts.icl")
+
+
+class Read(NamedTuple):
+    """Of every prompt, in the order of `Encoded`.
+
+    states: on the device, at the last prompt token. texts: the answers. correct: exact match.
+    log_probs: [n, K] of what each concept would answer, NaN where that is not known.
+    """
+
+    states: Float[Array, "layers n d"]
+    texts: list[str]
+    correct: Bool[np.ndarray, " n"]
+    log_probs: Float[np.ndarray, "n K"]
+
+
+def read_prompts(config: IclConfig, model: Decoder, params, tokenizer, encoded: Encoded, what: str) -> Read:
+    """Runs every prompt once. what: named in the progress, which is said every ten seconds."""
+    count = len(encoded.ids)
+    stop = config.template.stop
+    stops = answers.stop_tokens(tokenizer, model, stop)
+    states = jnp.zeros((model.layers + 1, count, model.width), model.dtype)
+    texts, log_probs = [""] * count, np.full(encoded.continuation_lengths.shape, np.nan)
+    start, said, done, waiting = time.monotonic(), 0.0, 0, None
+    for batch in (*language.batches(encoded.ids, config.batch_size, config.multiple), None):
+        found = None
+        if batch is not None:
+            indices, tokens, lengths = batch
+            asked = (encoded.continuations[indices], encoded.continuation_lengths[indices])
+            found = scoring.score(
+                model, params, tokens, lengths, max_new_tokens=encoded.max_new_tokens, stop_tokens=stops,
+                continuations=asked[0], continuation_lengths=asked[1],
+            )  # fmt: skip
+            # Rows that only fill up the batch are written past the end, which drops them.
+            states = _keep(states, np.where(indices < 0, count, indices), found.states)
+        if waiting is not None:
+            # Read while the next batch runs.
+            real = waiting[0] >= 0
+            for i, answer in zip(waiting[0][real], np.asarray(waiting[1].answers)[real], strict=True):
+                texts[i] = answers.read(tokenizer, answer, stops, stop)
+            log_probs[waiting[0][real]] = np.asarray(waiting[1].log_probs)[real]
+            done, seconds = done + int(real.sum()), time.monotonic() - start
+            if seconds - said > 10:
+                said = seconds
+                left = seconds / done * (count - done)
+                log.info("%s: %d of %d prompts, %.1f prompts/s, %.0f s left", what, done, count, done / seconds, left)
+        waiting = None if batch is None else (batch[0], found)
+    correct = np.array([text == answer for text, answer in zip(texts, encoded.answers, strict=True)], bool)
+    return Read(states, texts, correct, np.where(encoded.continuation_lengths > 0, log_probs, np.nan))
+
+
+@partial(jax.jit, donate_argnums=0)
+def _keep(kept, indices, states):
+    return kept.at[:, indices].set(states.astype(kept.dtype), mode="drop")

@@ -1,0 +1,318 @@
+"""The experiments of the causal study; each returns a tidy table. Accuracy is by concept and replicate.
+
+A condition is asked of the same test prompts as every other, so that differences are paired. `as_other` is the share of
+answers that are what another concept (the next one of the family) would answer, among prompts where that is known and
+differs from the right answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import numpy as np
+import polars as pl
+from jaxtyping import Float
+
+from jaxconcepts.interventions import heads as head_edits
+from jaxconcepts.interventions.steering import random_like
+from jaxconcepts.prompts import render
+from jaxconcepts.prompts.family import Family
+from jaxconcepts.studies.causal import edited_pass as causal_pass
+from jaxconcepts.studies.causal import interchange as interchange_study
+from jaxconcepts.studies.causal.edited_pass import Asked, Session
+
+# Of attention's output projection, in the families' parameters.
+OUTPUT_KERNELS = ("out", "attn_out")
+
+
+class Prepared(NamedTuple):
+    """concepts: those that are used. others: the concept that each is confused with on purpose. test: the few-shot test
+    prompts, concept by concept. counts: correctly answered prompts behind each mean. states [L + 1, d], heads and
+    heads_mean [L, H, e]: by concept, means at the last token (heads_mean: over all tokens). null: states of the concept
+    without information, None where there is none."""
+
+    concepts: list[str]
+    others: dict[str, str]
+    test: Asked
+    counts: dict[str, int]
+    states: dict[str, Float[np.ndarray, "layers d"]]
+    null: Float[np.ndarray, "layers d"] | None
+    heads: dict[str, Float[np.ndarray, "L H e"]]
+    heads_mean: dict[str, Float[np.ndarray, "L H e"]]
+
+
+def patching(session: Session, family: Family, prepared: Prepared) -> pl.DataFrame:
+    """Few-shot prompts with their state at the last token replaced, at every layer.
+
+    condition: "positive" (the mean of the own concept), "negative" (of the one without information), "other" (of the
+    other concept), "random" (the own mean and a random direction as long as the way to the "negative", or else to the
+    "other"); "none" without layer is the model as it is.
+    """
+    rows = _accuracy(session, prepared.test, causal_pass.ask(session, prepared.test), condition="none")
+    own = np.stack([prepared.states[k] for k in prepared.concepts])
+    kinds = {"positive": own}
+    if prepared.null is not None:
+        kinds["negative"] = np.broadcast_to(prepared.null, own.shape)
+    if prepared.others:
+        kinds["other"] = np.stack([prepared.states[prepared.others[k]] for k in prepared.concepts])
+    away = kinds.get("negative", kinds.get("other"))
+    if away is not None:
+        key = jax.random.key(session.config.seed)
+        kinds["random"] = own + np.asarray(random_like(key, away - own))
+    place = _places(prepared.test, prepared.concepts)
+    for layer in range(session.model.layers + 1):
+        for condition, states in kinds.items():
+            change = lambda i, layer=layer, s=states: causal_pass.replaced(session.model, layer, s[place[i], layer])  # noqa: E731
+            answered = causal_pass.ask(session, prepared.test, change)
+            rows += _accuracy(session, prepared.test, answered, condition=condition, layer=layer)
+    return _frame(rows)
+
+
+def task_vectors(session: Session, family: Family, prepared: Prepared) -> pl.DataFrame:
+    """Zero-shot prompts whose state at the last token is replaced by the mean state of few-shot prompts.
+
+    The layer is chosen on other prompts (condition "develop", every layer), for each concept its own. condition:
+    "few-shot", "zero-shot", and "task vector" at that layer.
+    """
+    means = np.stack([prepared.states[k] for k in prepared.concepts])
+    change = lambda layer, concept: causal_pass.replaced(session.model, layer, means[concept, layer])  # noqa: E731
+    return _vectors(session, family, prepared, "task vector", change)
+
+
+def function_vectors(session: Session, family: Family, prepared: Prepared) -> pl.DataFrame:
+    """Heads' indirect effects, and the function vector that the strongest heads make, added at the last token.
+
+    condition "effect": the rise of the right answer's probability (all its tokens, teacher-forced) when one head's
+    output at the last token of a prompt with shuffled labels becomes its mean over correctly answered prompts. The
+    vector of a concept is the sum of the top heads' mean outputs through the output projection (without the norm that
+    Gemma 2 and OLMo 2 have after it). condition "function vector" is asked zero-shot, at a layer chosen as for task
+    vectors; "shuffled" and "shuffled, function vector" of few-shot prompts with shuffled labels, at that layer. Effects
+    are measured on the training split, accuracy on the test split.
+    """
+    config, model = session.config, session.model
+    asked, place = _with_shuffled_labels(session, family, prepared, "train")
+    means = np.stack([prepared.heads[k] for k in prepared.concepts])
+    before = np.exp(causal_pass.ask(session, asked).log_probs[:, 0])
+    rows, effects = [], np.zeros((model.layers, model.heads))
+    for number, mask in enumerate(head_edits.one_at_a_time(model.layers, model.heads)):
+        block, head = divmod(number, model.heads)
+        after = np.zeros(len(place))
+        for concept in range(len(prepared.concepts)):
+            chosen = np.flatnonzero(place == concept)
+            change = causal_pass.with_heads(model, mask, means[concept], at_last=True)
+            answered = causal_pass.ask(session, causal_pass.take(asked, chosen), change)
+            after[chosen] = np.exp(answered.log_probs[:, 0])
+            value = (after - before)[chosen].mean()
+            named = {"condition": "effect", "concept": prepared.concepts[concept], "layer": block + 1, "head": head}
+            rows.append(named | {"metric": "indirect_effect", "value": float(value)})
+        effects[block, head] = (after - before).mean()
+    count = min(config.top_heads or max(4, effects.size // 10), effects.size)
+    top = np.argsort(-effects.ravel(), kind="stable")[:count]
+    rows += [
+        {"condition": "top", "layer": int(t) // model.heads + 1, "head": int(t) % model.heads, "metric": "rank",
+         "value": float(rank)}
+        for rank, t in enumerate(top)
+    ]  # fmt: skip
+    vectors = np.stack([function_vector(session, mean, top) for mean in means])
+    change = lambda layer, concept: causal_pass.added(model, layer, vectors[concept])  # noqa: E731
+    table = _vectors(session, family, prepared, "function vector", change)
+    best = {row["concept"]: row["layer"] for row in table.filter(condition="function vector").iter_rows(named=True)}
+    asked, place = _with_shuffled_labels(session, family, prepared, "test")
+    for condition in ("shuffled", "shuffled, function vector"):
+        for number, concept in enumerate(prepared.concepts):
+            of_concept = causal_pass.take(asked, np.flatnonzero(place == number))
+            patch = change(best[concept], number) if condition != "shuffled" else None
+            answered = causal_pass.ask(session, of_concept, patch)
+            layer = {} if patch is None else {"layer": best[concept]}
+            rows += _accuracy(session, of_concept, answered, condition=condition, **layer)
+    return pl.concat([table, _frame(rows)], how="diagonal_relaxed")
+
+
+def function_vector(session: Session, mean_heads: Float[np.ndarray, "L H e"], top: Sequence[int]) -> np.ndarray:
+    """[d]: the sum over the heads `top` (numbered block by block) of their mean outputs through the projection."""
+    model, blocks = session.model, session.params["blocks"]
+    kernel = next(blocks[name]["kernel"] for name in OUTPUT_KERNELS if name in blocks)
+    total = np.zeros(model.width, np.float32)
+    for number in top:
+        block, head = divmod(int(number), model.heads)
+        piece = np.asarray(kernel[block, head * model.head_dim : (head + 1) * model.head_dim], np.float32)
+        total += mean_heads[block, head] @ piece
+    return total
+
+
+def steering(session: Session, family: Family, prepared: Prepared) -> pl.DataFrame:
+    """Few-shot prompts with scale * (mean of the other concept - mean of the own) added at the last token."""
+    config = session.config
+    asked = _first(prepared, config.steered, config)
+    rows = _accuracy(session, asked, causal_pass.ask(session, asked), condition="none")
+    place = _places(asked, prepared.concepts)
+    if not prepared.others:
+        return _frame(rows)
+    ways = np.stack([prepared.states[prepared.others[k]] - prepared.states[k] for k in prepared.concepts])
+    key = jax.random.key(config.seed + 1)
+    kinds = {"steered": ways, "random": np.asarray(random_like(key, ways))}
+    for layer in range(session.model.layers + 1):
+        for scale in config.scales:
+            for condition, direction in kinds.items():
+                change = lambda i, layer=layer, d=scale * direction: causal_pass.added(  # noqa: E731
+                    session.model, layer, d[place[i], layer]
+                )
+                answered = causal_pass.ask(session, asked, change)
+                rows += _accuracy(session, asked, answered, condition=condition, layer=layer, scale=float(scale))
+    return _frame(rows)
+
+
+def heads(session: Session, family: Family, prepared: Prepared) -> pl.DataFrame:
+    """Few-shot prompts with one head ablated in the prompt: "zero", or its "mean" over prompts and tokens."""
+    model = session.model
+    asked = _first(prepared, session.config.ablated, session.config)
+    rows = _accuracy(session, asked, causal_pass.ask(session, asked), condition="none")
+    mean = np.mean([prepared.heads_mean[k] for k in prepared.concepts], axis=0)
+    for condition, outputs in (("zero", np.zeros_like(mean)), ("mean", mean)):
+        for number, mask in enumerate(head_edits.one_at_a_time(model.layers, model.heads)):
+            block, head = divmod(number, model.heads)
+            change = causal_pass.with_heads(model, mask, outputs, at_last=False)
+            answered = causal_pass.ask(session, asked, change)
+            rows += _accuracy(session, asked, answered, condition=condition, layer=block + 1, head=head)
+    return _frame(rows)
+
+
+def interchange(session: Session, family: Family, prepared: Prepared) -> pl.DataFrame:
+    """Layer x token: how much of the own concept's logit difference one state of the clean run restores in a prompt
+    whose demonstrations are answered by the other concept. Pairs are of equal length, and their answers begin with
+    different tokens.
+
+    token: counted from the end, -1 the last. value: sum over pairs of (patched - corrupted) over that of (clean -
+    corrupted); pairs: how many there were. Concepts without a pair have no rows.
+    """
+    config, rows = session.config, []
+    for number, concept in enumerate(prepared.concepts):
+        if concept not in prepared.others:
+            continue
+        first = number * config.test_prompts
+        prompts = prepared.test.prompts[first : first + config.test_prompts]
+        pairs = _pairs(session, family, prompts, prepared.others[concept])[: config.pairs]
+        if not pairs:
+            continue
+        lengths = np.array([len(clean) for clean, _, _ in pairs])
+        width = -(-int(lengths.max()) // config.multiple) * config.multiple
+        padded = lambda part: np.array([p[part] + [0] * (width - len(p[part])) for p in pairs])  # noqa: E731, B023
+        ends = np.array([pair[2] for pair in pairs])
+        found = interchange_study.interchange(session.model, session.params, padded(0), padded(1), lengths, ends)
+        change = np.asarray(found.patched) - np.asarray(found.corrupted)
+        whole = np.asarray(found.clean - found.corrupted).sum()
+        for offset in range(1, int(lengths.min()) + 1):
+            restored = change[:, lengths - offset, np.arange(len(pairs))].sum(-1) / whole
+            rows += [
+                {"concept": concept, "layer": layer, "token": -offset, "pairs": len(pairs), "value": float(value)}
+                for layer, value in enumerate(restored)
+            ]
+    schema = {"concept": pl.String, "layer": pl.Int64, "token": pl.Int64, "pairs": pl.Int64, "value": pl.Float64}
+    return pl.DataFrame(rows, schema)
+
+
+def shuffled(prompt: render.Prompt, template: render.Template, seed: int) -> render.Prompt:
+    """The prompt with its demonstrations' outputs dealt out anew among them."""
+    order = np.random.default_rng(seed).permutation(len(prompt.demonstrations))
+    shown = [
+        example._replace(output=prompt.demonstrations[place].output)
+        for example, place in zip(prompt.demonstrations, order, strict=True)
+    ]
+    return _shown(prompt, template, shown)
+
+
+def _with_shuffled_labels(session: Session, family: Family, prepared: Prepared, split: str):
+    """(prompts of every concept with shuffled labels, encoded, each one's concept as a place among the prepared)."""
+    config, prompts = session.config, []
+    for concept in prepared.concepts:
+        drawn = render.prompts(
+            family, concept, config.shots, config.effects, seed=config.seed + 3, template=config.template, split=split
+        )
+        prompts += [shuffled(prompt, config.template, config.seed + i) for i, prompt in enumerate(drawn)]
+    asked = causal_pass.encode(session, family, prompts, prepared.others)
+    return asked, _places(asked, prepared.concepts)
+
+
+def _shown(prompt, template, demonstrations):
+    text = "".join(template.demonstration(example) + template.separator for example in demonstrations)
+    return prompt._replace(text=text + template.query(prompt.query), demonstrations=tuple(demonstrations))
+
+
+def _pairs(session, family, prompts, other):
+    """(clean ids, corrupted ids, first answer tokens) of the prompts that can be compared token by token."""
+    found = []
+    for prompt in prompts:
+        ruled = [family.answers(example.input).get(other) for example in (*prompt.demonstrations, prompt.query)]
+        if None in ruled:
+            continue
+        shown = [e._replace(output=output) for e, output in zip(prompt.demonstrations, ruled, strict=False)]
+        corrupted = _shown(prompt, session.config.template, shown)._replace(answer=ruled[-1])
+        (clean_ids, right), (ids, wrong) = causal_pass.pair(session, [prompt, corrupted])
+        # Where all demonstrations are answered alike by both concepts there is nothing to restore.
+        if len(clean_ids) == len(ids) and list(clean_ids) != list(ids) and right[0] != wrong[0]:
+            found.append((list(clean_ids), list(ids), (right[0], wrong[0])))
+    return found
+
+
+def _vectors(session, family, prepared, name, change) -> pl.DataFrame:
+    """Zero-shot prompts under change(layer, concept's number), at the layer that is best on other prompts."""
+    config, rows = session.config, []
+    rows += _accuracy(session, prepared.test, causal_pass.ask(session, prepared.test), condition="few-shot")
+    for number, concept in enumerate(prepared.concepts):
+        draw = lambda count, seed, split, concept=concept: causal_pass.encode(  # noqa: E731
+            session, family,
+            render.prompts(family, concept, 0, count, seed=seed, template=config.template, split=split),
+            prepared.others,
+        )  # fmt: skip
+        develop = draw(config.develop, config.seed + 2, "train")
+        scores = []
+        for layer in range(session.model.layers + 1):
+            answered = causal_pass.ask(session, develop, change(layer, number))
+            scores.append(answered.correct.mean())
+            named = {"condition": "develop", "concept": concept, "layer": layer, "metric": "accuracy"}
+            rows.append(named | {"value": float(scores[-1])})
+        best = int(np.argmax(scores))
+        test = draw(config.test_prompts, config.seed, "test")
+        rows += _accuracy(session, test, causal_pass.ask(session, test), condition="zero-shot")
+        answered = causal_pass.ask(session, test, change(best, number))
+        rows += _accuracy(session, test, answered, condition=name, layer=best)
+    return _frame(rows)
+
+
+def _accuracy(session: Session, asked: Asked, answered, **named) -> list[dict]:
+    """Rows by concept and replicate: "accuracy", and "as_other" where the other concept's answers are known."""
+    concepts = np.array([prompt.concept for prompt in asked.prompts])
+    replicate = np.zeros(len(concepts), int)
+    for concept in dict.fromkeys(concepts.tolist()):
+        own = np.flatnonzero(concepts == concept)
+        replicate[own] = np.arange(len(own)) // session.config.per_replicate
+    known = np.array([bool(other) for other in asked.other])
+    rows = []
+    for concept in dict.fromkeys(concepts.tolist()):
+        for number in np.unique(replicate[concepts == concept]):
+            chosen = (concepts == concept) & (replicate == number)
+            keys = named | {"concept": concept, "replicate": int(number)}
+            rows.append(keys | {"metric": "accuracy", "value": float(answered.correct[chosen].mean())})
+            if (chosen & known).any():
+                rows.append(keys | {"metric": "as_other", "value": float(answered.as_other[chosen & known].mean())})
+    return rows
+
+
+def _first(prepared: Prepared, count: int, config) -> Asked:
+    """The first `count` test prompts of each concept."""
+    starts = np.arange(len(prepared.concepts)) * config.test_prompts
+    return causal_pass.take(prepared.test, (starts[:, None] + np.arange(count)).ravel())
+
+
+def _places(asked: Asked, concepts: list[str]) -> np.ndarray:
+    return np.array([concepts.index(prompt.concept) for prompt in asked.prompts])
+
+
+def _frame(rows: list[dict]) -> pl.DataFrame:
+    schema = {
+        "condition": pl.String, "concept": pl.String, "layer": pl.Int64, "head": pl.Int64, "scale": pl.Float64,
+        "replicate": pl.Int64, "metric": pl.String, "value": pl.Float64,
+    }  # fmt: skip
+    return pl.DataFrame(rows, schema)

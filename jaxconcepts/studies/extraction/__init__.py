@@ -1,0 +1,1 @@
+"""Hidden states of thousands of prompts, streamed to disk."""

@@ -1,0 +1,1 @@
+"""Tuning of some layers: Concept Decodability and accuracy before and after."""

@@ -1,0 +1,109 @@
+"""What a cell of the in-context study measured, as rows of a tidy table, and CD against accuracy from such rows."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+import numpy as np
+import polars as pl
+
+from jaxconcepts.prompts.family import Family
+from jaxconcepts.studies.asking.prompt_pass import Read
+from jaxconcepts.studies.icl import scores as icl_scores
+from jaxconcepts.studies.icl.cells import Encoded
+from jaxconcepts.studies.icl.config import IclConfig
+from jaxconcepts.studies.icl.scores import Decodability
+
+SCHEMA = pl.Schema(
+    {"metric": pl.String, "layer": pl.Int32, "concept": pl.Int32, "other": pl.Int32, "value": pl.Float64}
+)
+
+
+def of_cell(found: Read, scores: Decodability, encoded: Encoded, family: Family, seed: int) -> pl.DataFrame:
+    """Every metric of a cell, in `SCHEMA`'s columns."""
+    labels, own = len(family.labels), len(family.concepts)
+    right = found.correct.reshape(labels, -1)
+    each = right.shape[1]
+    accuracy, low, high = right.mean(1), *icl_scores.wilson(right.sum(1), each)
+    all_low, all_high = icl_scores.wilson(right[:own].sum(), own * each)
+    cd, null = scores.cd.mean(0), scores.null[..., :own].mean(-1)
+    concepts = np.repeat(np.arange(labels), each)
+    confusion = icl_scores.confusion(found.texts, found.correct, concepts, encoded.ruled, family.concepts, labels)
+    log_probs = found.log_probs.reshape(labels, each, labels)
+    known = ~np.isnan(log_probs).all(1)
+    mean_log_probs = np.where(known, np.nansum(log_probs, 1) / np.maximum((~np.isnan(log_probs)).sum(1), 1), np.nan)
+    return pl.concat([
+        _rows("prompts", each),
+        _rows("accuracy", accuracy, "concept"), _rows("accuracy", accuracy[:own].mean()),
+        _rows("accuracy_low", low, "concept"), _rows("accuracy_low", all_low),
+        _rows("accuracy_high", high, "concept"), _rows("accuracy_high", all_high),
+        _rows("cd", cd, "layer", "concept"), _rows("cd", cd[:, :own].mean(1), "layer"),
+        _rows("cd_low", scores.low[:, :-1], "layer", "concept"), _rows("cd_low", scores.low[:, -1], "layer"),
+        _rows("cd_high", scores.high[:, :-1], "layer", "concept"), _rows("cd_high", scores.high[:, -1], "layer"),
+        _rows("cd_null", null.mean(0), "layer"), _rows("cd_null_high", np.quantile(null, 0.95, axis=0), "layer"),
+        _rows("cd_p", scores.p, "layer"),
+        _rows("cd_chosen_on", scores.chosen_on, "layer"), _rows("headline_layer", scores.headline),
+        _rows("pairwise_cd", scores.pairwise, "concept", "other").with_columns(
+            pl.lit(scores.headline, pl.Int32).alias("layer")
+        ).filter(pl.col("concept") != pl.col("other")),
+        _rows("confusion", confusion[:, :-1], "concept", "other"), _rows("confusion", confusion[:, -1], "concept"),
+        _rows("log_prob", mean_log_probs, "concept", "other"),
+        fits(cd[scores.headline], accuracy, np.arange(labels), own, seed),
+    ])  # fmt: skip
+
+
+def points(table: pl.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(CD at each cell's headline layer, accuracy, concept) of every concept of every cell of a table of cells."""
+    headline = table.filter(pl.col("metric") == "headline_layer").select("run", pl.col("value").alias("headline"))
+    per_concept = table.filter(pl.col("concept").is_not_null())
+    cd = (
+        per_concept.filter(pl.col("metric") == "cd")
+        .join(headline, on="run")
+        .filter(pl.col("layer") == pl.col("headline"))
+    )
+    accuracy = per_concept.filter(pl.col("metric") == "accuracy").select("run", "concept", accuracy="value")
+    both = cd.join(accuracy, on=["run", "concept"]).sort("run", "concept")
+    return both["value"].to_numpy(), both["accuracy"].to_numpy(), both["concept"].to_numpy()
+
+
+def fits(cd: np.ndarray, accuracy: np.ndarray, concepts: np.ndarray, own: int, seed: int) -> pl.DataFrame:
+    """R² and Spearman's correlation with their intervals, without Null and with it where there is one."""
+    parts = []
+    for suffix, chosen in (("", concepts < own), ("_with_null", concepts >= 0)):
+        if suffix and chosen.sum() == (concepts < own).sum():
+            continue
+        found = icl_scores.fit(cd[chosen], accuracy[chosen], concepts[chosen], seed)._asdict()
+        for name, value in found.items():
+            statistic, _, end = name.partition("_")
+            parts.append(_rows(statistic + suffix + (f"_{end}" if end else ""), value))
+    return pl.concat(parts)
+
+
+def hidden(run: str, states, num_concepts: int, config: IclConfig, headline: int) -> pl.DataFrame:
+    """States of the first prompts after those that chose the layer, at layers spread evenly, the headline among them.
+
+    Columns run, layer, concept, point, state.
+    """
+    layers = np.unique(
+        np.linspace(0, states.shape[0] - 1, min(config.keep_layers, states.shape[0])).round().astype(int)
+    )
+    layers[np.abs(layers - headline).argmin()] = headline
+    each = states.shape[1] // num_concepts
+    chosen = np.arange(num_concepts)[:, None] * each + config.per_draw + np.arange(config.keep_hidden)
+    kept = np.asarray(states[jnp.array(layers)][:, chosen.ravel()].astype(jnp.float32))
+    layer, point = np.indices(kept.shape[:2]).reshape(2, -1)
+    columns = {"layer": layers[layer], "concept": point // config.keep_hidden, "point": point % config.keep_hidden}
+    frame = pl.DataFrame({name: pl.Series(values, dtype=pl.Int32) for name, values in columns.items()})
+    states = pl.Series("state", kept.reshape(-1, kept.shape[-1]), pl.Array(pl.Float32, kept.shape[-1]))
+    return frame.select(pl.lit(run).alias("run"), pl.all(), states)
+
+
+def _rows(metric: str, values, *axes: str) -> pl.DataFrame:
+    """A row for every finite value, its place along each axis in the column of that name."""
+    values = np.asarray(values, np.float64)
+    index = np.indices(values.shape).reshape(len(axes), values.size)
+    columns = dict(zip(axes, index, strict=True))
+    frame = pl.DataFrame({"value": values.reshape(-1)} | columns).filter(pl.col("value").is_finite())
+    absent = [pl.lit(None).alias(name) for name in SCHEMA if name not in (*frame.columns, "metric")]
+    return frame.with_columns(pl.lit(metric).alias("metric"), *absent).select(
+        pl.col(name).cast(dtype) for name, dtype in SCHEMA.items()
+    )

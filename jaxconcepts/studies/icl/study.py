@@ -1,0 +1,231 @@
+"""Does Concept Decodability predict in-context accuracy? The study, on one checkpoint or a series along pretraining.
+
+    icl.run(icl.IclConfig(shots=(1, 4)), [icl.Checkpoint(0, "path/or/repo-id")], workdir)
+
+A *cell* is a checkpoint, a family, a number of shots and a variant of the prompt. One pass over its prompts gives
+greedy answers, the log-probability of what each concept would answer, and the hidden states of all layers at the last
+prompt token (the residual stream; layer 0 is the embeddings), which stay on the device: CD is what leaves it.
+
+    WORKDIR/icl/config.json              what all cells were measured with, labels by family, digests of the examples
+            icl/metrics/<cell>.parquet   a row a number: run, checkpoint, step, family, shots, variant; metric, layer,
+                                         concept, other, value
+            icl/fits/<...>.parquet       the same columns: CD against accuracy over all shots of a family and variant
+            icl/hidden/<cell>.parquet    run, layer, concept, point, state; with keep_hidden
+            icl/models/<step>.parquet    checkpoint, step, and what its config.json says of its sizes
+
+A cell is one file that appears whole, and one that is there is not measured again: whatever is killed goes on, with the
+same tables. Concepts are numbered as in the labels, Null last; a null concept is the mean without Null. Metrics:
+    accuracy, accuracy_low, accuracy_high   exact match, Wilson's 95 % interval (of the mean: of all its prompts)
+    cd, cd_low, cd_high      by layer: mean over draws, 95 % bootstrap interval over draws
+    cd_null, cd_null_high, cd_p   by layer: mean and 95 % point under permuted labels, permutation p-value
+    cd_chosen_on, headline_layer  CD on the prompts set apart to choose the layer, and the layer chosen
+    pairwise_cd      at the headline layer, of concept and other
+    confusion        share of concept's wrong answers that other's rule gives; other null: that no rule gives
+    log_prob         mean log-probability (nats) of what other would answer to concept's prompts
+    r2, spearman (and _low, _high)   accuracy against CD at the headline layer, over concepts; _with_null: Null too
+    prompts          a concept
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import jax
+import polars as pl
+from etils import epath
+
+from jaxconcepts import store
+from jaxconcepts.models import pretrained, sharding
+from jaxconcepts.models import tokenizer as tokenizer_file
+from jaxconcepts.prompts.family import Family
+from jaxconcepts.store import files
+from jaxconcepts.studies.asking import checkpoints as series
+from jaxconcepts.studies.asking.checkpoints import Checkpoint
+from jaxconcepts.studies.asking.prompt_pass import read_prompts
+from jaxconcepts.studies.icl import cells as icl_cells
+from jaxconcepts.studies.icl import rows as icl_rows
+from jaxconcepts.studies.icl import scores as icl_scores
+from jaxconcepts.studies.icl.cells import Cell, Encoded
+from jaxconcepts.studies.icl.config import IclConfig, default_fields, families, from_fields
+
+__all__ = ["Checkpoint", "IclConfig", "default_fields", "from_fields", "run"]
+
+STUDY = "icl"
+log = logging.getLogger("jaxconcepts.icl")
+
+
+def run(
+    config: IclConfig,
+    checkpoints: Sequence[Checkpoint],
+    workdir: epath.PathLike | store.Run,
+    *,
+    using: Mapping[str, Family] | None = None,
+    mesh: jax.sharding.Mesh | None = None,
+    evict: bool = True,
+) -> epath.Path:
+    """Measures every cell that the workdir does not yet hold; returns the workdir.
+
+    checkpoints: of pretraining, by step, or one. More may be given later, for the same workdir.
+    workdir: a run directory, open (`store.Run`) or not; made if missing. What else it holds is left alone.
+    using: the families by name, in place of those that config.families names.
+    mesh: parameters are sharded over its "model" axis, batches over "data"; None is the first device.
+    evict: delete, after its cells, what was fetched for a checkpoint; never a user's folder or cache.
+
+    Raises ValueError before weights are read: for settings, too few examples, a tokenizer that is missing or does not
+    match, prompts that do not fit the context, cells of other settings or another checkpoint; WorkdirInUseError.
+    """
+    ordered = series.check_series(checkpoints)
+    using = families(config) if using is None else dict(using)
+    wanted = icl_cells.cells(config, using)
+    root = workdir.workdir if isinstance(workdir, store.Run) else epath.Path(workdir).expanduser()
+    left = {
+        c: [cell for cell in wanted if not store.has_result(root, STUDY, "metrics", _name(c, cell))] for c in ordered
+    }
+    known: dict[str, dict[Cell, Encoded]] = {}
+    # What cannot work is said before the workdir is given this config.
+    for checkpoint in ordered:
+        if left[checkpoint] and (Path(checkpoint.source).is_dir() or (not evict and checkpoint == ordered[0])):
+            folder = pretrained.resolve(checkpoint.source, checkpoint.revision)
+            _prepared(config, using, wanted, checkpoint, folder, known)
+    record = asdict(config) | {
+        "labels": {name: list(family.labels) for name, family in using.items()},
+        "null": {name: family.null for name, family in using.items()},
+        "examples": {name: _digest(family) for name, family in using.items()},
+    }
+    with contextlib.ExitStack() as held:
+        _open(workdir, root, record, held)
+        held.enter_context(store.open_study(root, STUDY, _plain(record)))
+        _check_sources(root, ordered)
+        cache = Path(root if files.is_local(root) else tempfile.gettempdir()) / "fetched"
+        for number, checkpoint in enumerate(ordered):
+            if left[checkpoint]:
+                log.info(
+                    "checkpoint %d of %d, step %d: %s", number + 1, len(ordered), checkpoint.step, checkpoint.label
+                )
+                with series.fetched(checkpoint, cache, evict) as folder:
+                    _measure(config, using, wanted, left[checkpoint], checkpoint, folder, root, known, mesh)
+            _fits(config, using, checkpoint, root)
+    return root
+
+
+def _prepared(config, using, wanted, checkpoint, folder, known):
+    """(model, tokenizer, every cell encoded) of a checkpoint that its prompts fit; `known`: of the last tokenizer."""
+    model = pretrained.read_config(folder, config.dtype)
+    tokenizer = tokenizer_file.load(folder)
+    key = tokenizer_digest(tokenizer)
+    if key not in known:
+        known.clear()
+        known[key] = icl_cells.encode_all(config, using, wanted, tokenizer)
+    icl_cells.check_fits(model, tokenizer, known[key], checkpoint.label)
+    return model, tokenizer, known[key]
+
+
+def _measure(config, using, wanted, left, checkpoint, folder, root, known, mesh) -> None:
+    """Every cell of `left` on one checkpoint."""
+    model, tokenizer, encoded = _prepared(config, using, wanted, checkpoint, folder, known)
+    store.write_result(root, STUDY, "models", f"{checkpoint.step:09d}", pl.DataFrame([checkpoint.described(model)]))
+    params = pretrained.read_params(model, folder, sharding.auto_mesh(mesh))
+    start = time.monotonic()
+    for done, cell in enumerate(left):
+        began = time.monotonic()
+        family, name = using[cell.family], _name(checkpoint, cell)
+        found = read_prompts(config, model, params, tokenizer, encoded[cell], str(cell))
+        read = time.monotonic()
+        averaged = len(family.concepts)
+        scores = icl_scores.reduce_states(
+            found.states, config.per_draw, len(family.labels), averaged, k=config.k, draws=config.draws,
+            permutations=config.permutations, seed=config.seed,
+        )  # fmt: skip
+        if config.keep_hidden:
+            hidden = icl_rows.hidden(name, found.states, len(family.labels), config, scores.headline)
+            store.write_result(root, STUDY, "hidden", name, hidden)
+        rows = icl_rows.of_cell(found, scores, encoded[cell], family, config.seed)
+        store.write_result(root, STUDY, "metrics", name, _keyed(rows, name, checkpoint, cell))
+        own, now = found.correct.reshape(len(family.labels), -1)[:averaged], time.monotonic()
+        log.info(
+            "%s: accuracy %.3f, CD %.3f at layer %d; %.1f prompts/s, CD of %d layers in %.1f s; cell %d of %d, %s left",
+            cell, own.mean(), scores.cd[:, scores.headline, :averaged].mean(), scores.headline,
+            len(found.correct) / (read - began), model.layers + 1, now - read, done + 1, len(left),
+            _minutes((now - start) / (done + 1) * (len(left) - done - 1)),
+        )  # fmt: skip
+
+
+def _fits(config, using, checkpoint, root) -> None:
+    """CD against accuracy over all shots together, for each family and variant; from the tables alone."""
+    cells = icl_cells.cells(config, using)
+    for family, variant in dict.fromkeys((cell.family, cell.variant) for cell in cells):
+        alike = [cell for cell in cells if (cell.family, cell.variant) == (family, variant)]
+        name = _name(checkpoint, alike[0]._replace(shots="all"))
+        if store.has_result(root, STUDY, "fits", name):
+            continue
+        names = [_name(checkpoint, cell) for cell in alike]
+        table = store.results(root, STUDY, "metrics").filter(pl.col("run").is_in(names))
+        rows = icl_rows.fits(*icl_rows.points(table), len(using[family].concepts), config.seed)
+        store.write_result(root, STUDY, "fits", name, _keyed(rows, name, checkpoint, alike[0]._replace(shots=None)))
+
+
+def tokenizer_digest(tokenizer) -> str:
+    """The same for tokenizers that give the same ids."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    text = repr(sorted(tokenizer.get_vocab().items())) if backend is None else backend.to_str()
+    return hashlib.sha256(f"{text}{tokenizer.bos_token_id}".encode()).hexdigest()
+
+
+def _keyed(rows: pl.DataFrame, name: str, checkpoint: Checkpoint, cell: Cell) -> pl.DataFrame:
+    """The rows under the columns that say which cell they are of."""
+    return rows.select(
+        pl.lit(name).alias("run"),
+        pl.lit(checkpoint.label).alias("checkpoint"),
+        pl.lit(checkpoint.step, pl.Int64).alias("step"),
+        pl.lit(cell.family).alias("family"),
+        pl.lit(cell.shots, pl.Int32).alias("shots"),
+        pl.lit(cell.variant).alias("variant"),
+        pl.all(),
+    )
+
+
+def _name(checkpoint: Checkpoint, cell: Cell) -> str:
+    return f"{checkpoint.step:09d}-{cell}"
+
+
+def _open(workdir, root, record, held) -> None:
+    """Holds the run directory, unless it was given open or another study made it."""
+    if isinstance(workdir, store.Run):
+        return
+    if (root / "config.json").exists() and store.config(root).get("study") != STUDY:
+        return
+    device = {"platform": jax.default_backend(), "kind": jax.devices()[0].device_kind, "count": jax.device_count()}
+    held.enter_context(store.open_run(root, _plain({"study": STUDY} | record), device=device))
+
+
+def _check_sources(root, ordered) -> None:
+    table = store.results(root, STUDY, "metrics")
+    was = {} if table is None else dict(table.select("step", "checkpoint").unique().iter_rows())
+    for checkpoint in ordered:
+        if (old := was.get(checkpoint.step, checkpoint.label)) != checkpoint.label:
+            raise ValueError(
+                f"step {checkpoint.step} of {root} is checkpoint {old}, got {checkpoint.label}: give it another workdir"
+            )
+
+
+def _digest(family: Family) -> str:
+    examples = [[list(map(tuple, pools[c])) for c in family.labels] for pools in (family.train, family.test)]
+    return hashlib.sha256(repr((examples, sorted(family.rules.items()))).encode()).hexdigest()[:16]
+
+
+def _plain(record):
+    """Tuples as lists, as JSON has them."""
+    if isinstance(record, dict):
+        return {name: _plain(value) for name, value in record.items()}
+    return [_plain(value) for value in record] if isinstance(record, list | tuple) else record
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds / 60:.0f} min" if seconds > 90 else f"{seconds:.0f} s"

@@ -1,0 +1,1 @@
+"""Patches of the concept in models trained on in-context regression."""
