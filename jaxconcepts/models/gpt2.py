@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int, PyTree
 
-from jaxconcepts.models import bottleneck, decoder, layers, positions, residual
+from jaxconcepts.models import bottleneck, decoder, hf_config, layers, positions, residual
 
 ACTIVATIONS = {"gelu_new": lambda x: nn.gelu(x, approximate=True), "relu": nn.relu}
 
@@ -161,15 +161,24 @@ class GPT2Config(decoder.Decoder):
         # Moves the scaling before the product, in float32: equal but for rounding.
         fields.only("reorder_and_upcast_attn", False, True)
         fields.only("tie_word_embeddings", True)
+        sizes = {
+            "vocab_size": fields.count("vocab_size"),
+            "context": fields.count("n_positions", most=hf_config.MOST["context"]),
+            "width": fields.count("n_embd"),
+            "layers": fields.count("n_layer", most=hf_config.MOST["layers"]),
+            "heads": fields.count("n_head"),
+        }
+        if sizes["width"] % sizes["heads"]:
+            fields.wrong("n_embd", sizes["width"], f"a multiple of n_head = {sizes['heads']}")
+        names = {"context": "max_position_embeddings", "width": "hidden_size"}
+        names |= {"layers": "num_hidden_layers", "heads": "num_attention_heads"}
+        for ours, theirs in names.items():
+            fields.same(theirs, sizes[ours])
         return cls(
-            vocab_size=fields.take("vocab_size"),
-            context=fields.take("n_positions"),
-            width=fields.take("n_embd"),
-            layers=fields.take("n_layer"),
-            heads=fields.take("n_head"),
-            mlp_width=fields.take("n_inner", 0),
+            **sizes,
+            mlp_width=fields.count("n_inner", 0),
             activation=fields.only("activation_function", *ACTIVATIONS),
-            eps=fields.take("layer_norm_epsilon", 1e-5),
+            eps=fields.number("layer_norm_epsilon", 1e-5),
         )
 
     def to_hf(self):

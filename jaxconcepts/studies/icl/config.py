@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from jaxconcepts import fields as typed
 from jaxconcepts.fields import FieldError, field, section
-from jaxconcepts.prompts import bitwise, grammar, jsonl, pos, render
+from jaxconcepts.prompts import bitwise, facts, grammar, jsonl, pos, render
 from jaxconcepts.prompts.family import Family
 
 MANY = 10_000_000
@@ -46,7 +46,9 @@ class Tasks:
     """Which tasks a language model is asked, and how prompts are written."""
 
     families: tuple[str, ...] = field(
-        ("bitwise", "pos"), '"bitwise", "pos", or the path of a JSONL file of input, output and concept', low=1
+        ("bitwise", "pos"),
+        "bitwise, pos, facts, fact_pairs, or the path of a JSONL file of input, output and concept",
+        low=1,
     )
     bos: bool = field(True, "whether prompts begin with the beginning-of-sequence token")
     dtype: Literal["float32", "bfloat16"] = field("float32", "what the model computes in")
@@ -133,10 +135,13 @@ def families(config: IclConfig) -> dict[str, Family]:
             family = bitwise.family(**dataclasses.asdict(config.bitwise), seed=config.seed)
         elif name == "pos":
             family = pos.family(_sentences(config), config.seed, longest=config.pos.longest or None)
+        elif name in facts.FAMILIES:
+            family = facts.FAMILIES[name](config.seed)
         elif name.endswith((".jsonl", ".json")):
             family = jsonl.family(name, config.seed, null=config.jsonl_null or None)
         else:
-            raise ValueError(f'families must be "bitwise", "pos" or the path of a .jsonl file; got {name!r}')
+            known = ", ".join(("bitwise", "pos", *facts.FAMILIES))
+            raise ValueError(f"families must be among {known}, or the path of a .jsonl file; got {name!r}")
         if family.name in made:
             raise ValueError(f"families must have distinct names, got {family.name!r} twice")
         made[family.name] = family
