@@ -43,7 +43,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["jaxconcepts", "jaxconcepts.*"]),
-    package_data={"jaxconcepts": ["data/*.csv"]},
+    package_data={"jaxconcepts": ["data/*.csv", "data/*.txt"]},
     install_requires=[
         "absl-py>=2.1",
         "etils[epath]>=1.9",
