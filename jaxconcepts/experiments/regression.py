@@ -119,8 +119,8 @@ def reference_losses(experiment, held_out: HeldOut, untrained) -> dict[str, Name
 
 # Fields of the model that follow from the task.
 _DERIVED = ("context", "input_dim", "output_dim", "vocab_size", "stop_tokens")
-# Fields of the model that a config may leave out, which run directories of before they were there do.
-_OPTIONAL = ("bottleneck", "positions", "rotary_fraction", "rope_theta", "causal")
+# Fields of the model that came after run directories had been made without them.
+_LATE = ("bottleneck", "positions", "rotary_fraction", "rope_theta", "causal")
 
 
 @dataclass(frozen=True)
@@ -133,11 +133,13 @@ class Regression(Experiment):
     measuring: MeasureConfig = MeasureConfig(metrics=METRICS)
 
     REPORTED: ClassVar = {"train_loss": UNIT}
-    LATER: ClassVar = {"experiment": "regression", "measure.metrics": METRICS}
+    LATER: ClassVar = {"experiment": "regression", "measure.metrics": METRICS} | {
+        f"model.{name}": value for name, value in parsing.defaults(gpt2.GPT2Config).items() if name in _LATE
+    }
     EVALUATORS: ClassVar = {"loss": loss_by_position, "references": evaluators.Evaluator(distances, reference_losses)}
 
     @classmethod
-    def default_config(cls) -> dict[str, Any]:
+    def default_config(cls, values=None) -> dict[str, Any]:
         """The configuration of one run, every field at its default: the paper's main setting."""
         task = parsing.defaults(regression.RegressionConfig)
         return {
@@ -145,7 +147,7 @@ class Regression(Experiment):
             "seed": 0,
             "task": task | {"noise": 0.1, "masks": None, "concept_weights": None},
             "curriculum": dict(curriculum.Curriculum._field_defaults),
-            "model": parsing.defaults(gpt2.GPT2Config, without=_DERIVED + _OPTIONAL),
+            "model": parsing.defaults(gpt2.GPT2Config, without=_DERIVED + _LATE),
             "init": dict(gpt2.InitScales._field_defaults),
             "train": parsing.defaults(RegressionTrain) | parsing.OPTIMIZER,
             "measure": parsing.defaults(MeasureConfig) | {"metrics": METRICS},
@@ -155,7 +157,7 @@ class Regression(Experiment):
     def from_config(cls, config: Mapping[str, Any]) -> Regression:
         """Raises ValueError naming the field: unknown ones, and values that do not fit."""
         known = cls.default_config()
-        parsing.check_fields(config, known, optional=(*cls.LATER, *(f"model.{name}" for name in _OPTIONAL)))
+        parsing.check_fields(config, known, cls.LATER)
         task = parsing.static(regression.RegressionConfig, config["task"])
         made = cls(
             task=task,

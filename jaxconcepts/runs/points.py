@@ -56,6 +56,7 @@ def expand(base: Mapping[str, Any], sweep: Iterable[Mapping[str, Any]]) -> list[
     Raises ValueError, before anything runs, for an empty sweep, an unknown field, a section given beside one of its
     fields, and for a point that is invalid, which is named by its place and overrides.
     """
+    base = experiments.of_config(base).completed(base)
     known = flatten(base)
     points: dict[str, Point] = {}
     place = -1
@@ -95,7 +96,7 @@ def apply(base: Mapping[str, Any], override: Mapping[str, Any]) -> dict[str, Any
     for name, value in override.items():
         section, _, field = name.rpartition(".")
         part = config[section] if section else config
-        part[field] = _like(name, value, part[field])
+        part[field] = _like(name, value, part.get(field))
     return config
 
 

@@ -5,6 +5,10 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+import numpy as np
+from jaxtyping import Float, Int
+
+from jaxconcepts.tasks.biographies_encoding import NAME_TOKEN, VALUE_TOKEN
 from jaxconcepts.tasks.biographies_values import Cardinalities, value_bits
 
 
@@ -49,6 +53,27 @@ def stored_bits(people: int, name_loss: float, value_loss: float, cardinalities:
     name = math.log2(cards.names) - name_loss / math.log(2)
     values = most.values - value_loss / math.log(2)
     return people * (min(max(name, 0.0), most.name) + max(values, 0.0))
+
+
+def losses_a_person(token_losses: Float[np.ndarray, "P T"], parts: Int[np.ndarray, "P T"]) -> tuple[float, float]:
+    """The two losses that `stored_bits` takes, (name, values), of biographies that begin with the name.
+
+    token_losses: nats, at the place of the token that is predicted. parts: `biographies_items.Items.parts`. Each is the
+    sum over a biography's tokens of that part, and the mean over biographies.
+
+    Raises ValueError for other shapes, or where a biography has no token of the name or of a value.
+    """
+    if token_losses.shape != parts.shape:
+        raise ValueError(f"token_losses must have the shape of parts, {parts.shape}; got {token_losses.shape}")
+    sums = []
+    for part in (NAME_TOKEN, VALUE_TOKEN):
+        counted = parts == part
+        if not counted.any(axis=1).all():
+            raise ValueError(
+                f"parts must hold a token of the name and of a value in every row; {part} is missing in one"
+            )
+        sums.append(float(np.where(counted, token_losses, 0).sum(axis=1, dtype=np.float64).mean()))
+    return sums[0], sums[1]
 
 
 def bits_a_parameter(

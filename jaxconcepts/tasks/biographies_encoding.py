@@ -12,6 +12,8 @@ from jaxconcepts.tasks.biographies_text import Biography
 from jaxconcepts.tasks.biographies_vocabulary import PATTERNS, Tokenizer
 
 NAME, ANSWER = "name", "answer"
+# What a token is part of: nothing that is counted, the first full name, or a value or the first pronoun.
+OTHER, NAME_TOKEN, VALUE_TOKEN = range(3)
 # What a spot is about, by number.
 MARKS = (*ATTRIBUTES, NAME, ANSWER)
 
@@ -22,7 +24,7 @@ class Item:
 
     tokens, targets (which of them are predicted), words (the word a token is part of, -1 for bos and eos): one entry a
     token. spots: (position, person, number in MARKS). persons: who it is about, one or two. label: the question's
-    number in LABELS, or -1.
+    number in LABELS, or -1. parts: of a biography, what each token is part of, NAME_TOKEN, VALUE_TOKEN or OTHER.
     """
 
     tokens: tuple[int, ...]
@@ -31,6 +33,7 @@ class Item:
     spots: tuple[tuple[int, int, int], ...]
     persons: tuple[int, ...]
     label: int = -1
+    parts: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -41,7 +44,12 @@ def biography_item(biography: Biography, person: int, tokenizer: Tokenizer) -> I
     ids, spans, words = _encoded(biography.text, tokenizer)
     spots = [(_first(spans, start) - 1, person, MARKS.index(name)) for name, (start, _) in biography.values.items()]
     spots.append((_last(spans, biography.name[1]), person, MARKS.index(NAME)))
-    return Item(ids, (False, *[True] * (len(ids) - 1)), words, tuple(sorted(spots)), (person,))
+    parts = np.full(len(ids), OTHER)
+    for start, end in (*biography.values.values(), *filter(None, [biography.pronoun])):
+        parts[_first(spans, start) : _last(spans, end) + 1] = VALUE_TOKEN
+    parts[_first(spans, biography.name[0]) : _last(spans, biography.name[1]) + 1] = NAME_TOKEN
+    targets = (False, *[True] * (len(ids) - 1))
+    return Item(ids, targets, words, tuple(sorted(spots)), (person,), parts=tuple(parts.tolist()))
 
 
 def question_item(question: Question, people: People, tokenizer: Tokenizer, answers_only: bool = True) -> Item:

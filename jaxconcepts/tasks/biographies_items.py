@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Int
 
-from jaxconcepts.tasks.biographies_encoding import ANSWER, MARKS, NAME, Item, biography_item, question_item
+from jaxconcepts.tasks.biographies_encoding import ANSWER, MARKS, NAME, OTHER, Item, biography_item, question_item
 from jaxconcepts.tasks.biographies_people import ATTRIBUTES, People
 from jaxconcepts.tasks.biographies_questions import OF_TWO, ask, check_kind
 from jaxconcepts.tasks.biographies_text import compose
@@ -31,7 +31,8 @@ class Items(NamedTuple):
     tokens: [P, T]. loss_mask: [P, T], which tokens are predicted (of a question, answer and end). group: [P], the
     person: what must not be divided over folds, nor be its own neighbour. spots: [P, S], positions asked about.
     marks: [P, S], what each spot is about, by number in `biographies_encoding.MARKS`. questions: [P], the number of the
-    question in LABELS, -1 for what is none. concepts: name -> labels at the spots.
+    question in LABELS, -1 for what is none. parts: [P, T], which tokens of a biography are of the name and of values
+    (`biographies_encoding`), for what is stored of people. concepts: name -> labels at the spots.
     """
 
     tokens: Int[np.ndarray, "P T"]
@@ -40,6 +41,7 @@ class Items(NamedTuple):
     spots: Int[np.ndarray, "P S"]
     marks: Int[np.ndarray, "P S"]
     questions: Int[np.ndarray, " P"]
+    parts: Int[np.ndarray, "P T"]
     concepts: Mapping[str, Concept]
 
 
@@ -143,9 +145,11 @@ def _items(items, spots, tokenizer, of_people) -> Items:
     longest = max(map(len, items))
     tokens = np.full((len(items), longest), tokenizer.pad, np.int32)
     loss_mask = np.zeros((len(items), longest), bool)
+    parts = np.full((len(items), longest), OTHER, np.int8)
     for row, item in enumerate(items):
         tokens[row, : len(item)] = item.tokens
         loss_mask[row, : len(item)] = item.targets
+        parts[row, : len(item.parts)] = item.parts
     group = np.array([item.persons[0] for item in items], np.int32)
     positions = np.array([[position for position, _, _ in row] for row in spots], np.int32)
     concepts = {
@@ -154,4 +158,4 @@ def _items(items, spots, tokenizer, of_people) -> Items:
     }
     marks = np.array([[mark for _, _, mark in row] for row in spots], np.int32)
     questions = np.array([item.label for item in items], np.int32)
-    return Items(tokens, loss_mask, group, positions, marks, questions, concepts)
+    return Items(tokens, loss_mask, group, positions, marks, questions, parts, concepts)

@@ -113,13 +113,13 @@ def questions(
     (or "difference"): the two differences. "reverse" (or "inverse"): the name, from one to six values; ten questions,
     without those that fit other people too. "partial": each part of the birth date alone. "dual": two values in the
     order asked, joined by ";".
-    hint: the prompt asks for the facts first, and the answer is "facts: answer". For "extract" the fact is the answer,
-    so it has no hint. Facts are the whole values that are used; in "reverse" those that the prompt does not tell.
+    hint: the prompt asks for the facts first, and the answer is "facts: answer". Facts are the whole values that are
+    used (in "extract" the answer itself); in "reverse" those that the prompt does not tell.
     partner: the other person of compare and subtract; None draws one from the seed and the person.
     form: "english" or "compact" (one token a value; the prompt ends in "=").
 
     Raises ValueError for an unknown kind or form, a person or partner who is not in the table, a partner who is the
-    person or is not needed, a hint for "extract", and where compare or subtract find no second person.
+    person or is not needed, and where compare or subtract find no second person.
     """
     return [(question.prompt, question.answer) for question in ask(people, person, kind, hint, partner, form, seed)]
 
@@ -138,8 +138,6 @@ def ask(
     person = people.check(person)
     check_form(form)
     check_seed(seed)
-    if hint and kind == "extract":
-        raise ValueError("hint must be False for kind 'extract', whose answer is the value itself; got True")
     persons = (person,)
     if kind in OF_TWO:
         persons = (person, _partner(people, person, partner, seed))

@@ -41,11 +41,13 @@ class Biography:
     """A text and what is where in it.
 
     text: str. values: attribute -> the (start, end) characters of its value. name: those of the first full name.
+    pronoun: those of the first pronoun, "she" or "her"; None where there is none.
     """
 
     text: str
     values: Mapping[str, tuple[int, int]]
     name: tuple[int, int]
+    pronoun: tuple[int, int] | None
 
 
 def parse_variant(variant: str) -> Variant:
@@ -109,7 +111,7 @@ def compose(
         writer.sentence([(attribute, wordings[attribute]) for attribute in unit])
     if settings.reverse:
         writer.closing(wordings["name"])
-    return Biography(writer.text, writer.values, writer.name)
+    return Biography(writer.text, writer.values, writer.name, writer.pronoun)
 
 
 def templates(form: str) -> Mapping[str, tuple[str, ...]]:
@@ -151,7 +153,7 @@ class _Writer:
 
     def __init__(self, people, person, settings, form):
         self.people, self.person, self.settings, self.form = people, person, settings, form
-        self.text, self.values, self.name = "", {}, None
+        self.text, self.values, self.name, self.pronoun = "", {}, None, None
 
     def sentence(self, parts):
         self._begin()
@@ -198,7 +200,9 @@ class _Writer:
             self._add_name()
             self.text += "'s" if possessive else ""
         else:
+            start = len(self.text)
             self.text += POSSESSIVES[pronoun] if possessive else pronoun
+            self.pronoun = self.pronoun or (start, len(self.text))
 
     def _add_name(self):
         start = len(self.text)

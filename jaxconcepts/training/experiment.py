@@ -7,7 +7,7 @@ loop, the packs, the sweeps and the plans (`runs`, `sweeps`, `planning`) know no
     class Mine(Experiment):                                    # @dataclass(frozen=True)
         task: MyTask; model: MyModel; train: TrainConfig; measuring: MeasureConfig
 
-        default_config() -> dict          from_config(config) -> Mine          numbers(config) -> Numbers
+        default_config(values) -> dict    from_config(config) -> Mine          numbers(config) -> Numbers
         data() -> arrays or None          init(numbers, data) -> params        batch(numbers, data, step) -> Batch
         loss(params, batch) -> (objective, reported)
         held_out(numbers, data) -> HeldOut                    measure(params, held_out) -> {name: Named}
@@ -171,8 +171,9 @@ class Experiment:
     left out of a run's name and of what is stored, so that old run directories stay valid."""
 
     @classmethod
-    def default_config(cls) -> dict[str, Any]:
-        """Every field at its default, nested: what a config file starts from."""
+    def default_config(cls, values: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Every field at its default, nested: what a config file starts from. values: those of a config, where the
+        fields that there are depend on some (such as the model's family)."""
         raise NotImplementedError
 
     @classmethod
@@ -264,6 +265,17 @@ class Experiment:
             if name in part and _plain(part[name]) == _plain(default):
                 del part[name]
         return kept
+
+    @classmethod
+    def completed(cls, config: Mapping[str, Any]) -> dict[str, Any]:
+        """The configuration with the fields of `LATER` that it leaves out at their defaults."""
+        whole = {name: dict(part) if isinstance(part, Mapping) else part for name, part in config.items()}
+        for dotted, default in cls.LATER.items():
+            section, _, name = dotted.rpartition(".")
+            part = whole.get(section) if section else whole
+            if isinstance(part, dict):
+                part.setdefault(name, _plain(default))
+        return whole
 
 
 REQUIRED = ("default_config", "from_config", "numbers", "init", "batch", "loss", "held_out", "measure")

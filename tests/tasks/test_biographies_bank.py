@@ -8,7 +8,7 @@ import pytest
 
 from jaxconcepts.tasks import biographies, biographies_bank, biographies_items
 from jaxconcepts.tasks.biographies_bank import BankConfig
-from jaxconcepts.tasks.biographies_encoding import MARKS
+from jaxconcepts.tasks.biographies_encoding import MARKS, NAME_TOKEN, OTHER, VALUE_TOKEN
 from jaxconcepts.tasks.biographies_questions import LABELS
 from jaxconcepts.tasks.biographies_vocabulary import SPECIAL, vocabulary
 
@@ -295,6 +295,24 @@ def test_items_carry_labels_of_whole_values_and_first_tokens():
     assert set(items.concepts) == parts | set(biographies.ATTRIBUTES[1:]) | {
         *("university/first_token", "major/first_token")
     }
+
+
+@pytest.mark.parametrize("variant", ["single", "multi2+permute+combined", "fullname"])
+@pytest.mark.parametrize("form", biographies.FORMS)
+def test_tokens_of_names_and_values_are_known(variant, form):
+    people = biographies.people(40, seed=1)
+    words = vocabulary(people, form)
+    items = biographies_items.biography_items(people, range(40), words, variant, 1, form)
+    for person, (tokens, parts) in enumerate(zip(items.tokens, items.parts, strict=True)):
+        assert words.decode(tokens[parts == NAME_TOKEN]) == people.name(person)
+        values = [people.value(person, attribute, form) for attribute in biographies.ATTRIBUTES]
+        counted = sorted(word for value in values for word in words.decode(words.encode(value)[0]).split())
+        stated = sorted(words.decode([token]) for token in tokens[parts == VALUE_TOKEN])
+        pronoun = [word for word in stated if word.lower() in ("he", "his", "she", "her")]
+        assert len(pronoun) == (variant != "fullname")
+        rest = [word for word in stated if word not in pronoun]
+        assert "".join(sorted("".join(rest))) == "".join(sorted("".join(counted)))
+    assert (biographies_items.name_items(people, [0], words, form).parts == OTHER).all()
 
 
 def test_the_name_alone_is_asked_at_its_end(people):

@@ -5,8 +5,9 @@ import math
 import numpy as np
 import pytest
 
-from jaxconcepts.tasks import biographies
+from jaxconcepts.tasks import biographies, biographies_items, biographies_values
 from jaxconcepts.tasks import biographies_capacity as capacity
+from jaxconcepts.tasks.biographies_vocabulary import vocabulary
 
 SMALL = biographies.Cardinalities(
     first=2, middle=2, last=4, years=1, months=4, days=1, cities=2, universities=2, majors=2, employers=2
@@ -57,6 +58,36 @@ def test_bits_a_parameter_and_its_ceiling():
     assert stored == pytest.approx(1000 * (capacity.bits_a_person(1000).total - 3 / math.log(2)) / 50_000)
     assert capacity.ceiling(1000, 50_000) == pytest.approx(1000 * (math.log2(1.6e5) + 47.591623669) / 50_000)
     assert stored < capacity.ceiling(1000, 50_000)
+
+
+def test_losses_of_tokens_are_summed_by_part():
+    """A model that knows the parts' sizes and no more: log of the choices at each token, in any order of sentences."""
+    people = biographies.people(50, seed=0)
+    words = vocabulary(people, "compact")
+    items = biographies_items.biography_items(people, range(50), words, "multi2+permute", 1, "compact")
+    choices = {word: math.log(2) for word in ("he", "she")}
+    for field, size in (("cities", 200), ("universities", 300), ("majors", 100), ("employers", 263)):
+        choices |= {value.replace(" ", "_"): math.log(size) for value in biographies_values.values(field)}
+    losses = np.zeros(items.tokens.shape)
+    for row, (tokens, parts) in enumerate(zip(items.tokens, items.parts, strict=True)):
+        for position in np.flatnonzero(parts):
+            word = words.words[tokens[position]]
+            # A name's part, a month, a day and a year are not in the lists above; the year is larger than any day.
+            date = math.log(200 if word.isdigit() and int(word) > 31 else 28 if word.isdigit() else 12)
+            losses[row, position] = math.log(1000) if parts[position] == 1 else choices.get(word, date)
+    losses[items.parts == 0] = 7.0
+    name, values = capacity.losses_a_person(losses, items.parts)
+    assert name == pytest.approx(3 * math.log(1000))
+    # The city of work is counted as if it were free: its 200 choices are all that is above S0.
+    bits = capacity.bits_a_person(50).values + math.log2(200)
+    assert values == pytest.approx(bits * math.log(2))
+
+
+def test_losses_that_cannot_be_summed_are_refused():
+    with pytest.raises(ValueError, match=r"token_losses must have the shape of parts, \(2, 3\); got \(3, 2\)"):
+        capacity.losses_a_person(np.zeros((3, 2)), np.ones((2, 3), int))
+    with pytest.raises(ValueError, match="in every row; 2 is missing in one"):
+        capacity.losses_a_person(np.zeros((2, 3)), np.array([[1, 2, 0], [1, 1, 0]]))
 
 
 @pytest.mark.parametrize(
