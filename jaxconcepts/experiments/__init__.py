@@ -20,6 +20,8 @@ BUILT_IN = {
     "regression": "jaxconcepts.experiments.regression:Regression",
 }
 ENTRY_POINTS = "jaxconcepts.experiments"
+FROM_FILE = "_experiment_"
+"""How modules are called that come from a file."""
 
 
 @cache
@@ -37,6 +39,16 @@ def find(name: str) -> type:
     kind = load(known.get(name, name), "experiment")
     check_experiment(kind, name)
     return kind
+
+
+def name_of(kind: type) -> str:
+    """What a config calls an experiment's class: its name if it is registered, else "module:Class"."""
+    reference = f"{kind.__module__}:{kind.__qualname__}"
+    file = getattr(sys.modules.get(kind.__module__), "__file__", None)
+    if kind.__module__.startswith(FROM_FILE) and file:
+        reference = f"{file}:{kind.__qualname__}"
+    registered = {point.value: point.name for point in metadata.entry_points(group=ENTRY_POINTS)}
+    return ({value: name for name, value in BUILT_IN.items()} | registered).get(reference, reference)
 
 
 def of_config(config: Mapping[str, Any]) -> type:
@@ -62,7 +74,7 @@ def _from_file(path: Path):
         raise FileNotFoundError(f"no file {path}")
     path = path.resolve()
     # Registered under a name of its own, which dataclasses and pickling look up.
-    name = f"_experiment_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    name = f"{FROM_FILE}{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
     if name not in sys.modules:
         spec = importlib.util.spec_from_file_location(name, path)
         module = importlib.util.module_from_spec(spec)

@@ -65,7 +65,9 @@ def evaluator(experiment, name: str) -> Evaluator:
 
     Raises ValueError for an unknown name and for what cannot be imported.
     """
-    known = COMMON | dict(getattr(experiment, "EVALUATORS", {}))
+    known = dict(COMMON)
+    for kind in reversed(type(experiment).__mro__):
+        known |= vars(kind).get("EVALUATORS", {})
     if name not in known and ":" not in name:
         raise ValueError(f"measure.metrics must be among {', '.join(sorted(known))}, or module:function, got {name!r}")
     made = known[name] if name in known else experiments.load(name, "evaluator")

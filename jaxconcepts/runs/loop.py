@@ -39,7 +39,7 @@ def default_config(experiment: str = "regression") -> dict[str, Any]:
         checkpoint_seconds: time between checkpoints.
     """
     run = {"how": "auto", "unroll": "auto", "data": 1, "at_once": 0, "cpu_devices": 1, "checkpoint_seconds": 60.0}
-    return experiments.find(experiment).default_config() | {"num_seeds": 1, "run": run}
+    return experiments.find(experiment).default_config({"experiment": experiment}) | {"num_seeds": 1, "run": run}
 
 
 def run_pack(

@@ -56,12 +56,17 @@ class Named:
     brief: str = "concepts"
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=["labels", "valid", "group"], meta_fields=["classes", "tokens"])
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["labels", "positions", "valid", "group"],
+    meta_fields=["classes", "tokens"],
+)
 @dataclass(frozen=True)
 class Concept:
     """What is read off hidden states: the labels of the held-out points.
 
-    labels: [N] or [P, N], from 0 to classes - 1, at each of P tokens if they differ. valid: which points count, None
+    labels: [N] or [P, N], from 0 to classes - 1, at each of P tokens if they differ. positions: [P] or [N, P], where in
+    the sequences those tokens are, None where the experiment reads its states itself. valid: which points count, None
     for all. group: [N], what must not be split over folds or be its own neighbour (a string, a problem, a person), None
     where every point is its own. tokens: the names of the P positions at which states are read.
     """
@@ -69,6 +74,7 @@ class Concept:
     labels: Int[Array, "*tokens N"]
     classes: int
     tokens: tuple[str, ...] = ("last",)
+    positions: Int[Array, "*each P"] | None = None
     valid: Bool[Array, "*tokens N"] | None = None
     group: Int[Array, " N"] | None = None
 
