@@ -56,8 +56,7 @@ def expand(base: Mapping[str, Any], sweep: Iterable[Mapping[str, Any]]) -> list[
     Raises ValueError, before anything runs, for an empty sweep, an unknown field, a section given beside one of its
     fields, and for a point that is invalid, which is named by its place and overrides.
     """
-    base = experiments.of_config(base).completed(base)
-    known = flatten(base)
+    known = flatten(_completed(base))
     points: dict[str, Point] = {}
     place = -1
     for place, override in enumerate(sweep):
@@ -102,8 +101,8 @@ def apply(base: Mapping[str, Any], override: Mapping[str, Any]) -> dict[str, Any
 
 def differences(base: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
     """The overrides by dotted field that turn `base` into `config`."""
-    old = flatten(base)
-    return {name: value for name, value in flatten(config).items() if json.dumps(value) != json.dumps(old[name])}
+    old, new = flatten(_completed(base)), flatten(_completed(config))
+    return {name: value for name, value in new.items() if json.dumps(value) != json.dumps(old.get(name))}
 
 
 def group(points: Sequence[Point]) -> list[list[Point]]:
@@ -122,6 +121,11 @@ def flatten(config: Mapping[str, Any]) -> dict[str, Any]:
             {f"{name}.{field}": value for field, value in part.items()} if isinstance(part, Mapping) else {name: part}
         )
     return flat
+
+
+def _completed(config):
+    """With every field that a configuration may leave out."""
+    return experiments.of_config(config).completed(config)
 
 
 def _check_swept(name, base, known):
