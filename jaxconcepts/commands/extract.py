@@ -32,7 +32,6 @@ def run(argv: list[str]) -> int:
         attention=values.attention,
     )  # fmt: skip
     workdir = epath.Path(values.workdir)
-    workdir.mkdir(parents=True, exist_ok=True)
     command_line.log_to(workdir / "log.txt")
     log.info("hidden states: %s", extraction.extract(config, workdir) / "hidden.zarr")
     return 0

@@ -28,7 +28,6 @@ def run(argv: list[str]) -> int:
     workdir, seconds = epath.Path(values.workdir), config["run"]["checkpoint_seconds"]
     settings = {"checkpoint_seconds": seconds, "device": command_line.device()}
     parsed = finetuning.from_fields(config)
-    workdir.mkdir(parents=True, exist_ok=True)
     command_line.log_to(workdir / "log.txt")
     if (epath.Path(values.model) / "provenance.json").exists():
         finetuning_synthetic.finetune(parsed, values.model, workdir, **config["synthetic"], **settings)

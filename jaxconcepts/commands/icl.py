@@ -44,7 +44,6 @@ def run(argv: list[str]) -> int:
     else:
         checkpoints = series(values.checkpoints)
     workdir = epath.Path(values.workdir)
-    workdir.mkdir(parents=True, exist_ok=True)
     command_line.log_to(workdir / "log.txt")
     icl.run(config, checkpoints, workdir, evict=values.evict and values.model is None)
     log.info("drawing the report")
