@@ -25,9 +25,9 @@ def run(argv: list[str]) -> int:
     from jaxconcepts.studies.finetuning import study as finetuning
     from jaxconcepts.studies.finetuning import synthetic as finetuning_synthetic
 
+    parsed = finetuning.from_fields(config)
     workdir, seconds = epath.Path(values.workdir), config["run"]["checkpoint_seconds"]
     settings = {"checkpoint_seconds": seconds, "device": command_line.device()}
-    parsed = finetuning.from_fields(config)
     command_line.log_to(workdir / "log.txt")
     if (epath.Path(values.model) / "provenance.json").exists():
         finetuning_synthetic.finetune(parsed, values.model, workdir, **config["synthetic"], **settings)

@@ -12,7 +12,7 @@ import shlex
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -20,7 +20,7 @@ from typing import Any
 
 from etils import epath
 
-from jaxconcepts.store.files import DamagedFileError, differences, read_json, resolve, write
+from jaxconcepts.store.files import DamagedFileError, differences, read_json, resolve, says_full, write
 
 log = logging.getLogger("jaxconcepts.store")
 
@@ -39,6 +39,17 @@ def config(workdir: epath.PathLike) -> dict[str, Any]:
 def provenance(workdir: epath.PathLike) -> dict[str, Any]:
     """Versions, device, command line, UTC start time and git revision; the same for each of "resumes"."""
     return read_json(resolve(workdir) / "provenance.json")
+
+
+@contextlib.contextmanager
+def writable(root: epath.Path) -> Iterator[None]:
+    """Makes a ValueError naming the workdir of an error in making it, unless its disk is full."""
+    try:
+        yield
+    except OSError as error:
+        if says_full(error):
+            raise
+        raise ValueError(f"workdir must be a folder that can be written to, got {root}: {error}") from error
 
 
 def lock(root: epath.Path, writer: tuple[int, int], held: contextlib.ExitStack, starting: contextlib.ExitStack) -> None:

@@ -16,7 +16,7 @@ from etils import epath
 from jaxtyping import Float, Int
 
 from jaxconcepts.store import files, manifest, tables
-from jaxconcepts.store.opening import check_config, lock, record_provenance
+from jaxconcepts.store.opening import check_config, lock, record_provenance, writable
 
 log = logging.getLogger("jaxconcepts.store")
 
@@ -59,15 +59,11 @@ def open_run(
         raise ValueError(f"workdir of several processes must hold none of * ? [, got {root}")
     with contextlib.ExitStack() as held:
         with contextlib.ExitStack() as starting:
-            try:
+            with writable(root):
                 for folder in ("metrics", "hidden", "runs", "checkpoints"):
                     (root / folder).mkdir(parents=True, exist_ok=True)
                 if files.is_local(root):
                     lock(root, writer, held, starting)
-            except OSError as error:
-                if files.says_full(error):
-                    raise
-                raise ValueError(f"workdir must be a folder that can be written to, got {root}: {error}") from error
             if count == 1:
                 files.remove_temporary(root)
             check_config(root / "config.json", config)
