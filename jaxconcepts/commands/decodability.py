@@ -15,9 +15,11 @@ def run(argv: list[str]) -> int:
         required=["workdir", "label"],
     )
     flags.DEFINE_integer("k", 10, "neighbours", flag_values=values)
+    flags.DEFINE_bool("skip_missing", False, "leave out the prompts without that label", flag_values=values)
     command_line.parse(argv, values)
     from jaxconcepts.studies.extraction import study as extraction
 
-    for row in extraction.decodability(values.workdir, values.label, values.k).iter_rows(named=True):
+    table = extraction.decodability(values.workdir, values.label, values.k, values.skip_missing)
+    for row in table.iter_rows(named=True):
         print(f"layer {row['layer']:>3}  CD {row['cd']:.3f}")
     return 0

@@ -21,6 +21,7 @@ def run(argv: list[str]) -> int:
     )
     flags.DEFINE_bool("bos", None, "begin each prompt with the tokenizer's BOS?", required=True, flag_values=values)
     flags.DEFINE_integer("batch_size", 16, "prompts a batch", flag_values=values)
+    flags.DEFINE_bool("skip_missing", False, "labels may be missing in some lines", flag_values=values)
     command_line.parse(argv, values)
 
     from etils import epath
@@ -29,7 +30,7 @@ def run(argv: list[str]) -> int:
 
     config = extraction.ExtractConfig(
         values.model, values.prompts, values.bos, values.dtype, values.revision, values.batch_size,
-        attention=values.attention,
+        attention=values.attention, skip_missing=values.skip_missing,
     )  # fmt: skip
     workdir = epath.Path(values.workdir)
     command_line.log_to(workdir / "log.txt")
