@@ -7,12 +7,12 @@ from setuptools import find_packages, setup
 HERE = Path(__file__).parent
 # The reference implementations that parity tests and benchmarks run beside ours. This exact torch: its wheel for the
 # CPU serves Python 3.11, where all tests run; elsewhere those that need it are skipped.
-PEERS = ["torch==2.13.0; python_version < '3.12'", "transformers>=5.0", "safetensors>=0.4"]
+PEERS = ["torch==2.13.0; python_version < '3.12'", "transformers>=5.0"]
 
 EXTRAS = {
     "cuda": ["jax[cuda13]>=0.10"],
     "tpu": ["jax[tpu]>=0.10"],
-    "hf": ["huggingface-hub>=0.25", "safetensors>=0.4", "transformers>=5.0"],
+    "hf": ["huggingface-hub>=0.25", "transformers>=5.0"],
     # Compiles for TPUs on a machine without one: the libtpu that this JAX is released with.
     "plan": ["jax[tpu]>=0.10"],
     # Reads treebanks in CoNLL-U.
@@ -55,6 +55,9 @@ setup(
         "optax>=0.2.6",
         "orbax-checkpoint>=0.11.20",
         "polars>=1.20",
+        "scipy>=1.13",
+        # Checks the headers of checkpoints.
+        "safetensors>=0.4",
     ],
     extras_require=EXTRAS,
 )

@@ -53,8 +53,6 @@ def main(argv: list[str] | None = None) -> int:
 
 def _exit_code(error: Exception, argv: list[str]) -> int:
     """Says in one line what ended a command; raises what is nobody's input, a bug."""
-    from absl import flags
-
     from jaxconcepts.store import WorkdirInUseError
     from jaxconcepts.store.files import says_full
 
@@ -71,7 +69,7 @@ def _exit_code(error: Exception, argv: list[str]) -> int:
         return 1
     if isinstance(error, OSError) and error.filename and error.strerror:
         text = f"{os.fsdecode(error.filename)} cannot be read or written: {error.strerror}"
-    elif isinstance(error, ValueError | flags.Error | OSError | WorkdirInUseError):
+    elif isinstance(error, ValueError | OSError | WorkdirInUseError):
         text = "; ".join(line.strip() for line in str(error).splitlines() if line.strip())
     else:
         raise error

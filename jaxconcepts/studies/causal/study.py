@@ -19,6 +19,7 @@ from etils import epath
 
 from jaxconcepts import store
 from jaxconcepts.models import pretrained, sharding
+from jaxconcepts.models import tokenizer as tokenizer_file
 from jaxconcepts.prompts import render
 from jaxconcepts.prompts.family import Family
 from jaxconcepts.store import files
@@ -55,7 +56,7 @@ def run(config: CausalConfig, model: str, workdir: epath.PathLike, revision: str
     if todo:
         # What is wrong with the checkpoint is said before the workdir is given this config.
         folder = pretrained.resolve(model, revision)
-        loaded, tokenizer = pretrained.read_config(folder, config.dtype), checkpoints.load_tokenizer(folder)
+        loaded, tokenizer = pretrained.read_config(folder, config.dtype), tokenizer_file.load(folder)
     with store.open_study(workdir, STUDY, how):
         if not todo:
             log.info("all experiments are done")

@@ -28,8 +28,8 @@ from etils import epath
 from jaxconcepts import store
 from jaxconcepts.metrics.decodability import concept_decodability
 from jaxconcepts.models import language, pretrained
+from jaxconcepts.models import tokenizer as tokenizer_file
 from jaxconcepts.store import files, manifest, tables
-from jaxconcepts.studies.asking.checkpoints import load_tokenizer
 from jaxconcepts.studies.extraction import prompt_file, states
 from jaxconcepts.studies.extraction.states import hidden_states, prompts, verify
 
@@ -75,7 +75,7 @@ def extract(config: ExtractConfig, workdir: epath.PathLike, mesh: jax.sharding.M
     path = epath.Path(config.prompts)
     scan = prompt_file.scan(path, config.skip_missing)
     folder = pretrained.resolve(config.model, config.revision)
-    tokenizer = load_tokenizer(folder)
+    tokenizer = tokenizer_file.load(folder)
     described = pretrained.read_config(folder, config.dtype)
     record = asdict(config) | {"prompts_sha256": scan.sha256, "num_prompts": scan.count, "snapshot": folder.name}
     record |= {"padding": "right", "at": "last", "layer_0": "embeddings", "final_norm": False}
