@@ -89,6 +89,10 @@ def run_pack(
     rows_at = _row_steps(steps, [*measured_at, *keep_steps], experiment.ROW_STEPS)
     last_checkpoint = time.monotonic()
     with stop_requested() if signals is None else contextlib.nullcontext(signals) as signals:
+        if fresh and 0 in keep_steps:
+            record.settle(progress, pace)
+            record.flush(0)
+            run.save(name, 0, state)
         while step < steps:
             following = bisect.bisect_right(rows_at, step)
             last_row, next_row = rows_at[following - 1 : following + 1]
