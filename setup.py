@@ -30,7 +30,7 @@ EXTRAS = {
         "scikit-learn>=1.5",
         "scipy>=1.13",
     ],
-    "bench": [*PEERS, "faiss-cpu>=1.9", "nnsight>=0.8", "scikit-learn>=1.5"],
+    "bench": [*PEERS, "faiss-cpu>=1.9", "nltk>=3.9", "nnsight>=0.8", "scikit-learn>=1.5"],
 }
 
 setup(

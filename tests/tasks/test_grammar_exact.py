@@ -245,6 +245,11 @@ def test_official_grammars_have_the_measured_length_and_entropy(row):
 CEILINGS = [row for row in table("physics_cfg_ceiling") if row["reader"] == "bayes_from_prefix"]
 
 
+# The table's readings of whole grammars were sampled on few strings, of which each holds two or three symbols of NT2 and
+# about six of NT3: it differs from itself by so much. The strict check is that posteriors are right as often as they say.
+SAMPLED = {"NT2": 0.05, "NT3": 0.05, "NT4": 0.02, "NT5": 0.02, "NT6": 0.02}
+
+
 def check_ceilings(name, count):
     g = grammar.load(name)
     strings = grammar.sample(g, jax.random.key(0), count)
@@ -254,10 +259,19 @@ def check_ceilings(name, count):
     assert rows
     for row in rows:
         level = g.level_index(row["level"])
-        truth = np.asarray((strings.ancestors if row["target"] == "ancestor" else strings.boundaries)[:, level])
-        best = np.asarray(readings[row["level"]]).argmax(-1) if row["target"] == "ancestor" else ends[:, level] > 0.5
+        ancestor = row["target"] == "ancestor"
+        truth = np.asarray((strings.ancestors if ancestor else strings.boundaries)[:, level])
+        posterior = (
+            np.asarray(readings[row["level"]]) if ancestor else np.stack([1 - ends[:, level], ends[:, level]], -1)
+        )
         inside = np.arange(truth.shape[1]) < np.asarray(strings.lengths)[:, None]
-        np.testing.assert_allclose((best == truth)[inside].mean(), float(row["accuracy"]), atol=0.01, err_msg=str(row))
+        right = posterior.argmax(-1) == truth
+        whole = ancestor and g.first_level == 1
+        tolerance = SAMPLED[row["level"]] if whole else 0.01
+        np.testing.assert_allclose(right[inside].mean(), float(row["accuracy"]), atol=tolerance, err_msg=str(row))
+        # The posterior knows how often it is right; the error is that of strings, which are independent.
+        surplus = ((right - posterior.max(-1)) * inside).sum(1)
+        assert abs(surplus.mean()) <= 4 * surplus.std() / count**0.5 + 1e-6, row
 
 
 def test_ceilings_of_a_small_root_are_the_measured():
@@ -267,4 +281,4 @@ def test_ceilings_of_a_small_root_are_the_measured():
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["cfg3f@16", "cfg3b@22", "cfg3h@22", "cfg3g@22", "cfg3f@22", "cfg3i@22"])
 def test_ceilings_of_larger_grammars_are_the_measured(name):
-    check_ceilings(name, 512 if name == "cfg3f@16" else 256)
+    check_ceilings(name, 1024)
