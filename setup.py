@@ -29,6 +29,7 @@ EXTRAS = {
         "ruff>=0.9",
         "scikit-learn>=1.5",
         "scipy>=1.13",
+        "sympy>=1.12",
     ],
     "bench": [*PEERS, "faiss-cpu>=1.9", "nltk>=3.9", "nnsight>=0.8", "scikit-learn>=1.5"],
 }
