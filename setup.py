@@ -31,7 +31,7 @@ EXTRAS = {
         "scipy>=1.13",
         "sympy>=1.12",
     ],
-    "bench": [*PEERS, "faiss-cpu>=1.9", "nnsight>=0.8", "scikit-learn>=1.5"],
+    "bench": [*PEERS, "faiss-cpu>=1.9", "nltk>=3.9", "nnsight>=0.8", "scikit-learn>=1.5"],
 }
 
 setup(
