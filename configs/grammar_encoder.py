@@ -21,6 +21,7 @@ def get_config(size: str = "cpu") -> config_dict.ConfigDict:
     if size == "cpu":
         # Deeper by one level than that of the other configs: the upper levels are where they differ.
         config.task.update(grammar="cfg3b@20", window=256)
+    config.measure.count = 4
     config.update_from_flattened_dict(fields_of(size))
     return config
 

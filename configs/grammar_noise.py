@@ -19,6 +19,7 @@ def get_config(size: str = "cpu") -> config_dict.ConfigDict:
     config.num_seeds = 5
     config.measure.metrics = ("loss", "generation", "noise")
     config.measure.temperatures = (1.0, 0.2)
+    config.measure.count = 4
     config.update_from_flattened_dict(fields_of(size))
     return config
 

@@ -19,6 +19,7 @@ def get_config(size: str = "cpu") -> config_dict.ConfigDict:
     config = config_dict.ConfigDict(default_config("grammar"))
     config.num_seeds = 5
     config.measure.metrics = ("loss", "generation", "probe")
+    config.measure.count = 4
     config.update_from_flattened_dict(fields_of(size))
     return config
 

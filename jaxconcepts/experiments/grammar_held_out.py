@@ -51,7 +51,7 @@ def make(
     Raises ValueError where too few strings fit.
     """
     strings = _draw(of, count, width_of(of, window), unambiguous)
-    rows = _rows(of, strings, window if mask_rate is not None else strings.tokens.shape[1] + 2)
+    rows = _rows(of, strings, strings.tokens.shape[1] + 2 if mask_rate is None else window, mask_rate is not None)
     random = np.random.default_rng(SEED)
     inside = np.zeros(rows.shape, bool)
     inside[:, 1 : strings.tokens.shape[1] + 1] = strings.tokens > 0
@@ -125,10 +125,10 @@ def _draw(of, count, longest, unambiguous) -> grammar.Strings:
     )
 
 
-def _rows(of, strings, width) -> Int[np.ndarray, "N W"]:
+def _rows(of, strings, width, filled) -> Int[np.ndarray, "N W"]:
     whole = [np.r_[BEGIN, row[:length], of.end] for row, length in zip(strings.tokens, strings.lengths, strict=True)]
     shortest = min(map(len, whole))
-    following = -(-width // shortest)
+    following = -(-width // shortest) if filled else 1
     rows = np.zeros((len(whole), width), np.int32)
     for number, first in enumerate(whole):
         others = [whole[(number + step) % len(whole)] for step in range(1, following)]
