@@ -14,7 +14,7 @@ import jax
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, Int, PyTree
 
-from jaxconcepts.models import residual
+from jaxconcepts.models import residual, sharding
 from jaxconcepts.models.decoder import Decoder
 from jaxconcepts.training import optimizers
 from jaxconcepts.training.answer_loss import answer_loss, batch_of_step
@@ -82,7 +82,7 @@ def fan_in_init(model: Decoder, key) -> PyTree:
     def rescale(path, leaf):
         if path[-1].key != "kernel":
             return leaf
-        writes = path[-2].key in ("out", "down", "attn_out", "mlp_down")
+        writes = model.role(f"blocks/{sharding.path_of(path)}").writes
         return leaf / 0.02 * leaf.shape[-2] ** -0.5 * ((2 * model.layers) ** -0.5 if writes else 1.0)
 
     return params | {"blocks": jax.tree_util.tree_map_with_path(rescale, params["blocks"])}

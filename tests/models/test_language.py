@@ -7,7 +7,20 @@ import jax
 import numpy as np
 import pytest
 
-from jaxconcepts.models import gemma2, language, llama, olmo, olmo2
+from jaxconcepts.models import (
+    gemma2,
+    gemma3,
+    gpt_neox,
+    language,
+    llama,
+    mistral,
+    olmo,
+    olmo2,
+    olmo3,
+    phi3,
+    qwen2,
+    qwen3,
+)  # fmt: skip
 from jaxconcepts.models.residual import Edits
 
 pytestmark = pytest.mark.usefixtures("compiles_fast")
@@ -17,7 +30,12 @@ LLAMA = llama.LlamaConfig(layers=3, **SIZES)
 GEMMA = gemma2.Gemma2Config(layers=3, window=5, query_scale=8, **SIZES)
 
 
-FAMILIES = {"llama": LLAMA, "gemma2": GEMMA, "olmo": olmo.OlmoConfig(clip_qkv=1.0), "olmo2": olmo2.Olmo2Config()}
+FAMILIES = {
+    "llama": LLAMA, "gemma2": GEMMA, "olmo": olmo.OlmoConfig(clip_qkv=1.0), "olmo2": olmo2.Olmo2Config(),
+    "mistral": mistral.MistralConfig(window=5), "qwen2": qwen2.Qwen2Config(), "qwen3": qwen3.Qwen3Config(),
+    "phi3": phi3.Phi3Config(window=None), "gemma3": gemma3.Gemma3Config(window=5), "olmo3": olmo3.Olmo3Config(window=5),
+}  # fmt: skip
+NEOX = gpt_neox.GPTNeoXConfig(vocab_size=31, width=32, layers=3, heads=4, mlp_width=24, context=64)
 
 
 def random_params(model, seed=0):
@@ -142,14 +160,16 @@ def test_the_cache_changes_no_answer_and_edits_of_the_prompt_reach_it(model):
         assert edited[row].tolist() == slow_generate(model, params, prompt, 6, own)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [*FAMILIES, "gpt_neox"])
 def test_scaling_a_head_is_scaling_its_rows_of_the_output_matrix(family):
-    model = dataclasses.replace(FAMILIES[family], layers=3, dtype="float32", **SIZES)
+    model = NEOX if family == "gpt_neox" else dataclasses.replace(FAMILIES[family], layers=3, dtype="float32", **SIZES)
     params, tokens = random_params(model), np.array(random_prompts([7, 7]))
     scales = np.random.default_rng(0).normal(size=(3, 1, 4)).astype(np.float32)
     by_edit = language.hidden_states(model, params, tokens, edits=Edits(head_scale=scales))
+    assert model.heads_kernel(params) is params["blocks"]["out"]["kernel"]
     out = params["blocks"]["out"]["kernel"] * np.repeat(scales[:, 0], 8, axis=1)[:, :, None]
-    by_weights = language.hidden_states(model, params | {"blocks": params["blocks"] | {"out": {"kernel": out}}}, tokens)
+    out = params["blocks"]["out"] | {"kernel": out}
+    by_weights = language.hidden_states(model, params | {"blocks": params["blocks"] | {"out": out}}, tokens)
     np.testing.assert_allclose(by_edit, by_weights, rtol=1e-4, atol=1e-4)
     assert not np.allclose(by_edit, language.hidden_states(model, params, tokens), atol=1e-2)
 
@@ -195,7 +215,19 @@ SHAPES = {
     "OlmoConfig": {"clip_qkv": 1.0},
     "Olmo2Config": {},
     "Gemma2Config": {"num_key_value_heads": 2, "head_dim": 16, "sliding_window": 6, "query_pre_attn_scalar": 16},
-}
+    "GPTNeoXConfig": {},
+    "MistralConfig": {"num_key_value_heads": 2, "sliding_window": 6},
+    "Qwen2Config": {"num_key_value_heads": 2, "use_sliding_window": True, "sliding_window": 6, "max_window_layers": 1},
+    "Qwen3Config": {"num_key_value_heads": 2, "head_dim": 16},
+    "Phi3Config": {"num_key_value_heads": 2, "sliding_window": 6},
+    "Gemma3TextConfig": {
+        "num_key_value_heads": 2, "head_dim": 16, "sliding_window": 6, "query_pre_attn_scalar": 16,
+        "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+    },
+    "Olmo3Config": {
+        "sliding_window": 6, "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+    },
+}  # fmt: skip
 COMMON = {
     "vocab_size": 97, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4,
     "max_position_embeddings": 64,
