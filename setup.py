@@ -60,6 +60,7 @@ setup(
         "optax>=0.2.6",
         "orbax-checkpoint>=0.11.20",
         "polars>=1.20",
+        "scipy>=1.13",
         # Checks the headers of checkpoints.
         "safetensors>=0.4",
     ],

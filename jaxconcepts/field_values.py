@@ -33,7 +33,7 @@ class FieldError(ValueError):
 @dataclasses.dataclass(frozen=True)
 class Limits:
     """low, high: the least and greatest value. above, below: the same, the bound itself excluded. choices: all values.
-    infinite: whether inf is a value. Of a tuple they bound every element."""
+    infinite: whether inf is a value. Of a tuple they bound every element; of a text `low` is the least length."""
 
     low: float | None = None
     high: float | None = None
@@ -47,7 +47,7 @@ class Limits:
         if self.choices is not None and value not in self.choices:
             return False
         if isinstance(value, bool | str):
-            return True
+            return isinstance(value, bool) or len(value) >= (self.low or 0)
         return (
             (self.low is None or value >= self.low)
             and (self.high is None or value <= self.high)
@@ -80,7 +80,7 @@ def checked(name: str, kind: Any, value: Any, limits: Limits) -> Any:
     for member in members(kind):
         if (taken := _taken(member, value, limits)) is not _REFUSED:
             return taken
-    raise FieldError(name, f"must be {accepted(kind, limits, value)}, got {shown(value)}")
+    raise FieldError(name, f"must be {accepted(kind, limits, value)}, got {shown(_refused(kind, value, limits))}")
 
 
 def from_text(name: str, kind: Any, text: str, limits: Limits) -> Any:
@@ -89,12 +89,13 @@ def from_text(name: str, kind: Any, text: str, limits: Limits) -> Any:
     A tuple may stand in brackets. Raises FieldError for a text that is no value of the type, and as `checked` does.
     """
     kinds = members(kind)
-    if type(None) in kinds and text.strip().lower() in ("none", "null"):
+    if (type(None) in kinds or kind is Any) and text.strip().lower() in ("none", "null"):
         return None
     for member in kinds:
         if (value := _parsed(member, text)) is not _REFUSED and _taken(member, value, limits) is not _REFUSED:
             return _taken(member, value, limits)
-    raise FieldError(name, f"must be {accepted(kind, limits, _guess(text))}, got {shown(text)}")
+    value = next((parsed for member in kinds if (parsed := _parsed(member, text)) is not _REFUSED), _guess(text))
+    raise FieldError(name, f"must be {accepted(kind, limits, value)}, got {shown(_refused(kind, value, limits))}")
 
 
 def members(kind: Any) -> tuple[Any, ...]:
@@ -183,6 +184,14 @@ def _parsed_tuple(inner: Any, text: str) -> Any:
     return _REFUSED if _REFUSED in values else tuple(values)
 
 
+def _refused(kind: Any, value: Any, limits: Limits) -> Any:
+    """Of a tuple the first element that the field does not take, of anything else the value."""
+    inner = next((get_args(member)[0] for member in members(kind) if get_origin(member) is tuple), None)
+    if inner is None or not isinstance(value, list | tuple):
+        return value
+    return next((element for element in value if _taken_by_any(inner, element, limits) is _REFUSED), value)
+
+
 def _literal(text: str) -> Any:
     try:
         return ast.literal_eval(text)
@@ -201,12 +210,14 @@ def _guess(text: str) -> Any:
 def _described(kind: Any, limits: Limits, value: Any) -> str:
     origin = get_origin(kind)
     if origin is tuple:
-        return f"a tuple, each element {accepted(get_args(kind)[0], limits)}"
+        inner = get_args(kind)[0]
+        culprit = _refused(kind, value, limits) if isinstance(value, list | tuple) else None
+        return f"a tuple, each element {accepted(inner, limits, culprit)}"
     if origin is Literal or limits.choices is not None:
         choices = get_args(kind) if origin is Literal else limits.choices
         return f"one of {', '.join(map(str, choices))}"
     if kind is str:
-        return "a text"
+        return "a text" + (" that is not empty" if limits.low else "")
     if kind is bool:
         return "true or false"
     if kind in (int, float):

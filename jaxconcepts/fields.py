@@ -24,6 +24,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import functools
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar, get_type_hints
 
@@ -33,11 +34,13 @@ from jaxconcepts import field_values
 from jaxconcepts.field_values import FieldError, Limits
 
 __all__ = [
-    "Declared", "FieldError", "Limits", "check", "declared", "defaults", "describe", "field", "identity", "override",
-    "override_text", "part", "plain", "read", "section",
+    "REQUIRED", "Declared", "FieldError", "Limits", "check", "declared", "defaults", "describe", "field", "identity",
+    "inferred", "override", "override_text", "part", "plain", "read", "section",
 ]  # fmt: skip
 
 Kind = TypeVar("Kind")
+REQUIRED = dataclasses.MISSING
+"""The default of a field that must be given; the dataclass is then `kw_only`."""
 
 
 def field(
@@ -61,7 +64,7 @@ def field(
     """
     limits = Limits(low, high, above, below, choices, infinite)
     metadata = {"doc": doc, "limits": limits, "added": added, "derived": derived}
-    if isinstance(default, dict):
+    if isinstance(default, Mapping):
         return dataclasses.field(default_factory=lambda: dict(default), metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
 
@@ -70,6 +73,26 @@ def section(kind: type, doc: str = "", *, added: bool = False, **changed: Any) -
     """A field that is a section: another such dataclass, by default as it is with the fields `changed`."""
     metadata = {"doc": doc, "limits": Limits(), "added": added}
     return dataclasses.field(default_factory=lambda: kind(**changed), metadata=metadata)
+
+
+def inferred(values: Mapping[str, Any], added: Mapping[str, Any] | None = None, prefix: str = "") -> type:
+    """A dataclass whose fields are of the types of the nested `values`, their defaults, for what declares none.
+
+    A field that is None by default takes any value, one that is inf takes inf. added: fields by dotted name that came
+    later, and their defaults, see `field`.
+    """
+    late = {name.removeprefix(prefix): value for name, value in (added or {}).items() if name.startswith(prefix)}
+    late = {name: value for name, value in late.items() if "." not in name}
+    made = []
+    for name, value in {**values, **late}.items():
+        if isinstance(value, Mapping) and value:
+            kind = inferred(value, added, f"{prefix}{name}.")
+            made.append((name, kind, section(kind)))
+        else:
+            infinite = isinstance(value, float) and math.isinf(value)
+            made.append((name, _type_of(value), field(value, "", infinite=infinite, added=name in late)))
+    name = f"{prefix.rstrip('.').title() or 'Config'}"
+    return dataclasses.make_dataclass(name, made, frozen=True, namespace={"__post_init__": check})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -165,15 +188,16 @@ def declared(kind: type, prefix: str = "", added: bool = False) -> dict[str, Dec
     fields: dict[str, Declared] = {}
     for name, inner, of in _members(kind):
         late = added or of.metadata.get("added", False)
-        if (nested := _section_of(inner)) is not None:
-            fields |= declared(nested, f"{prefix}{name}.", late)
-        else:
+        if (nested := _section_of(inner)) is None:
             doc = of.metadata.get("doc", "")
             fields[prefix + name] = Declared(prefix + name, inner, _default(of), doc, _limits(of), late)
-    if not prefix:
-        # A section's defaults may differ where it is a section from what they are by themselves.
-        values = flat(kind, defaults(kind))
-        fields = {name: dataclasses.replace(f, default=values.get(name, f.default)) for name, f in fields.items()}
+            continue
+        within = declared(nested, f"{prefix}{name}.", late)
+        if dataclasses.is_dataclass(default := _default(of)):
+            # A section's fields may have other defaults there than by themselves.
+            values = flat(nested, plain(default), f"{prefix}{name}.")
+            within = {key: dataclasses.replace(field, default=values[key]) for key, field in within.items()}
+        fields |= within
     return fields
 
 
@@ -268,13 +292,19 @@ def _members(kind: type, derived: bool = False) -> list[tuple[str, Any, dataclas
 
 @functools.cache
 def _hinted(kind: type) -> list[tuple[str, Any, dataclasses.Field]]:
-    hints = get_type_hints(kind)
+    hints = get_type_hints(kind)  # Of a made dataclass the annotations are types already.
     return [(of.name, hints[of.name], of) for of in dataclasses.fields(kind) if of.init]
 
 
 def _section_of(kind: Any) -> type | None:
     """The dataclass that a field is, if it is a section (or None)."""
     return next((member for member in field_values.members(kind) if dataclasses.is_dataclass(member)), None)
+
+
+def _type_of(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return tuple[_type_of(value[0]) if value else int | float | str, ...]
+    return Any if value is None else Mapping if isinstance(value, Mapping) else type(value)
 
 
 def _limits(of: dataclasses.Field) -> Limits:

@@ -274,15 +274,16 @@ def test_the_whole_study_is_stored_once_and_names_what_it_skips(checkpoint, half
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"shots": 0}, "shots must be an integer of at least 1, got 0"),
-        ({"experiments": ("prayer",)}, "experiments must be among .*; got 'prayer'"),
+        ({"shots": 0}, "shots must be an integer from 1 to 10000, got 0"),
+        ({"experiments": ("prayer",)}, "experiments must be a tuple, each element one of .*, got 'prayer'"),
         ({"steered": 101}, r"steered must be at most per_replicate \* replicates = 100, got 101"),
-        ({"dtype": "float16"}, 'dtype must be "float32" or "bfloat16"'),
-        ({"bitwise": {"digits": 2}}, r"unknown config field: bitwise\.digits"),
-        ({"layers": 2}, "unknown config field: layers"),
-        ({"tuning": TUNING | {"rounds": 2}}, "unknown config field rounds"),
-        ({"tuning": TUNING | {"measure": {"shots": (1,)}}}, "tuning.measure.shots is that of the experiments"),
-        ({"tuning": {"arms": ("all",), "tune": {"steps": 5}}}, r"config field tune\.\w+ is missing"),
+        ({"dtype": "float16"}, "dtype must be one of float32, bfloat16, got 'float16'"),
+        ({"bitwise": {"digits": 2}}, r"unknown config field bitwise\.digits; did you mean bitwise\.bits"),
+        ({"layers": 2}, "unknown config field layers; there are families, "),
+        ({"tuning": TUNING | {"rounds": 2}}, r"unknown config field tuning\.rounds"),
+        ({"tuning": TUNING | {"measure": {"shots": (1,)}}}, r"unknown config field tuning\.measure\.shots"),
+        ({"tuning": TUNING | {"merged": ("last-1",)}}, r"tuning\.merged must name arms \(all\), got 'last-1'"),
+        ({"tuning": TUNING | {"tune": {"steps": 0}}}, r"tuning\.tune\.steps must be a positive integer, got 0"),
     ],
 )
 def test_bad_settings_are_named(fields, message):
