@@ -98,6 +98,12 @@ FAMILY_READS: dict[str, frozenset[str]] = {
         "layer_norm_eps", "rotary_emb_base", "rotary_pct", "use_parallel_residual"
     },
     "llama": _LLAMA | {"mlp_bias"},
+    "mamba2": frozenset([
+        "chunk_size", "conv_kernel", "expand", "head_dim", "hidden_act", "hidden_size", "layer_norm_epsilon",
+        "n_groups", "num_heads", "num_hidden_layers", "rescale_prenorm_residual", "residual_in_fp32", "state_size",
+        "time_step_floor", "time_step_limit", "time_step_max", "time_step_min", "time_step_rank", "use_bias",
+        "use_conv_bias", "vocab_size",
+    ]),
     "mistral": _LLAMA,
     "olmo": _LLAMA | {"clip_qkv"},
     "olmo2": _LLAMA,

@@ -7,7 +7,21 @@ from __future__ import annotations
 
 import dataclasses
 
-from jaxconcepts.models import gemma2, gemma3, gpt2, gpt_neox, llama, mistral, olmo, olmo2, olmo3, phi3, qwen2, qwen3
+from jaxconcepts.models import (
+    gemma2,
+    gemma3,
+    gpt2,
+    gpt_neox,
+    llama,
+    mamba2,
+    mistral,
+    olmo,
+    olmo2,
+    olmo3,
+    phi3,
+    qwen2,
+    qwen3,
+)
 from jaxconcepts.models.decoder import Decoder
 
 _LLAMA_70B = {"width": 8192, "layers": 80, "heads": 64, "mlp_width": 28672}
@@ -52,6 +66,7 @@ PRESETS: dict[str, Decoder] = {
     "phi-3-mini": phi3.Phi3Config(),
     "gemma-3-270m": gemma3.Gemma3Config(width=640, layers=18, mlp_width=2048),
     "gemma-3-1b": gemma3.Gemma3Config(),
+    "mamba-2-130m": mamba2.Mamba2Config(),
     **{f"pythia-{name}": _pythia(*sizes) for name, sizes in _PYTHIA.items()},
     "gpt-2": gpt2.GPT2Config(layers=12, heads=12, width=768, context=1024, vocab_size=50257),
 }

@@ -13,6 +13,7 @@ import re
 import warnings
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +31,7 @@ from jaxconcepts.models import (
     hf_config,
     json_file,
     llama,
+    mamba2,
     mistral,
     olmo,
     olmo2,
@@ -39,15 +41,15 @@ from jaxconcepts.models import (
     qwen3,
     safetensors_io,
     sharding,
-)  # fmt: skip
+)
 from jaxconcepts.models.decoder import Decoder
 
 FAMILIES: dict[str, type[Decoder]] = {
     family.MODEL_TYPE: family
     for family in (
         gemma2.Gemma2Config, gemma3.Gemma3Config, gpt2.GPT2Config, gpt_neox.GPTNeoXConfig, llama.LlamaConfig,
-        mistral.MistralConfig, olmo.OlmoConfig, olmo2.Olmo2Config, olmo3.Olmo3Config, phi3.Phi3Config,
-        qwen2.Qwen2Config, qwen3.Qwen3Config,
+        mamba2.Mamba2Config, mistral.MistralConfig, olmo.OlmoConfig, olmo2.Olmo2Config, olmo3.Olmo3Config,
+        phi3.Phi3Config, qwen2.Qwen2Config, qwen3.Qwen3Config,
     )
 }  # fmt: skip
 

@@ -33,7 +33,7 @@ class Reference(NamedTuple):
         return [relative_error(a, b) for a, b in zip([*states, logits], [*self.states, self.logits], strict=True)]
 
 
-FINAL_NORMS = ("model.norm", "transformer.ln_f", "gpt_neox.final_layer_norm")
+FINAL_NORMS = ("model.norm", "transformer.ln_f", "gpt_neox.final_layer_norm", "backbone.norm_f")
 
 
 def relative_error(ours, reference) -> float:
@@ -52,6 +52,9 @@ def forward(theirs, tokens):
     with torch.no_grad():
         found = theirs(torch.tensor(tokens), output_hidden_states=True)
     hook.remove()
+    if theirs.config.model_type == "mamba2":  # whose hidden states begin after the first block
+        embedded = base.get_input_embeddings()(torch.tensor(tokens)).detach()
+        return [embedded.numpy(), *(state.numpy() for state in found.hidden_states[:-1])], found.logits.numpy()
     return [*(state.numpy() for state in found.hidden_states[:-1]), last[0].numpy()], found.logits.numpy()
 
 

@@ -15,6 +15,14 @@ def cut(config: Config) -> Config:
     small |= {name: size for name, size in gpt2.items() if name in config}
     sizes = {"hidden_size": 32, "vocab_size": 97, "intermediate_size": 48, "num_attention_heads": 4, "head_dim": 12}
     small |= {name: size for name, size in sizes.items() if config.get(name) is not None}
+    if config["model_type"] == "mamba2":
+        small |= {
+            "head_dim": 16,
+            "num_heads": 4,
+            "state_size": 16,
+            "chunk_size": 8,
+            "n_groups": min(config["n_groups"], 2),
+        }
     if config.get("num_key_value_heads") is not None:
         share = config["num_attention_heads"] / config["num_key_value_heads"]
         small["num_key_value_heads"] = 4 if share <= 1 else 2 if share <= 3 else 1
@@ -420,4 +428,23 @@ OLMO3: dict[str, Config] = {
     },
 }  # fmt: skip
 
-PUBLISHED: dict[str, Config] = LLAMA | GPT2 | GEMMA2 | OLMO | NEOX | MISTRAL | QWEN | PHI | GEMMA3 | OLMO3
+_MAMBA = {
+    "architectures": ["Mamba2ForCausalLM"], "bos_token_id": 0, "chunk_size": 256, "conv_kernel": 4, "eos_token_id": 0,
+    "expand": 2, "head_dim": 64, "hidden_act": "silu", "hidden_size": 768, "initializer_range": 0.1,
+    "layer_norm_epsilon": 1e-05, "model_type": "mamba2", "n_groups": 1, "num_heads": 24, "num_hidden_layers": 24,
+    "pad_token_id": 0, "rescale_prenorm_residual": False, "residual_in_fp32": True, "state_size": 128,
+    "tie_word_embeddings": True, "time_step_floor": 0.0001, "time_step_limit": [0.0, float("inf")],
+    "time_step_max": 0.1, "time_step_min": 0.001, "time_step_rank": 48, "torch_dtype": "float32", "use_bias": False,
+    "use_cache": True, "use_conv_bias": True, "vocab_size": 50288,
+}  # fmt: skip
+MAMBA: dict[str, Config] = {
+    "AntonV/mamba2-130m-hf": _MAMBA,
+    "mistralai/Mamba-Codestral-7B-v0.1": _MAMBA
+    | {
+        "hidden_size": 4096, "intermediate_size": 8192, "n_groups": 8, "norm_before_gate": True, "num_heads": 128,
+        "num_hidden_layers": 64, "rms_norm": True, "tie_word_embeddings": False, "time_step_init_scheme": "random",
+        "time_step_rank": 256, "time_step_scale": 1.0, "vocab_size": 32768,
+    },
+}  # fmt: skip
+
+PUBLISHED: dict[str, Config] = MAMBA | LLAMA | GPT2 | GEMMA2 | OLMO | NEOX | MISTRAL | QWEN | PHI | GEMMA3 | OLMO3

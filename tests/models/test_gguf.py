@@ -11,13 +11,14 @@ from tests.models.conftest import forward, relative_error
 
 gguf = pytest.importorskip("gguf", reason="the library that reads and writes the files")
 
+# A row of a quantised tensor is blocks of 32, so heads are of 32, where transformers reads their size: else of its own.
 ARCHITECTURES = {
-    # Heads of 32: a row of a quantised tensor is blocks of 32.
     "llama": {"rope.dimension_count": 32},
     "qwen2": {},
-    "qwen3": {"attention.key_length": 32},
-    "gemma2": {"attention.key_length": 32, "attention.sliding_window": 6, "final_logit_softcapping": 8.0,
-               "attn_logit_softcapping": 3.0},
+    "qwen3": {"attention.key_length": 128},
+    # The soft-caps that transformers assumes, as it does not read them.
+    "gemma2": {"attention.key_length": 32, "attention.sliding_window": 6, "final_logit_softcapping": 30.0,
+               "attn_logit_softcapping": 50.0},
     "gemma3": {"attention.key_length": 32, "attention.sliding_window": 6},
 }  # fmt: skip
 WIDTH, HEADS, KV_HEADS, HIDDEN, LAYERS, WORDS = 64, 2, 1, 96, 2, 40
@@ -27,20 +28,21 @@ def tensors_of(architecture, rng):
     """Name -> array [outputs, inputs] or [width], as llama.cpp lays them out."""
     matrix = lambda *shape: (rng.normal(size=shape) * 2 / shape[-1] ** 0.5).astype(np.float32)  # noqa: E731
     norm = lambda size=WIDTH: (1 + 0.3 * rng.normal(size=size)).astype(np.float32)  # noqa: E731
+    head = ARCHITECTURES[architecture].get("attention.key_length", 32)
     made = {"token_embd.weight": 0.2 * rng.normal(size=(WORDS, WIDTH)).astype(np.float32), "output_norm.weight": norm()}
     if not architecture.startswith("gemma"):
         made["output.weight"] = matrix(WORDS, WIDTH)
     for layer in range(LAYERS):
         block = {
-            "attn_norm": norm(), "ffn_norm": norm(), "attn_q": matrix(HEADS * 32, WIDTH),
-            "attn_k": matrix(KV_HEADS * 32, WIDTH), "attn_v": matrix(KV_HEADS * 32, WIDTH),
-            "attn_output": matrix(WIDTH, HEADS * 32), "ffn_gate": matrix(HIDDEN, WIDTH),
+            "attn_norm": norm(), "ffn_norm": norm(), "attn_q": matrix(HEADS * head, WIDTH),
+            "attn_k": matrix(KV_HEADS * head, WIDTH), "attn_v": matrix(KV_HEADS * head, WIDTH),
+            "attn_output": matrix(WIDTH, HEADS * head), "ffn_gate": matrix(HIDDEN, WIDTH),
             "ffn_up": matrix(HIDDEN, WIDTH), "ffn_down": matrix(WIDTH, HIDDEN),
         }  # fmt: skip
         if architecture.startswith("gemma"):
             block |= {"post_attention_norm": norm(), "post_ffw_norm": norm()}
         if architecture in ("qwen3", "gemma3"):
-            block |= {"attn_q_norm": norm(32), "attn_k_norm": norm(32)}
+            block |= {"attn_q_norm": norm(head), "attn_k_norm": norm(head)}
         made |= {f"blk.{layer}.{name}.weight": array for name, array in block.items()}
         if architecture == "qwen2":
             made |= {f"blk.{layer}.attn_{n}.bias": norm(w * 32) - 1 for n, w in zip("qkv", (2, 1, 1), strict=True)}
@@ -111,6 +113,12 @@ def test_weights_are_those_of_the_quantised_tensors(tmp_path, kind):
     step = {"F16": 2**-11, "BF16": 2**-8, "Q4_0": 0.14, "Q4_1": 0.08, "Q8_0": 2**-8}[kind]
     assert 0 < np.abs(expected - up).max() <= step * np.abs(up).max()
     assert max(errors(path, TOKENS)) < 1e-4
+
+
+def test_soft_caps_are_those_of_the_file(tmp_path):
+    keys = {"final_logit_softcapping": 8.0, "attn_logit_softcapping": 3.0}
+    model = pretrained.read_config(write(tmp_path / "model.gguf", "gemma2", keys=keys.items()))
+    assert (model.score_cap, model.logit_cap, model.window) == (3.0, 8.0, 6)
 
 
 def test_queries_and_keys_are_turned_back(tmp_path, monkeypatch):

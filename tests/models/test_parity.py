@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxconcepts.models import decoder, gemma2, gpt2, gpt_neox, language, layers, llama, rotary
+from jaxconcepts.models import decoder, gemma2, gpt2, gpt_neox, language, layers, llama, mamba2, rotary
 
 SMALL = {
     "vocab_size": 97, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4,
@@ -56,6 +56,10 @@ OLMO_3 = dict(
     SMALL, num_hidden_layers=4, num_key_value_heads=2, sliding_window=20, max_position_embeddings=400,
     rope_parameters=BY_KIND | {"full_attention": YARN | {"attention_factor": 1.2}},
 )  # fmt: skip
+MAMBA = {
+    "vocab_size": 97, "hidden_size": 32, "num_hidden_layers": 3, "num_heads": 8, "head_dim": 8, "state_size": 16,
+    "n_groups": 2, "chunk_size": 64, "time_step_limit": [0.05, 0.5],
+}  # fmt: skip
 LLAMA_31 = dict(SMALL, num_key_value_heads=2, head_dim=16, rope_parameters=rope(8.0))
 CASES = {
     "gpt2": ("GPT2Config", {"vocab_size": 97, "n_positions": 300, "n_embd": 32, "n_layer": 3, "n_head": 4}),
@@ -84,6 +88,7 @@ CASES = {
     "phi3, the longer context": ("Phi3Config", PHI | {"original_max_position_embeddings": 100}),
     "gemma3": ("Gemma3TextConfig", GEMMA_3),
     "olmo3": ("Olmo3Config", OLMO_3),
+    "mamba2": ("Mamba2Config", MAMBA),
 }  # fmt: skip
 
 # A removed feature moves some layer or the logits by at least three times what the comparison lets pass.
@@ -141,6 +146,7 @@ SETTINGS = {
         {"logit_cap": None},
         {"query_scale": 16.0},
     ],
+    "mamba2": [{"step_limit": None}, {"step_limit": (0.05, 0.6)}, {"eps": 1e-1}],
     "olmo3": [
         {"rope_scaling": None},
         {"rope_scaling": rotary.Yarn(4.0, 100, 1.0)},
@@ -180,6 +186,7 @@ def rotated_by_neighbours(x, positions, frequencies):
 
 
 RMSNorm, rope_of, gelu = layers.RMSNorm, layers.rope, nn.gelu
+GroupNorm, scan = mamba2.GroupNorm, mamba2.scan_chunks
 
 # What no setting removes: (case, object, attribute, what stands in for it).
 CODE = {
@@ -201,6 +208,14 @@ CODE = {
     "qwen3: key norm": ("qwen3", layers, "RMSNorm", no_norm("k_norm")),
     "gemma3: query norm": ("gemma3", layers, "RMSNorm", no_norm("q_norm")),
     "gemma3: key norm": ("gemma3", layers, "RMSNorm", no_norm("k_norm")),
+    "mamba2: groups of the gated norm": (
+        "mamba2",
+        mamba2,
+        "GroupNorm",
+        lambda _, eps, name: GroupNorm(1, eps, name=name),
+    ),
+    "mamba2: activations": ("mamba2", nn, "silu", nn.gelu),
+    "mamba2: decay": ("mamba2", mamba2, "scan_chunks", lambda x, step, decay, *more: scan(x, step, 0 * decay, *more)),
     "gemma2: tanh form of gelu": ("gemma2", nn, "gelu", lambda x, approximate: gelu(x, approximate=False)),
 }
 
@@ -242,3 +257,10 @@ def test_prompts_on_both_sides_of_a_longer_context_are_refused_together(referenc
         language.hidden_states(found.model, found.params, found.tokens[:, :101], np.array([100, 101]))
     with pytest.raises(ValueError, match="answers included"):
         language.generate(found.model, found.params, found.tokens[:, :98], max_new_tokens=4)
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 300])
+def test_the_recurrence_and_its_chunks_agree(reference, chunk):
+    """Chunks of one token are the recurrence itself."""
+    found = reference(*CASES["mamba2"][:1], **CASES["mamba2"][1])
+    assert max(found.errors(dataclasses.replace(found.model, chunk=chunk))) < TOLERANCE

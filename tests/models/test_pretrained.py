@@ -16,6 +16,7 @@ from jaxconcepts.models import (
     gpt_neox,
     language,
     llama,
+    mamba2,
     mistral,
     olmo,
     olmo2,
@@ -27,7 +28,7 @@ from jaxconcepts.models import (
     rotary,
     safetensors_io,
     sharding,
-)  # fmt: skip
+)
 from jaxconcepts.models.decoder import Role
 
 pytestmark = pytest.mark.usefixtures("compiles_fast")
@@ -48,11 +49,14 @@ MODELS = {
     "qwen3": qwen3.Qwen3Config(layers=3, rope_scaling=rotary.Yarn(4.0, 32, 1.5), stop_tokens=(4,), **SIZES),
     "phi3": phi3.Phi3Config(
         layers=3, window=None, rotary_share=0.5,
-        rope_scaling=rotary.LongRope((1.0, 1.1), (2.0, 3.0), 50, 1.3), **SIZES | {"kv_heads": 4},
+        rope_scaling=rotary.LongRope((1.0, 1.1), (2.0, 3.0), 50, 1.3), **SIZES | {"width": 32},
     ),
     "gemma3": gemma3.Gemma3Config(layers=3, window=5, query_scale=8, local=(True, False, True),
                                   rope_scaling=rotary.Linear(8.0), **SIZES),
-    "olmo3": olmo3.Olmo3Config(layers=3, window=5, rope_scaling=rotary.Yarn(8.0, 16, 1.2), **SIZES),
+    "mamba2": mamba2.Mamba2Config(
+        layers=3, vocab_size=30, width=16, heads=4, head_dim=8, state=8, groups=2, step_limit=(0.1, 0.9), chunk=16
+    ),
+    "olmo3": olmo3.Olmo3Config(layers=3, window=5, local=(True, False, True), rope_scaling=rotary.Yarn(8.0, 16, 1.2), **SIZES),
 }  # fmt: skip
 TOKENS = np.random.default_rng(0).integers(0, 30, (4, 40))
 
@@ -260,7 +264,7 @@ def test_folders_without_a_config_or_safetensors_are_refused(folder):
     (folder / "config.json").unlink()
     with pytest.raises(ValueError, match=r"has no config\.json"):
         pretrained.load_pretrained(folder)
-    with pytest.raises(ValueError, match="neither a folder nor a repository id"):
+    with pytest.raises(ValueError, match="neither a folder nor a GGUF file, a repository id"):
         pretrained.load_pretrained(folder / "nowhere")
 
 
@@ -289,6 +293,7 @@ PUBLISHED = {
     "Qwen2.5-7B": (qwen2.Qwen2Config(), 7_615_616_512),
     "Qwen3-8B": (qwen3.Qwen3Config(), 8_190_735_360),
     "Phi-3-mini": (phi3.Phi3Config(), 3_821_079_552),
+    "Mamba-2-130M": (mamba2.Mamba2Config(), 128_989_632),
     "Gemma-3-1B": (gemma3.Gemma3Config(), 999_885_952),
     "OLMo-3-7B": (olmo3.Olmo3Config(), 7_298_011_136),
     "GPT-2": (gpt2.GPT2Config(layers=12, heads=12, width=768, context=1024, vocab_size=50257), 124_439_808),
@@ -316,10 +321,11 @@ def test_roles_say_which_matrices_read_the_stream_and_which_write_it(model):
     kernels = {name: part["kernel"].shape for name, part in shapes["blocks"].items() if "kernel" in part}
     roles = {name: model.role(f"blocks/{name}/kernel") for name in kernels}
     for name, (_, inputs, outputs) in kernels.items():
-        assert roles[name].writes == (outputs == model.width and inputs != model.width or name in ("out", "attn_out"))
+        assert roles[name].writes == (name in ("out", "attn_out", "down", "mlp_down", "out_proj"))
         assert (roles[name] is Role.READS) == (not roles[name].writes)
         assert (inputs if roles[name] is Role.READS else outputs) == model.width
-    assert model.heads_kernel(shapes).shape == (model.layers, model.heads * model.head_dim, model.width)
+    if model.ATTENDS:
+        assert model.heads_kernel(shapes).shape == (model.layers, model.heads * model.head_dim, model.width)
     assert {model.role(name) for name in ("embed", "unembed") if name in shapes} == {Role.TABLE}
 
 

@@ -19,6 +19,7 @@ pytestmark = pytest.mark.usefixtures("compiles_fast")
 WARNED = {"lmsys/vicuna-7b-v1.5-16k": "max_sequence_length", "huggyllama/llama-7b": "max_sequence_length"}
 WARNED |= {"NousResearch/Yarn-Llama-2-7b-128k": "rope_scaling.finetuned"}
 WARNED |= {"EleutherAI/gpt-neox-20b": "hidden_dropout_prob = 0", "microsoft/Phi-4-mini-instruct": "full_attn_mod = 1"}
+WARNED |= {"mistralai/Mamba-Codestral-7B-v0.1": "rms_norm = True"}
 WARNED |= {name: "use_mrope" for name in PUBLISHED if "use_mrope" in PUBLISHED[name]}
 
 

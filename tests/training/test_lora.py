@@ -16,6 +16,7 @@ FUSED = {
     "gpt2": {f"blocks/{name}" for name in ("attn_qkv", "attn_out", "mlp_up", "mlp_down")},
     "gpt_neox": {f"blocks/{name}" for name in ("attn_qkv", "out", "up", "down")},
     "phi3": {f"blocks/{name}" for name in ("attn_qkv", "out", "gate_up", "down")},
+    "mamba2": {"blocks/in_proj", "blocks/out_proj"},
 }
 
 

@@ -1,0 +1,262 @@
+"""Mamba-2 (Dao and Gu 2024, arXiv 2405.21060): a recurrent state in place of attention, so a block's cost grows with
+the length alone.
+
+Shape letters: B batch, T tokens, d width, H heads of the state space, p a head's width, n the state's size, G groups,
+c channels of the convolution (H * p + 2 * G * n), k its taps.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from jaxconcepts.models import decoder, hf_config, layers
+from jaxconcepts.models.decoder import Role
+
+BLOCK = "backbone.layers.{}."
+# What makes initial weights alone.
+INITIAL = ("time_step_rank", "time_step_min", "time_step_max", "time_step_floor", "rescale_prenorm_residual")
+
+
+@dataclass(frozen=True)
+class Mamba2Config(decoder.Decoder):
+    """mamba2-130m by default. heads, head_dim: of the state space (heads * head_dim is twice the width, mostly).
+    state: numbers kept a channel. groups: heads of one group share what is written to the state and read from it.
+    taps: tokens that the convolution sees. chunk: tokens that are computed at once; it changes no result. step_limit:
+    bounds of the step, None for none. context: the architecture has no limit; prompts are checked against this one."""
+
+    vocab_size: int = 50288
+    width: int = 768
+    layers: int = 24
+    heads: int = 24
+    head_dim: int = 64
+    state: int = 128
+    groups: int = 1
+    taps: int = 4
+    chunk: int = 256
+    step_limit: tuple[float, float] | None = None
+    float32_stream: bool = True
+    context: int = 2**20
+    eps: float = 1e-5
+    tied: bool = True
+    dtype: str = "float32"
+    stop_tokens: tuple[int, ...] = ()
+
+    MODEL_TYPE = "mamba2"
+    CHECKPOINT = {
+        "embed": "backbone.embeddings.weight",
+        "unembed": "lm_head.weight",
+        "final_norm/scale": "backbone.norm_f.weight",
+        "blocks/norm/scale": BLOCK + "norm.weight",
+        "blocks/in_proj/kernel": BLOCK + "mixer.in_proj.weight",
+        "blocks/conv/weight": BLOCK + "mixer.conv1d.weight",
+        "blocks/conv/bias": BLOCK + "mixer.conv1d.bias",
+        "blocks/step_bias": BLOCK + "mixer.dt_bias",
+        "blocks/log_decay": BLOCK + "mixer.A_log",
+        "blocks/skip": BLOCK + "mixer.D",
+        "blocks/gate_norm/scale": BLOCK + "mixer.norm.weight",
+        "blocks/out_proj/kernel": BLOCK + "mixer.out_proj.weight",
+    }
+    ROLES = (
+        (r"blocks/in_proj/kernel", Role.READS),
+        (r"blocks/out_proj/kernel", Role.WRITES),
+        (r"blocks/(conv/\w+|step_bias|log_decay|skip)", Role.WHOLE),
+        *decoder.ROLES,
+    )
+    ADAPTED = ("in_proj",)
+    ATTENDS = False
+
+    inner = property(lambda self: self.heads * self.head_dim)
+    channels = property(lambda self: self.inner + 2 * self.groups * self.state)
+    kv_heads = property(lambda self: self.heads)
+
+    def __post_init__(self):
+        names = ("vocab_size", "width", "layers", "heads", "head_dim", "state", "groups", "taps", "chunk", "context")
+        decoder.check_sizes(self, names)
+        if self.heads % self.groups:
+            raise ValueError(f"model.groups must divide model.heads = {self.heads}, got {self.groups}")
+
+    def block(self):
+        return Block(self)
+
+    def final_norm(self):
+        return layers.RMSNorm(self.eps)
+
+    def embed(self, params, tokens, positions):
+        stream = params["embed"][tokens]
+        return stream.astype(jnp.float32) if self.float32_stream else stream
+
+    def with_room(self, state, tokens):
+        return state  # of one size, however many tokens there were
+
+    def advanced(self, state, new, rows, positions):
+        return new
+
+    @classmethod
+    def from_hf(cls, fields):
+        for name in INITIAL:
+            fields.take(name, None)
+        for name, value in (("hidden_act", "silu"), ("use_bias", False), ("use_conv_bias", True)):
+            fields.only(name, value)
+        sizes = {
+            "vocab_size": fields.count("vocab_size"),
+            "width": fields.count("hidden_size"),
+            "layers": fields.count("num_hidden_layers", most=hf_config.MOST["layers"]),
+            "heads": fields.count("num_heads", 128),
+            "head_dim": fields.count("head_dim", 64),
+            "state": fields.count("state_size", 128),
+            "groups": fields.count("n_groups", 8),
+            "taps": fields.count("conv_kernel", 4),
+            "chunk": fields.count("chunk_size", 256),
+        }
+        expand = fields.number("expand", 2)
+        if int(expand * sizes["width"]) != sizes["heads"] * sizes["head_dim"]:
+            fields.wrong("num_heads * head_dim", sizes["heads"] * sizes["head_dim"], "expand * hidden_size")
+        if sizes["heads"] % sizes["groups"]:
+            fields.wrong("n_groups", sizes["groups"], f"a divisor of num_heads = {sizes['heads']}")
+        return cls(
+            **sizes,
+            step_limit=_limit(fields),
+            float32_stream=fields.flag("residual_in_fp32", True),
+            eps=fields.number("layer_norm_epsilon", 1e-5),
+            tied=fields.flag("tie_word_embeddings", False),
+        )
+
+    def to_hf(self):
+        return {
+            "architectures": ["Mamba2ForCausalLM"], "vocab_size": self.vocab_size, "hidden_size": self.width,
+            "num_hidden_layers": self.layers, "num_heads": self.heads, "head_dim": self.head_dim,
+            "state_size": self.state, "n_groups": self.groups, "conv_kernel": self.taps, "chunk_size": self.chunk,
+            "expand": self.inner / self.width, "layer_norm_epsilon": self.eps,
+            "residual_in_fp32": self.float32_stream,
+        } | ({} if self.step_limit is None else {"time_step_limit": list(self.step_limit)})  # fmt: skip
+
+
+def _limit(fields: hf_config.Fields) -> tuple[float, float] | None:
+    """time_step_limit; None where it bounds nothing."""
+    value = fields.take("time_step_limit", [0.0, math.inf])
+    is_pair = isinstance(value, list) and len(value) == 2 and all(type(number) in (int, float) for number in value)
+    if not is_pair or not 0 <= value[0] < value[1]:
+        fields.wrong("time_step_limit", value, "[least, most] with 0 <= least < most")
+    return None if value == [0, math.inf] else tuple(map(float, value))
+
+
+class Block(nn.Module):
+    """x + mixer(norm(x)): a projection, a short convolution, the state space, a gated norm, a projection."""
+
+    config: Mamba2Config
+
+    @nn.compact
+    def __call__(self, stream, context: decoder.Context, head_edits=None):
+        c = self.config
+        past = (None, None) if context.past is None else context.past
+        normed = layers.RMSNorm(c.eps, name="norm")(stream)
+        projected = layers.Dense(c.inner + c.channels + c.heads, c.dtype, use_bias=False, name="in_proj")(normed)
+        gate, mixed, step = jnp.split(projected.astype(jnp.float32), [c.inner, c.inner + c.channels], axis=-1)
+        mixed, taps = Convolution(c.taps, name="conv")(mixed, past[0], context.lengths)
+        step_bias = self.param("step_bias", _initial_step, (c.heads,))
+        step = jax.nn.softplus(step + step_bias.astype(jnp.float32))
+        step = step if c.step_limit is None else jnp.clip(step, *c.step_limit)
+        if context.lengths is not None:
+            # A step of 0 leaves the state as it is: padding is not seen by what follows.
+            step = step * (jnp.arange(step.shape[1]) < context.lengths[:, None])[..., None]
+        decay = -jnp.exp(self.param("log_decay", _initial_decay, (c.heads,)).astype(jnp.float32))
+        x, write, read = jnp.split(mixed, [c.inner, c.inner + c.groups * c.state], axis=-1)
+        x = x.reshape(*x.shape[:2], c.heads, c.head_dim)
+        write, read = (a.reshape(*a.shape[:2], c.groups, c.state) for a in (write, read))
+        y, state = scan_chunks(x, step, decay, write, read, past[1], c.chunk)
+        y = y + x * self.param("skip", nn.initializers.ones, (c.heads,)).astype(jnp.float32)[:, None]
+        y = context.asked(y.reshape(*y.shape[:2], c.inner)) * nn.silu(context.asked(gate))
+        y = GroupNorm(c.groups, c.eps, name="gate_norm")(y)
+        out = layers.Dense(c.width, c.dtype, use_bias=False, name="out_proj")(y)
+        stream = context.asked(stream)
+        return stream + out.astype(stream.dtype), decoder.Written((taps, state), None)
+
+
+class Convolution(nn.Module):
+    """silu of a causal convolution of each channel over its last `taps` tokens; and the inputs that the next need."""
+
+    taps: int
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B T c"], past: Float[Array, "B k c"] | None, lengths):
+        weight = self.param("weight", nn.initializers.normal(0.2), (x.shape[-1], 1, self.taps)).astype(jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],)).astype(jnp.float32)
+        batch, length, channels = x.shape
+        past = jnp.zeros((batch, self.taps - 1, channels), x.dtype) if past is None else past
+        seen = jnp.concatenate([past, x], axis=1)
+        out = sum(seen[:, tap : tap + length] * weight[:, 0, tap] for tap in range(self.taps)) + bias
+        last = jnp.full((batch,), length) if lengths is None else lengths
+        places = last[:, None] + jnp.arange(self.taps - 1)
+        return nn.silu(out), jnp.take_along_axis(seen, places[..., None], axis=1)
+
+
+class GroupNorm(nn.Module):
+    """Root mean square norm of each of `groups` parts of the last axis, with one scale for all."""
+
+    groups: int
+    eps: float
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B T f"]) -> Float[Array, "B T f"]:
+        scale = self.param("scale", nn.initializers.ones, (x.shape[-1],)).astype(jnp.float32)
+        parts = layers.rms_normalise(x.reshape(*x.shape[:-1], self.groups, -1), self.eps)
+        return parts.reshape(x.shape) * scale
+
+
+def scan_chunks(
+    x: Float[Array, "B T H p"],
+    step: Float[Array, "B T H"],
+    decay: Float[Array, " H"],
+    write: Float[Array, "B T G n"],
+    read: Float[Array, "B T G n"],
+    state: Float[Array, "B H p n"] | None,
+    chunk: int,
+) -> tuple[Float[Array, "B T H p"], Float[Array, "B H p n"]]:
+    """y_t = S_t read_t with S_t = exp(step_t decay) S_(t-1) + step_t x_t write_t^T, and the last S.
+
+    Within a chunk as products of matrices, from chunk to chunk by the state (section 6 of the paper); chunk 1 is the
+    recurrence itself. state: S before the first token, None for 0.
+    """
+    batch, length, heads, width = x.shape
+    chunk = min(chunk, length)
+    share = heads // write.shape[2]
+    rest = -length % chunk
+    # Padding takes steps of 0.
+    parts = [jnp.pad(a, [(0, 0), (0, rest)] + [(0, 0)] * (a.ndim - 2)) for a in (x, step, write, read)]
+    parts = [a.reshape(batch, -1, chunk, *a.shape[2:]).swapaxes(0, 1) for a in parts]
+    if state is None:
+        state = jnp.zeros((batch, heads, width, write.shape[-1]), x.dtype)
+    earlier = jnp.tril(jnp.ones((chunk, chunk), bool))
+
+    def one(state, part):
+        x, step, write, read = part
+        write, read = (jnp.repeat(a, share, axis=2) for a in (write, read))
+        total = jnp.cumsum(step * decay, axis=1)
+        # exp of the decay from token s to token t, where s is not after t.
+        between = jnp.where(earlier[..., None], total[:, :, None] - total[:, None], -jnp.inf)
+        weights = jnp.einsum("bthn,bshn->btsh", read, write) * jnp.exp(between)
+        entering = x * step[..., None]
+        y = jnp.einsum("btsh,bshp->bthp", weights, entering)
+        y = y + jnp.einsum("bthn,bhpn->bthp", read * jnp.exp(total)[..., None], state)
+        left = jnp.exp(total[:, -1:] - total)
+        grown = jnp.einsum("bshp,bshn->bhpn", entering * left[..., None], write)
+        return state * jnp.exp(total[:, -1])[..., None, None] + grown, y
+
+    state, y = jax.lax.scan(one, state, tuple(parts))
+    return y.swapaxes(0, 1).reshape(batch, -1, heads, width)[:, :length], state
+
+
+def _initial_step(key, shape):
+    """softplus^-1 of steps from 0.001 to 0.1, evenly in the logarithm."""
+    step = jnp.exp(jax.random.uniform(key, shape) * math.log(100) + math.log(0.001))
+    return step + jnp.log(-jnp.expm1(-step))
+
+
+def _initial_decay(key, shape):
+    return jnp.log(jnp.arange(1, shape[0] + 1, dtype=jnp.float32))
