@@ -163,7 +163,7 @@ class Decoder:
 
     def heads_kernel(self, params: PyTree) -> Float[Array, "L He d"]:
         """The stacked kernel that writes the heads' outputs into the stream."""
-        kernels = (name for name, part in params["blocks"].items() if "kernel" in part)
+        kernels = (name for name, part in params["blocks"].items() if isinstance(part, Mapping) and "kernel" in part)
         name = next(name for name in kernels if self.role(f"blocks/{name}/kernel") is Role.HEADS)
         return params["blocks"][name]["kernel"]
 

@@ -132,7 +132,9 @@ class Mamba2Config(decoder.Decoder):
             "architectures": ["Mamba2ForCausalLM"], "vocab_size": self.vocab_size, "hidden_size": self.width,
             "num_hidden_layers": self.layers, "num_heads": self.heads, "head_dim": self.head_dim,
             "state_size": self.state, "n_groups": self.groups, "conv_kernel": self.taps, "chunk_size": self.chunk,
-            "expand": self.inner / self.width, "layer_norm_epsilon": self.eps,
+            # A whole number in transformers 5.
+            "expand": self.inner // self.width if self.inner % self.width == 0 else self.inner / self.width,
+            "layer_norm_epsilon": self.eps,
             "residual_in_fp32": self.float32_stream,
         } | ({} if self.step_limit is None else {"time_step_limit": list(self.step_limit)})  # fmt: skip
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxconcepts.models import gpt2, gpt_neox, language, layers, llama, phi3, pretrained
+from jaxconcepts.models import gemma2, gpt2, gpt_neox, language, layers, llama, olmo, olmo2, phi3, pretrained
 from jaxconcepts.training import answer_loss, lora
 
 SEVEN = {f"blocks/{name}" for name in ("q", "k", "v", "out", "gate", "up", "down")}
