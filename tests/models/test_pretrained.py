@@ -56,7 +56,9 @@ MODELS = {
     "mamba2": mamba2.Mamba2Config(
         layers=3, vocab_size=30, width=16, heads=4, head_dim=8, state=8, groups=2, step_limit=(0.1, 0.9), chunk=16
     ),
-    "olmo3": olmo3.Olmo3Config(layers=3, window=5, local=(True, False, True), rope_scaling=rotary.Yarn(8.0, 16, 1.2), **SIZES),
+    "olmo3": olmo3.Olmo3Config(
+        layers=3, window=5, local=(True, False, True), rope_scaling=rotary.Yarn(8.0, 16, 1.2), **SIZES
+    ),
 }  # fmt: skip
 TOKENS = np.random.default_rng(0).integers(0, 30, (4, 40))
 

@@ -8,7 +8,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxconcepts.models import gemma2, gpt2, gpt_neox, language, layers, llama, olmo, olmo2, phi3, pretrained
+from jaxconcepts.models import (
+    gemma2,
+    gpt2,
+    gpt_neox,
+    language,
+    layers,
+    llama,
+    mamba2,
+    olmo,
+    olmo2,
+    phi3,
+    pretrained,
+    qwen2,
+)
 from jaxconcepts.training import answer_loss, lora
 
 SEVEN = {f"blocks/{name}" for name in ("q", "k", "v", "out", "gate", "up", "down")}
@@ -279,10 +292,17 @@ SIZES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("config", [gemma2.Gemma2Config, olmo.OlmoConfig, olmo2.Olmo2Config])
-def test_every_family_runs_with_all_its_adapters_attached_as_merged(config):
+WHOLE = {
+    "gemma2": gemma2.Gemma2Config(**SIZES), "olmo": olmo.OlmoConfig(**SIZES), "olmo2": olmo2.Olmo2Config(**SIZES),
+    "qwen2": qwen2.Qwen2Config(**SIZES), "phi3": phi3.Phi3Config(**SIZES),
+    "gpt_neox": gpt_neox.GPTNeoXConfig(**SMALL, mlp_width=24),
+    "mamba2": mamba2.Mamba2Config(vocab_size=30, width=16, layers=2, heads=4, head_dim=8, state=8),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("model", WHOLE.values(), ids=WHOLE.keys())
+def test_every_family_runs_with_all_its_adapters_attached_as_merged(model):
     """The merged model is a plain one, which tests/models hold against transformers."""
-    model = config(**SIZES)
     rng = np.random.default_rng(0)
     draw = lambda leaf: jnp.asarray(rng.normal(0, 0.3, leaf.shape), jnp.float32)  # noqa: E731
     params = jax.tree.map(draw, jax.eval_shape(model.init, jax.random.key(0)))
@@ -293,5 +313,5 @@ def test_every_family_runs_with_all_its_adapters_attached_as_merged(config):
     tokens = np.arange(20).reshape(2, 10)
     attached = language.logits(model, lora.attach(params, adapters, scales), tokens)
     merged = np.asarray(language.logits(model, lora.merge(params, adapters, scales), tokens))
-    assert len(adapters) == 7 and relative_error(attached, merged) < 1e-5
+    assert len(adapters) == len(lora.projections(model)) and relative_error(attached, merged) < 1e-5
     assert relative_error(language.logits(model, params, tokens), merged) > 0.05
