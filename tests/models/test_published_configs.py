@@ -96,6 +96,13 @@ def test_the_first_name_of_longrope_is_understood():
     assert both[0] == both[1] and both[0].rope_scaling is not None
 
 
+def test_infinity_is_understood_as_transformers_writes_it(tmp_path):
+    config = cut(PUBLISHED["AntonV/mamba2-130m-hf"])
+    for infinity in (float("inf"), {"__float__": "Infinity"}):
+        (tmp_path / "config.json").write_text(json.dumps(config | {"time_step_limit": [0.0, infinity]}))
+        assert pretrained.read_config(tmp_path).step_limit is None
+
+
 def test_neutral_defaults_are_those_of_transformers(transformers):
     """Every attribute of the installed base config is neutral at its default, and so is every one of generation."""
     base = transformers.PreTrainedConfig()
