@@ -34,6 +34,7 @@ EXTRAS = {
         "ruff>=0.9",
         "scikit-learn>=1.5",
         "scipy>=1.13",
+        "sympy>=1.12",
     ],
     "bench": [*PEERS, "faiss-cpu>=1.9", "nnsight>=0.8", "scikit-learn>=1.5"],
 }
@@ -47,7 +48,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["jaxconcepts", "jaxconcepts.*"]),
-    package_data={"jaxconcepts": ["data/*.csv"]},
+    package_data={"jaxconcepts": ["data/*.csv", "data/*.txt"]},
     install_requires=[
         "absl-py>=2.1",
         "etils[epath]>=1.9",

@@ -99,7 +99,9 @@ def load(folder: str | os.PathLike) -> Bank:
         with np.load(folder / name, allow_pickle=False) as part:
             for key in part.files:
                 arrays.setdefault(key, []).append(part[key])
-    config = ReasoningConfig(**request["config"])
+    # JSON knows no tuples.
+    fields = {key: tuple(v) if isinstance(v, list) else v for key, v in request["config"].items()}
+    config = ReasoningConfig(**fields)
     return Bank(config, {key: np.concatenate(parts) for key, parts in arrays.items()}, complete["hash"])
 
 

@@ -37,6 +37,12 @@ def copied_answers(train: Bank, test: Bank) -> Integer[np.ndarray, " N"]:
     return result
 
 
+def share_seen(train: Bank, test: Bank) -> float:
+    """The share of test problems whose whole prompt, word by word, is also one of the training problems."""
+    seen = set(_prompts(train))
+    return float(np.mean([prompt in seen for prompt in _prompts(test)]))
+
+
 def accuracy_by_operations(answers: Integer[np.ndarray, " N"], bank: Bank) -> dict[int, float]:
     """The share of right answers for each number of operations in the bank."""
     right = np.asarray(answers) == bank.answers
@@ -60,6 +66,10 @@ def unneeded_if_all_is_computed(problem: Problem) -> float:
             stated.add(able[rng.integers(len(able))])
         counts.append(len(stated - needed))
     return float(np.mean(counts))
+
+
+def _prompts(bank: Bank) -> list[bytes]:
+    return [row[:prompt].tobytes() for row, prompt in zip(bank.tokens(), bank.prompts, strict=True)]
 
 
 def _word_counts(bank: Bank) -> Float[np.ndarray, "N V"]:

@@ -207,13 +207,19 @@ reasoning_bank.write(sys.argv[1], ReasoningConfig(), count=100_000, part_size=50
 def test_workers_end_with_a_killed_writer(tmp_path):
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     arguments = [sys.executable, "-c", ORPHANS, str(tmp_path / "bank")]
-    output = subprocess.run(arguments, env=environment, stdout=subprocess.PIPE, text=True).stdout
-    workers = [int(number) for number in output.split()]
+    # A file and no pipe: workers that lived on would hold it open.
+    output = tmp_path / "workers.txt"
+    with output.open("w") as file:
+        subprocess.run(arguments, env=environment, stdout=file)
+    workers = [int(number) for number in output.read_text().split()]
     assert workers
     limit = time.monotonic() + 30
     while any(running(worker) for worker in workers) and time.monotonic() < limit:
         time.sleep(0.05)
-    assert not any(running(worker) for worker in workers)
+    alive = [worker for worker in workers if running(worker)]
+    for worker in alive:
+        os.kill(worker, signal.SIGKILL)
+    assert not alive
 
 
 def running(process):

@@ -53,6 +53,17 @@ def test_accuracy_by_operations(banks):
     assert accuracy == {number: float(number > 2) for number in sorted(set(test.operations.tolist()))}
 
 
+def test_the_share_of_problems_that_were_seen(banks, tmp_path):
+    train, _, config, _ = banks
+    assert reasoning_baselines.share_seen(train, train) == 1
+    again = reasoning_bank.write(tmp_path / "again", config, count=20, seed=1)
+    assert reasoning_baselines.share_seen(train, again) == 1
+    other = [generate(config, 3 * 2**32 + number).question for number in range(40)]
+    seen = {generate(config, 2**32 + number).question for number in range(len(train))}
+    others = reasoning_bank.write(tmp_path / "other", config, count=40, seed=3)
+    assert reasoning_baselines.share_seen(train, others) == pytest.approx(np.mean([q in seen for q in other]))
+
+
 def test_words_must_agree(banks, tmp_path):
     other = reasoning_bank.write(tmp_path, ReasoningConfig(modulus=5), count=2)
     with pytest.raises(ValueError, match="one vocabulary"):

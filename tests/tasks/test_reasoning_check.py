@@ -38,8 +38,8 @@ def test_every_solution_is_accepted(form, fields):
 @pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("fields", CONFIGS)
-def test_every_solution_of_ten_thousand_is_accepted(form, fields):
-    accepts(form, fields, range(10_000, 12_500))
+def test_thousands_of_solutions_are_accepted(form, fields):
+    accepts(form, fields, range(1000, 3500 if fields else 11_000))
 
 
 class Written:
@@ -222,9 +222,8 @@ def test_an_early_stop_is_named(solutions):
         text = " ".join(reasoning_text.words(written.problem.solution)).split()
         for cut in range(1, len(written.sentences[-1]) - written.body):
             verdict = check(written.problem, " ".join(text[: -1 - cut]))
-            assert not verdict.correct and verdict.ending in ("early_stop", "wrong_value", "right")
-            if verdict.ending == "early_stop":
-                assert verdict.steps[-1][1] == "unparsable"
+            assert not verdict.correct and verdict.ending == "early_stop"
+            assert verdict.steps[-1] == (written.problem.needed[-1], "unparsable")
 
 
 def test_what_follows_the_answer_is_too_long(solutions):
@@ -318,6 +317,13 @@ def test_any_text_has_a_verdict(form, name):
     assert all(len(name) < 1000 for name, _ in verdict.steps)
     if name in ("empty", "spaces"):
         assert verdict.steps == [] and verdict.ending == "early_stop"
+
+
+def test_digits_of_another_script_are_no_numbers():
+    problem = generate(ReasoningConfig(form="english"), 3)
+    text = problem.solution.translate({ord("0") + digit: chr(0x660 + digit) for digit in range(10)})
+    verdict = check(problem, text)
+    assert [kind for _, kind in verdict.steps] == ["unparsable"] * len(problem.needed)
 
 
 def test_a_solution_after_a_megabyte_of_noise_is_not_right():
