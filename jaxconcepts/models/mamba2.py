@@ -1,9 +1,5 @@
 """Mamba-2 (Dao and Gu 2024, arXiv 2405.21060): a recurrent state in place of attention, so a block's cost grows with
-the length alone.
-
-Shape letters: B batch, T tokens, d width, H heads of the state space, p a head's width, n the state's size, G groups,
-c channels of the convolution (H * p + 2 * G * n), k its taps.
-"""
+the length alone."""
 
 from __future__ import annotations
 
@@ -13,12 +9,17 @@ from dataclasses import dataclass
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
 
-from jaxconcepts.models import decoder, hf_config, layers
+from jaxconcepts.models import decoder, hf_config, layers, state_space
 from jaxconcepts.models.decoder import Role
 
 BLOCK = "backbone.layers.{}."
+# Our names of the sizes: the attributes of config.json, and transformers' defaults.
+SIZES = {
+    "vocab_size": ("vocab_size", hf_config.REQUIRED), "width": ("hidden_size", hf_config.REQUIRED),
+    "layers": ("num_hidden_layers", hf_config.REQUIRED), "heads": ("num_heads", 128), "head_dim": ("head_dim", 64),
+    "state": ("state_size", 128), "groups": ("n_groups", 8), "taps": ("conv_kernel", 4), "chunk": ("chunk_size", 256),
+}  # fmt: skip
 # What makes initial weights alone.
 INITIAL = ("time_step_rank", "time_step_min", "time_step_max", "time_step_floor", "rescale_prenorm_residual")
 
@@ -76,8 +77,7 @@ class Mamba2Config(decoder.Decoder):
     kv_heads = property(lambda self: self.heads)
 
     def __post_init__(self):
-        names = ("vocab_size", "width", "layers", "heads", "head_dim", "state", "groups", "taps", "chunk", "context")
-        decoder.check_sizes(self, names)
+        decoder.check_sizes(self, (*SIZES, "context"))
         if self.heads % self.groups:
             raise ValueError(f"model.groups must divide model.heads = {self.heads}, got {self.groups}")
 
@@ -104,15 +104,8 @@ class Mamba2Config(decoder.Decoder):
         for name, value in (("hidden_act", "silu"), ("use_bias", False), ("use_conv_bias", True)):
             fields.only(name, value)
         sizes = {
-            "vocab_size": fields.count("vocab_size"),
-            "width": fields.count("hidden_size"),
-            "layers": fields.count("num_hidden_layers", most=hf_config.MOST["layers"]),
-            "heads": fields.count("num_heads", 128),
-            "head_dim": fields.count("head_dim", 64),
-            "state": fields.count("state_size", 128),
-            "groups": fields.count("n_groups", 8),
-            "taps": fields.count("conv_kernel", 4),
-            "chunk": fields.count("chunk_size", 256),
+            ours: fields.count(theirs, default, hf_config.MOST.get(ours, hf_config.MOST_OTHERWISE))
+            for ours, (theirs, default) in SIZES.items()
         }
         expand = fields.number("expand", 2)
         if int(expand * sizes["width"]) != sizes["heads"] * sizes["head_dim"]:
@@ -128,15 +121,12 @@ class Mamba2Config(decoder.Decoder):
         )
 
     def to_hf(self):
-        return {
-            "architectures": ["Mamba2ForCausalLM"], "vocab_size": self.vocab_size, "hidden_size": self.width,
-            "num_hidden_layers": self.layers, "num_heads": self.heads, "head_dim": self.head_dim,
-            "state_size": self.state, "n_groups": self.groups, "conv_kernel": self.taps, "chunk_size": self.chunk,
-            # A whole number in transformers 5.
-            "expand": self.inner // self.width if self.inner % self.width == 0 else self.inner / self.width,
-            "layer_norm_epsilon": self.eps,
-            "residual_in_fp32": self.float32_stream,
-        } | ({} if self.step_limit is None else {"time_step_limit": list(self.step_limit)})  # fmt: skip
+        written = {theirs: getattr(self, ours) for ours, (theirs, _) in SIZES.items()}
+        # A whole number in transformers 5.
+        written["expand"] = self.inner // self.width if self.inner % self.width == 0 else self.inner / self.width
+        written |= {"layer_norm_epsilon": self.eps, "residual_in_fp32": self.float32_stream}
+        written |= {} if self.step_limit is None else {"time_step_limit": list(self.step_limit)}
+        return written | {"architectures": ["Mamba2ForCausalLM"]}
 
 
 def _limit(fields: hf_config.Fields) -> tuple[float, float] | None:
@@ -160,105 +150,21 @@ class Block(nn.Module):
         normed = layers.RMSNorm(c.eps, name="norm")(stream)
         projected = layers.Dense(c.inner + c.channels + c.heads, c.dtype, use_bias=False, name="in_proj")(normed)
         gate, mixed, step = jnp.split(projected.astype(jnp.float32), [c.inner, c.inner + c.channels], axis=-1)
-        mixed, taps = Convolution(c.taps, name="conv")(mixed, past[0], context.lengths)
-        step_bias = self.param("step_bias", _initial_step, (c.heads,))
+        mixed, taps = state_space.Convolution(c.taps, name="conv")(mixed, past[0], context.lengths)
+        step_bias = self.param("step_bias", state_space.initial_step, (c.heads,))
         step = jax.nn.softplus(step + step_bias.astype(jnp.float32))
         step = step if c.step_limit is None else jnp.clip(step, *c.step_limit)
         if context.lengths is not None:
             # A step of 0 leaves the state as it is: padding is not seen by what follows.
             step = step * (jnp.arange(step.shape[1]) < context.lengths[:, None])[..., None]
-        decay = -jnp.exp(self.param("log_decay", _initial_decay, (c.heads,)).astype(jnp.float32))
+        decay = -jnp.exp(self.param("log_decay", state_space.initial_decay, (c.heads,)).astype(jnp.float32))
         x, write, read = jnp.split(mixed, [c.inner, c.inner + c.groups * c.state], axis=-1)
         x = x.reshape(*x.shape[:2], c.heads, c.head_dim)
         write, read = (a.reshape(*a.shape[:2], c.groups, c.state) for a in (write, read))
-        y, state = scan_chunks(x, step, decay, write, read, past[1], c.chunk)
+        y, state = state_space.scan_chunks(x, step, decay, write, read, past[1], c.chunk)
         y = y + x * self.param("skip", nn.initializers.ones, (c.heads,)).astype(jnp.float32)[:, None]
         y = context.asked(y.reshape(*y.shape[:2], c.inner)) * nn.silu(context.asked(gate))
-        y = GroupNorm(c.groups, c.eps, name="gate_norm")(y)
+        y = state_space.GroupNorm(c.groups, c.eps, name="gate_norm")(y)
         out = layers.Dense(c.width, c.dtype, use_bias=False, name="out_proj")(y)
         stream = context.asked(stream)
         return stream + out.astype(stream.dtype), decoder.Written((taps, state), None)
-
-
-class Convolution(nn.Module):
-    """silu of a causal convolution of each channel over its last `taps` tokens; and the inputs that the next need."""
-
-    taps: int
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "B T c"], past: Float[Array, "B k c"] | None, lengths):
-        weight = self.param("weight", nn.initializers.normal(0.2), (x.shape[-1], 1, self.taps)).astype(jnp.float32)
-        bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],)).astype(jnp.float32)
-        batch, length, channels = x.shape
-        past = jnp.zeros((batch, self.taps - 1, channels), x.dtype) if past is None else past
-        seen = jnp.concatenate([past, x], axis=1)
-        out = sum(seen[:, tap : tap + length] * weight[:, 0, tap] for tap in range(self.taps)) + bias
-        last = jnp.full((batch,), length) if lengths is None else lengths
-        places = last[:, None] + jnp.arange(self.taps - 1)
-        return nn.silu(out), jnp.take_along_axis(seen, places[..., None], axis=1)
-
-
-class GroupNorm(nn.Module):
-    """Root mean square norm of each of `groups` parts of the last axis, with one scale for all."""
-
-    groups: int
-    eps: float
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "B T f"]) -> Float[Array, "B T f"]:
-        scale = self.param("scale", nn.initializers.ones, (x.shape[-1],)).astype(jnp.float32)
-        parts = layers.rms_normalise(x.reshape(*x.shape[:-1], self.groups, -1), self.eps)
-        return parts.reshape(x.shape) * scale
-
-
-def scan_chunks(
-    x: Float[Array, "B T H p"],
-    step: Float[Array, "B T H"],
-    decay: Float[Array, " H"],
-    write: Float[Array, "B T G n"],
-    read: Float[Array, "B T G n"],
-    state: Float[Array, "B H p n"] | None,
-    chunk: int,
-) -> tuple[Float[Array, "B T H p"], Float[Array, "B H p n"]]:
-    """y_t = S_t read_t with S_t = exp(step_t decay) S_(t-1) + step_t x_t write_t^T, and the last S.
-
-    Within a chunk as products of matrices, from chunk to chunk by the state (section 6 of the paper); chunk 1 is the
-    recurrence itself. state: S before the first token, None for 0.
-    """
-    batch, length, heads, width = x.shape
-    chunk = min(chunk, length)
-    share = heads // write.shape[2]
-    rest = -length % chunk
-    # Padding takes steps of 0.
-    parts = [jnp.pad(a, [(0, 0), (0, rest)] + [(0, 0)] * (a.ndim - 2)) for a in (x, step, write, read)]
-    parts = [a.reshape(batch, -1, chunk, *a.shape[2:]).swapaxes(0, 1) for a in parts]
-    if state is None:
-        state = jnp.zeros((batch, heads, width, write.shape[-1]), x.dtype)
-    earlier = jnp.tril(jnp.ones((chunk, chunk), bool))
-
-    def one(state, part):
-        x, step, write, read = part
-        write, read = (jnp.repeat(a, share, axis=2) for a in (write, read))
-        total = jnp.cumsum(step * decay, axis=1)
-        # exp of the decay from token s to token t, where s is not after t.
-        between = jnp.where(earlier[..., None], total[:, :, None] - total[:, None], -jnp.inf)
-        weights = jnp.einsum("bthn,bshn->btsh", read, write) * jnp.exp(between)
-        entering = x * step[..., None]
-        y = jnp.einsum("btsh,bshp->bthp", weights, entering)
-        y = y + jnp.einsum("bthn,bhpn->bthp", read * jnp.exp(total)[..., None], state)
-        left = jnp.exp(total[:, -1:] - total)
-        grown = jnp.einsum("bshp,bshn->bhpn", entering * left[..., None], write)
-        return state * jnp.exp(total[:, -1])[..., None, None] + grown, y
-
-    state, y = jax.lax.scan(one, state, tuple(parts))
-    return y.swapaxes(0, 1).reshape(batch, -1, heads, width)[:, :length], state
-
-
-def _initial_step(key, shape):
-    """softplus^-1 of steps from 0.001 to 0.1, evenly in the logarithm."""
-    step = jnp.exp(jax.random.uniform(key, shape) * math.log(100) + math.log(0.001))
-    return step + jnp.log(-jnp.expm1(-step))
-
-
-def _initial_decay(key, shape):
-    return jnp.log(jnp.arange(1, shape[0] + 1, dtype=jnp.float32))

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxconcepts.models import decoder, gemma2, gpt2, gpt_neox, language, layers, llama, mamba2, rotary
+from jaxconcepts.models import decoder, gemma2, gpt2, gpt_neox, language, layers, llama, rotary, state_space
 
 SMALL = {
     "vocab_size": 97, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4,
@@ -186,7 +186,7 @@ def rotated_by_neighbours(x, positions, frequencies):
 
 
 RMSNorm, rope_of, gelu = layers.RMSNorm, layers.rope, nn.gelu
-GroupNorm, scan = mamba2.GroupNorm, mamba2.scan_chunks
+GroupNorm, scan = state_space.GroupNorm, state_space.scan_chunks
 
 # What no setting removes: (case, object, attribute, what stands in for it).
 CODE = {
@@ -210,12 +210,17 @@ CODE = {
     "gemma3: key norm": ("gemma3", layers, "RMSNorm", no_norm("k_norm")),
     "mamba2: groups of the gated norm": (
         "mamba2",
-        mamba2,
+        state_space,
         "GroupNorm",
         lambda _, eps, name: GroupNorm(1, eps, name=name),
     ),
     "mamba2: activations": ("mamba2", nn, "silu", nn.gelu),
-    "mamba2: decay": ("mamba2", mamba2, "scan_chunks", lambda x, step, decay, *more: scan(x, step, 0 * decay, *more)),
+    "mamba2: decay": (
+        "mamba2",
+        state_space,
+        "scan_chunks",
+        lambda x, step, decay, *more: scan(x, step, 0 * decay, *more),
+    ),
     "gemma2: tanh form of gelu": ("gemma2", nn, "gelu", lambda x, approximate: gelu(x, approximate=False)),
 }
 

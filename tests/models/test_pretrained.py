@@ -331,7 +331,11 @@ def test_roles_say_which_matrices_read_the_stream_and_which_write_it(model):
         assert (roles[name] is Role.READS) == (not roles[name].writes)
         assert (inputs if roles[name] is Role.READS else outputs) == model.width
     if model.ATTENDS:
-        assert jax.eval_shape(model.heads_kernel, shapes).shape == (model.layers, model.heads * model.head_dim, model.width)
+        assert jax.eval_shape(model.heads_kernel, shapes).shape == (
+            model.layers,
+            model.heads * model.head_dim,
+            model.width,
+        )
     assert {model.role(name) for name in ("embed", "unembed") if name in shapes} == {Role.TABLE}
 
 
