@@ -100,7 +100,8 @@ class Fields:
         value = self.take(name, default)
         if value is not default and not is_positive(value):
             self.wrong(name, value, "a positive number")
-        return value
+        # JAX takes no larger whole number.
+        return float(value) if _is_whole(value) and value >= 2**31 else value
 
     def flag(self, name: str, default: Any = REQUIRED) -> Any:
         """true or false."""
@@ -114,7 +115,7 @@ class Fields:
         value = self._left.pop(name, default)
         if value is not None and not is_positive(value):
             self.wrong(name, value, "a positive number or null")
-        return value
+        return None if value is None else float(value)
 
     def default(self, name: str, value: Any) -> None:
         """What an attribute is where it is absent or null."""
