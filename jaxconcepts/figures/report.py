@@ -43,19 +43,28 @@ def write_report(
     if max_runs < 1:
         raise ValueError(f"max_runs must be at least 1, got {max_runs}")
     root = epath.Path(workdir).expanduser()
-    of_cause = causal.group(root)
+    made = groups(root, step_scale, max_runs, umap)
     # A causal study of a checkpoint keeps its settings with its tables, so its run directory need hold no run.
-    if of_cause is not None and not (root / "config.json").exists():
-        return page.write(root, page.Head(of_cause.title), [of_cause], {})
+    if not (root / "config.json").exists():
+        return page.write(root, page.Head(made[0].title), made, {})
     study = Study(store.metrics(root), store.runs(root), store.config(root))
-    groups = [group for group in (_claims(root, study), *_studies(root, study), of_cause) if group is not None]
-    if study.metrics.height:
-        groups.append(_training(root, study, step_scale, max_runs, umap, alone=not groups))
-    if not groups:
-        raise ValueError(f"workdir must hold measurements, but there are no rows in {root / 'metrics'}")
     provenance = store.provenance(root)
     texts = {"Configuration": study.config, "Provenance": provenance}
-    return page.write(root, _head(study, groups, provenance, max_runs), groups, texts)
+    return page.write(root, _head(study, made, provenance, max_runs), made, texts)
+
+
+def groups(root: epath.Path, step_scale: str = "auto", max_runs: int = 24, umap: bool | None = None) -> list[Group]:
+    """The groups of sections of a run directory's page, of which each is drawn as it is reached; see `write_report`."""
+    of_cause = causal.group(root)
+    if of_cause is not None and not (root / "config.json").exists():
+        return [of_cause]
+    study = Study(store.metrics(root), store.runs(root), store.config(root))
+    made = [group for group in (_claims(root, study), *_studies(root, study), of_cause) if group is not None]
+    if study.metrics.height:
+        made.append(_training(root, study, step_scale, max_runs, umap, alone=not made))
+    if not made:
+        raise ValueError(f"workdir must hold measurements, but there are no rows in {root / 'metrics'}")
+    return made
 
 
 def _head(study: Study, groups: list[Group], provenance: Any, max_runs: int) -> page.Head:
