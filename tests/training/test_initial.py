@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from jaxconcepts.models import gemma3, gpt_neox, llama, mamba2, phi3
-from jaxconcepts.training import language
+from jaxconcepts.training import initial
 
 SIZES = {"vocab_size": 30, "width": 64, "layers": 2, "heads": 4, "context": 32}
 LLAMA = SIZES | {"kv_heads": 2, "head_dim": 16, "mlp_width": 96}
@@ -19,7 +19,7 @@ MODELS = {
 @pytest.mark.parametrize("model", MODELS.values(), ids=MODELS.keys())
 def test_matrices_that_write_to_the_stream_are_smaller_by_the_depth(model):
     """Deviation 1 / sqrt(inputs), divided by sqrt(2 * layers) where a matrix writes to the stream."""
-    blocks = language.fan_in_init(model, jax.random.key(0))["blocks"]
+    blocks = initial.fan_in(model, jax.random.key(0))["blocks"]
     kernels = {name: part["kernel"] for name, part in blocks.items() if isinstance(part, dict) and "kernel" in part}
     assert len(kernels) >= 2
     for name, kernel in kernels.items():
