@@ -26,6 +26,7 @@ EXTRAS = {
         *PEERS,
         "conllu>=6.0",
         "gguf>=0.10",
+        "hypothesis>=6.100",
         "import-linter>=2.1",
         "peft>=0.17; python_version < '3.12'",
         "pillow>=10",
