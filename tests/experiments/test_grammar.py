@@ -26,7 +26,7 @@ RULES = {9: ["7 8", "8 7 7"], 7: ["5 6", "6 5"], 8: ["5 5 6"], 5: ["1 2", "2 1 1
 LEVELS = {9: 1, 7: 2, 8: 2, 5: 3, 6: 3}
 TABLE = ["grammar,level,symbol,rule,children"]
 TABLE += [f"t,{LEVELS[a]},{a},{i},{right}" for a, rights in RULES.items() for i, right in enumerate(rights)]
-ALL = ("loss", "accuracy", "generation", "noise", "probe", "boundary", "cd")
+ALL = ("loss", "accuracy", "generation", "noise", "probe", "boundary")
 PREFIX = 4
 STEPS = 500
 
