@@ -7,12 +7,12 @@ from setuptools import find_packages, setup
 HERE = Path(__file__).parent
 # The reference implementations that parity tests and benchmarks run beside ours. This exact torch: its wheel for the
 # CPU serves Python 3.11, where all tests run; elsewhere those that need it are skipped.
-PEERS = ["torch==2.13.0; python_version < '3.12'", "transformers>=5.0", "safetensors>=0.4"]
+PEERS = ["torch==2.13.0; python_version < '3.12'", "transformers>=5.0"]
 
 EXTRAS = {
     "cuda": ["jax[cuda13]>=0.10"],
     "tpu": ["jax[tpu]>=0.10"],
-    "hf": ["huggingface-hub>=0.25", "safetensors>=0.4", "transformers>=5.0"],
+    "hf": ["huggingface-hub>=0.25", "transformers>=5.0"],
     # Compiles for TPUs on a machine without one: the libtpu that this JAX is released with.
     "plan": ["jax[tpu]>=0.10"],
     # Reads treebanks in CoNLL-U.
@@ -29,6 +29,7 @@ EXTRAS = {
         "ruff>=0.9",
         "scikit-learn>=1.5",
         "scipy>=1.13",
+        "sympy>=1.12",
     ],
     "bench": [*PEERS, "faiss-cpu>=1.9", "nnsight>=0.8", "scikit-learn>=1.5"],
 }
@@ -42,7 +43,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["jaxconcepts", "jaxconcepts.*"]),
-    package_data={"jaxconcepts": ["data/*.csv"]},
+    package_data={"jaxconcepts": ["data/*.csv", "data/*.txt"]},
     install_requires=[
         "absl-py>=2.1",
         "etils[epath]>=1.9",
@@ -55,6 +56,9 @@ setup(
         "optax>=0.2.6",
         "orbax-checkpoint>=0.11.20",
         "polars>=1.20",
+        "scipy>=1.13",
+        # Checks the headers of checkpoints.
+        "safetensors>=0.4",
     ],
     extras_require=EXTRAS,
 )

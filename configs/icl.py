@@ -8,6 +8,9 @@ Expected: for Llama-3.1-8B, 4 shots (read off the paper's figure 4): accuracy 16
           speech, 2 to 49 % and .24 to .59 by bitwise operation; R² of accuracy against CD .78 and .53. Not run by us:
           no pretrained weights could be downloaded where this was developed.
 
+--config.families=facts,fact_pairs asks for public facts backwards, by parity with and without the number written first,
+and for comparisons (`prompts/facts.py`).
+
 Every family x shots x variant is a cell, stored once it is measured: start again to go on. For a base model that was
 trained without a beginning-of-sequence token set bos to False. dtype "bfloat16" for models of billions of parameters.
 """

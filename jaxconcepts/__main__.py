@@ -9,8 +9,6 @@ import logging
 import sys
 from importlib import import_module
 
-from absl import flags
-
 from jaxconcepts.runs.preemption import EXIT_PREEMPTED, PreemptedError
 from jaxconcepts.store import WorkdirInUseError
 from jaxconcepts.store.files import says_full
@@ -42,7 +40,7 @@ def main(argv: list[str] | None = None) -> int:
         return 0 if command in ("", "help", "--help", "-h") else 2
     try:
         return import_module(f"jaxconcepts.commands.{command}").run(argv[1:])
-    except (ValueError, flags.Error, FileNotFoundError, WorkdirInUseError) as error:
+    except (ValueError, FileNotFoundError, WorkdirInUseError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except PreemptedError as stopped:

@@ -1,6 +1,7 @@
 # shellcheck shell=bash
 # Sourced by the scripts beside it: makes .venv if it is not there, installs this package with the extras in $1 into it,
 # and defines `python` as its interpreter. PYTHON chooses the interpreter that .venv is made with, VENV another folder.
+# The versions are those that were tested (constraints-<Python's version>.txt); with LATEST=1 they are the newest.
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit
 VENV=${VENV:-.venv}
 if [ ! -x "$VENV/bin/python" ]; then
@@ -10,6 +11,16 @@ if [ ! -x "$VENV/bin/python" ]; then
   }
   "${PYTHON:-python3}" -m venv "$VENV"
 fi
-echo "installing jaxconcepts${1:+[$1]} into $VENV"
-"$VENV/bin/python" -m pip install --quiet --disable-pip-version-check --editable ".${1:+[$1]}"
+tested=launch/constraints-$("$VENV/bin/python" -c 'import sys; print(*sys.version_info[:2], sep=".")').txt
+if [ "${LATEST:-}" ]; then
+  versions=(--upgrade --upgrade-strategy=eager)
+  echo "installing jaxconcepts${1:+[$1]} and the newest of all that it needs into $VENV"
+elif [ -f "$tested" ]; then
+  versions=("--constraint=$tested")
+  echo "installing jaxconcepts${1:+[$1]} into $VENV, versions as in $tested"
+else
+  versions=()
+  echo "installing jaxconcepts${1:+[$1]} into $VENV; there is no $tested, so what it needs comes in its newest versions"
+fi
+"$VENV/bin/python" -m pip install --quiet --disable-pip-version-check "${versions[@]}" --editable ".${1:+[$1]}"
 python() { "$VENV/bin/python" "$@"; }

@@ -22,7 +22,10 @@ if [ -n "${ZONE:-}" ]; then where+=("--zone=$ZONE"); fi
 if [ -n "${PROJECT:-}" ]; then where+=("--project=$PROJECT"); fi
 sweep=$(printf '%q ' .venv/bin/python -m jaxconcepts sweep "--config=$2" "--workdir=$3" "${@:4}")
 install="mkdir -p jaxconcepts && tar -xzf jaxconcepts.tar.gz -C jaxconcepts && cd jaxconcepts && python3 -m venv .venv"
-install+=" && .venv/bin/python -m pip install --quiet '.[tpu]'"
+# The versions that were tested with that Python, where there are such.
+install+=" && tested=launch/constraints-\$(.venv/bin/python -c 'import sys; print(*sys.version_info[:2], sep=\".\")').txt"
+install+=" && if [ ! -f \$tested ]; then tested=/dev/null; fi"
+install+=" && .venv/bin/python -m pip install --quiet --constraint=\$tested '.[tpu]'"
 again="while :; do code=0; $sweep|| code=\$?; [ \$code -eq 75 ] || exit \$code; done"
 start="cd jaxconcepts && nohup bash -c $(printf '%q' "$again") > ../jaxconcepts.log 2>&1 < /dev/null &"
 

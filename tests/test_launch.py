@@ -1,6 +1,7 @@
 """The launch scripts: what they would submit, that it does what it says, and that they are clean shell."""
 
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -260,3 +261,46 @@ def test_tpu_vm_starts_again_after_a_checkpoint_only(tmp_path):
     python.chmod(0o755)
     assert subprocess.run(["bash", "-c", script], cwd=tmp_path, timeout=20, check=False).returncode == 3
     assert (tmp_path / "times").read_text().count("x") == 3
+
+
+@pytest.fixture
+def venv(tmp_path):
+    """A virtual environment whose Python says that it is 3.11 and notes how it is called."""
+    python = tmp_path / "bin" / "python"
+    python.parent.mkdir()
+    python.write_text(
+        f'#!/usr/bin/env bash\nif [ "$1" = -c ]; then echo 3.11; else printf "%s\\n" "$*" >> {tmp_path}/calls; fi\n'
+    )
+    python.chmod(0o755)
+    return tmp_path
+
+
+def test_what_was_tested_is_what_is_installed(venv):
+    assert launch("test.sh", "-m", "not slow", VENV=str(venv)).returncode == 0
+    install, test = calls(venv)
+    assert "--constraint=launch/constraints-3.11.txt --editable .[test]" in install and "--upgrade" not in install
+    assert test.startswith("-m pytest ") and test.endswith(" -m not slow")
+
+
+def test_latest_installs_the_newest_of_everything(venv):
+    assert launch("test.sh", "--latest", "-x", VENV=str(venv)).returncode == 0
+    install, test = calls(venv)
+    assert "--upgrade --upgrade-strategy=eager --editable .[test]" in install and "constraint" not in install
+    assert test.endswith("--no-loadscope-reorder -x")
+
+
+def test_a_python_without_tested_versions_is_told_so(venv):
+    python = venv / "bin" / "python"
+    python.write_text(python.read_text().replace("echo 3.11", "echo 3.99"))
+    result = launch("test.sh", VENV=str(venv))
+    assert result.returncode == 0 and "there is no launch/constraints-3.99.txt" in result.stdout
+    assert "constraint" not in calls(venv)[0]
+
+
+@pytest.mark.parametrize("version", ["3.11", "3.12"])
+def test_constraints_are_versions_alone(version):
+    lines = (ROOT / "launch" / f"constraints-{version}.txt").read_text().splitlines()
+    assert len(lines) > 50 and all(re.fullmatch(r"[A-Za-z0-9._-]+==[0-9][A-Za-z0-9.]*", line) for line in lines)
+    names = {line.split("==")[0].lower() for line in lines}
+    assert {"jax", "jaxlib", "orbax-checkpoint", "transformers", "pytest"} <= names
+    assert ("torch==2.13.0" in lines) == (version == "3.11")

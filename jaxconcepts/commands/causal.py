@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from jaxconcepts.commands import command_line
+from dataclasses import dataclass
+
+from jaxconcepts.commands import arguments, command_line
+from jaxconcepts.fields import REQUIRED, field
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flags(arguments.WorkdirFlags):
+    model: str = field(REQUIRED, "a checkpoint folder, or a Hugging Face repository id", low=1)
+    revision: str | None = field(None, "branch, tag or commit of the repository", low=1)
 
 
 def run(argv: list[str]) -> int:
     """Returns the exit code. Raises PreemptedError when the tuning is stopped by a signal, all being checkpointed."""
-    values = command_line.text_flags(
-        ("workdir", None, "where to store, local or gs://"),
-        ("model", None, "a checkpoint folder, or a Hugging Face repository id"),
-        ("revision", None, "branch, tag or commit of the repository"),
-        required=["workdir", "model"],
-    )
-    values, fields = command_line.parse_with_config(
-        argv, values, needs=("families", "experiments"), example="configs/causal.py",
-        source="studies.causal.config.default_fields()",
-    )  # fmt: skip
+    flags, read = arguments.parse_with_config(argv, Flags, _config_kind, "causal")
     from etils import epath
 
     from jaxconcepts.figures import report
@@ -25,18 +25,24 @@ def run(argv: list[str]) -> int:
     from jaxconcepts.studies.causal import study as causal
     from jaxconcepts.studies.finetuning import study as finetuning
 
-    config, tuning = causal_config.from_fields(fields)
+    config, tuning = causal_config.from_fields(read.fields)
     # What is wrong with the tuning is said before the experiments' long work.
-    prepared = None if tuning is None else finetuning.prepare(tuning, values.model, values.revision)
-    workdir = epath.Path(values.workdir)
+    prepared = None if tuning is None else finetuning.prepare(tuning, flags.model, flags.revision)
+    workdir = epath.Path(flags.workdir)
     workdir.mkdir(parents=True, exist_ok=True)
     command_line.log_to(workdir / "log.txt")
-    causal.run(config, values.model, workdir, values.revision)
+    causal.run(config, flags.model, workdir, flags.revision)
     command_line.log.info("report: %s", causal_catalogue.write_report(workdir))
     if tuning is None:
         return 0
-    seconds = (causal_config.default_fields()["tuning"] | fields["tuning"])["run"]["checkpoint_seconds"]
+    seconds = read.fields.tuning.run.checkpoint_seconds
     settings = {"checkpoint_seconds": seconds, "device": command_line.device()}
-    finetuning.finetune(tuning, values.model, workdir, revision=values.revision, prepared=prepared, **settings)
+    finetuning.finetune(tuning, flags.model, workdir, revision=flags.revision, prepared=prepared, **settings)
     command_line.log.info("report: %s", report.write_report(workdir))
     return 0
+
+
+def _config_kind(_) -> type:
+    from jaxconcepts.studies.causal.config import CausalFields
+
+    return CausalFields

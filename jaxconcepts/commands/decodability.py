@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from absl import flags
+from dataclasses import dataclass
 
-from jaxconcepts.commands import command_line
+from jaxconcepts.commands import arguments
+from jaxconcepts.fields import REQUIRED, field
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flags:
+    workdir: str = field(REQUIRED, "where `extract` stored", low=1)
+    label: str = field(REQUIRED, "a label of the prompts file", low=1)
+    k: int = field(10, "neighbours", low=1)
 
 
 def run(argv: list[str]) -> int:
     """Returns the exit code."""
-    values = command_line.text_flags(
-        ("workdir", None, "where `extract` stored"),
-        ("label", None, "a label of the prompts file"),
-        required=["workdir", "label"],
-    )
-    flags.DEFINE_integer("k", 10, "neighbours", flag_values=values)
-    command_line.parse(argv, values)
+    flags = arguments.parse(argv, Flags)
     from jaxconcepts.studies.extraction import study as extraction
 
-    for row in extraction.decodability(values.workdir, values.label, values.k).iter_rows(named=True):
+    for row in extraction.decodability(flags.workdir, flags.label, flags.k).iter_rows(named=True):
         print(f"layer {row['layer']:>3}  CD {row['cd']:.3f}")
     return 0

@@ -2,36 +2,40 @@
 
 from __future__ import annotations
 
-from absl import flags
+from dataclasses import dataclass
+from typing import Literal
 
-from jaxconcepts.commands import command_line
+from jaxconcepts.commands import arguments, command_line
 from jaxconcepts.commands.command_line import log
+from jaxconcepts.fields import REQUIRED, field
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flags:
+    model: str = field(REQUIRED, "a checkpoint folder, or a Hugging Face repository id", low=1)
+    prompts: str = field(REQUIRED, 'JSON lines: {"prompt": text, label: value, ...}', low=1)
+    bos: bool = field(REQUIRED, "whether each prompt begins with the tokenizer's BOS: --bos or --nobos")
+    workdir: str = field(REQUIRED, "where to store, local or gs://", low=1)
+    dtype: Literal["float32", "bfloat16"] = field("float32", "what the model computes in")
+    attention: Literal["auto", "xla", "cudnn"] = field(
+        "auto", "auto: cudnn on an NVIDIA GPU where it computes the same, else xla"
+    )
+    revision: str | None = field(None, "branch, tag or commit of the repository", low=1)
+    batch_size: int = field(16, "prompts a batch", low=1, high=65536)
 
 
 def run(argv: list[str]) -> int:
     """Returns the exit code."""
-    values = command_line.text_flags(
-        ("model", None, "a checkpoint folder, or a Hugging Face repository id"),
-        ("prompts", None, 'JSON lines: {"prompt": text, label: value, ...}'),
-        ("workdir", None, "where to store, local or gs://"),
-        ("dtype", "float32", "float32 or bfloat16"),
-        ("attention", "auto", "xla, cudnn, or auto: cudnn on an NVIDIA GPU where it computes the same"),
-        ("revision", None, "branch, tag or commit of the repository"),
-        required=["model", "prompts", "workdir"],
-    )
-    flags.DEFINE_bool("bos", None, "begin each prompt with the tokenizer's BOS?", required=True, flag_values=values)
-    flags.DEFINE_integer("batch_size", 16, "prompts a batch", flag_values=values)
-    command_line.parse(argv, values)
-
+    flags = arguments.parse(argv, Flags)
     from etils import epath
 
     from jaxconcepts.studies.extraction import study as extraction
 
     config = extraction.ExtractConfig(
-        values.model, values.prompts, values.bos, values.dtype, values.revision, values.batch_size,
-        attention=values.attention,
+        flags.model, flags.prompts, flags.bos, flags.dtype, flags.revision, flags.batch_size,
+        attention=flags.attention,
     )  # fmt: skip
-    workdir = epath.Path(values.workdir)
+    workdir = epath.Path(flags.workdir)
     workdir.mkdir(parents=True, exist_ok=True)
     command_line.log_to(workdir / "log.txt")
     log.info("hidden states: %s", extraction.extract(config, workdir) / "hidden.zarr")

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from jaxconcepts.commands import command_line
+from dataclasses import dataclass
+
+from jaxconcepts.commands import arguments, command_line
 from jaxconcepts.commands.command_line import log
+from jaxconcepts.fields import REQUIRED, field
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flags(arguments.WorkdirFlags):
+    model: str = field(
+        REQUIRED, "a checkpoint folder, a Hugging Face repository id, or the run directory of a training", low=1
+    )
+    revision: str | None = field(None, "branch, tag or commit of the repository", low=1)
 
 
 def run(argv: list[str]) -> int:
     """Returns the exit code. Raises PreemptedError when stopped by a signal, with everything checkpointed."""
-    values = command_line.text_flags(
-        ("model", None, "a checkpoint folder, a Hugging Face repository id, or the run directory of a training"),
-        ("workdir", None, "the run directory, local or gs://"),
-        ("revision", None, "branch, tag or commit of the repository"),
-        required=["model", "workdir"],
-    )
-    values, config = command_line.parse_with_config(
-        argv, values, needs=("arms", "tune", "lora"), example="configs/finetune.py",
-        source="studies.finetuning.config.default_fields()",
-    )  # fmt: skip
+    flags, read = arguments.parse_with_config(argv, Flags, _config_kind, "finetune")
 
     from etils import epath
 
@@ -25,14 +27,20 @@ def run(argv: list[str]) -> int:
     from jaxconcepts.studies.finetuning import study as finetuning
     from jaxconcepts.studies.finetuning import synthetic as finetuning_synthetic
 
-    workdir, seconds = epath.Path(values.workdir), config["run"]["checkpoint_seconds"]
+    workdir, seconds = epath.Path(flags.workdir), read.fields.run.checkpoint_seconds
     settings = {"checkpoint_seconds": seconds, "device": command_line.device()}
-    parsed = finetuning.from_fields(config)
+    parsed = finetuning.from_fields(read.fields)
     workdir.mkdir(parents=True, exist_ok=True)
     command_line.log_to(workdir / "log.txt")
-    if (epath.Path(values.model) / "provenance.json").exists():
-        finetuning_synthetic.finetune(parsed, values.model, workdir, **config["synthetic"], **settings)
+    if (epath.Path(flags.model) / "provenance.json").exists():
+        finetuning_synthetic.finetune(parsed, flags.model, workdir, **vars(read.fields.synthetic), **settings)
     else:
-        finetuning.finetune(parsed, values.model, workdir, revision=values.revision, **settings)
+        finetuning.finetune(parsed, flags.model, workdir, revision=flags.revision, **settings)
     log.info("report: %s", write_report(workdir))
     return 0
+
+
+def _config_kind(_) -> type:
+    from jaxconcepts.studies.finetuning.config import FinetuneFields
+
+    return FinetuneFields

@@ -2,34 +2,29 @@
 
 from __future__ import annotations
 
-from absl import flags
+from dataclasses import dataclass
 
-from jaxconcepts.commands import command_line
+from jaxconcepts.commands import arguments, command_line
 from jaxconcepts.commands.command_line import log
+from jaxconcepts.fields import field
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flags(arguments.WorkdirFlags):
+    model: str | None = field(None, "a checkpoint folder, or a Hugging Face repository id", low=1)
+    revision: str | None = field(None, "branch, tag or commit of the repository", low=1)
+    checkpoints: str | None = field(
+        None, "a series: STEP=FOLDER|ID[@REVISION],... or a folder of folders step_<number>", low=1
+    )
+    evict: bool = field(True, "delete what was fetched for a checkpoint of a series after it")
 
 
 def run(argv: list[str]) -> int:
     """Returns the exit code."""
-    values = command_line.text_flags(
-        ("workdir", None, "the run directory, local or gs://"),
-        ("model", None, "a checkpoint folder, or a Hugging Face repository id"),
-        ("revision", None, "branch, tag or commit of the repository"),
-        ("checkpoints", None, "a series: STEP=FOLDER|ID[@REVISION],... or a folder of folders step_<number>"),
-        required=["workdir"],
-    )
-    flags.DEFINE_bool(
-        "evict", True, "delete what was fetched for a checkpoint of a series after it", flag_values=values
-    )
-    values, fields = command_line.parse_with_config(
-        argv,
-        values,
-        needs=("families", "shots"),
-        example="configs/icl.py",
-        source="studies.icl.config.default_fields()",
-    )
-    if (values.model is None) == (values.checkpoints is None):
+    flags, read = arguments.parse_with_config(argv, Flags, _config_kind, "icl")
+    if (flags.model is None) == (flags.checkpoints is None):
         raise ValueError("icl needs one of --model=FOLDER|ID and --checkpoints=STEP=FOLDER|ID[@REVISION],...")
-    if values.revision is not None and values.model is None:
+    if flags.revision is not None and flags.model is None:
         raise ValueError("--revision goes with --model; in a series each checkpoint has its own, STEP=ID@REVISION")
 
     from etils import epath
@@ -38,15 +33,20 @@ def run(argv: list[str]) -> int:
     from jaxconcepts.studies.asking.checkpoints import series
     from jaxconcepts.studies.icl import study as icl
 
-    config = icl.from_fields(fields)
-    if values.checkpoints is None:
-        checkpoints = [icl.Checkpoint(0, values.model, values.revision)]
+    if flags.checkpoints is None:
+        checkpoints = [icl.Checkpoint(0, flags.model, flags.revision)]
     else:
-        checkpoints = series(values.checkpoints)
-    workdir = epath.Path(values.workdir)
+        checkpoints = series(flags.checkpoints)
+    workdir = epath.Path(flags.workdir)
     workdir.mkdir(parents=True, exist_ok=True)
     command_line.log_to(workdir / "log.txt")
-    icl.run(config, checkpoints, workdir, evict=values.evict and values.model is None)
+    icl.run(read.fields, checkpoints, workdir, evict=flags.evict and flags.model is None)
     log.info("drawing the report")
     log.info("report: %s", write_report(workdir))
     return 0
+
+
+def _config_kind(_) -> type:
+    from jaxconcepts.studies.icl.config import IclConfig
+
+    return IclConfig

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from jaxconcepts.commands import command_line
+from jaxconcepts.commands import arguments, command_line
 from jaxconcepts.commands.command_line import log
 
 
 def run(argv: list[str]) -> int:
     """Returns the exit code. Raises PreemptedError when the training is stopped by a signal, all being checkpointed."""
-    values, config = command_line.parse_with_config(
-        argv,
-        needs=("corpus", "model", "train", "study", "run"),
-        example="configs/icl_from_scratch.py",
-        source="studies.from_scratch.default_fields()",
-    )
-    execution = config.pop("run")
+    flags, config = arguments.parse_with_config(argv, arguments.WorkdirFlags, _config_kind, "icl_from_scratch")
+    execution = config.values.pop("run")
     command_line.make_cpu_devices(execution["cpu_devices"])
 
     from jaxconcepts import store
@@ -24,11 +19,10 @@ def run(argv: list[str]) -> int:
     from jaxconcepts.studies.icl import from_scratch
     from jaxconcepts.studies.icl import study as icl
 
-    training, study = from_scratch.from_fields(config)
+    training, study = from_scratch.from_fields(config.fields)
     families = icl_config.families(study)
-    with store.open_run(
-        values.workdir, config, device=command_line.device() | execution, keep_steps=training.saved_steps
-    ) as opened:
+    device = command_line.device() | execution
+    with store.open_run(flags.workdir, config.values, device=device, keep_steps=training.saved_steps) as opened:
         command_line.log_to(opened.workdir / "log.txt")
         saved = from_scratch.train(
             training, list(families.values()), opened, study.template, execution["checkpoint_seconds"]
@@ -37,3 +31,9 @@ def run(argv: list[str]) -> int:
         log.info("drawing the report")
         log.info("report: %s", write_report(opened.workdir))
     return 0
+
+
+def _config_kind(_) -> type:
+    from jaxconcepts.studies.icl.from_scratch import FromScratchFields
+
+    return FromScratchFields

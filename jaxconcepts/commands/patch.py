@@ -3,32 +3,30 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 
-from absl import flags
+from jaxconcepts.commands import arguments, command_line
+from jaxconcepts.fields import field
 
-from jaxconcepts.commands import command_line
+
+@dataclass(frozen=True, kw_only=True)
+class Flags(arguments.WorkdirFlags):
+    run: tuple[str, ...] = field((), "runs, or the beginnings of their names (seed0,seed1); all if none", low=1)
+    step: tuple[int, ...] = field((), "steps with a checkpoint; all if none", low=0)
+    layer: tuple[int, ...] = field((), "layers to patch, 0 for the embeddings; all if none", low=0)
+    head: tuple[str, ...] = field((), "heads to ablate as BLOCK.HEAD, blocks from 1, heads from 0", low=1)
+    per_concept: int = field(100, "sequences of each concept that are patched", low=2, high=1_000_000)
+    mean_per_concept: int = field(500, "other sequences of each concept, behind the mean states", low=1, high=1_000_000)
+    seed: int = field(0, "of the sequences and of the random directions", low=0)
+    cells_at_once: int = field(0, "patched copies side by side; 0: by backend", low=0)
 
 
 def run(argv: list[str]) -> int:
     """Returns the exit code."""
-    values = command_line.workdir_flag()
-    flags.DEFINE_list(
-        "run", [], "runs, or the beginnings of their names (seed0,seed1); all if none", flag_values=values
-    )
-    flags.DEFINE_list("step", [], "steps with a checkpoint; all if none", flag_values=values)
-    flags.DEFINE_list("layer", [], "layers to patch, 0 for the embeddings; all if none", flag_values=values)
-    flags.DEFINE_list("head", [], "heads to ablate as BLOCK.HEAD, blocks from 1, heads from 0", flag_values=values)
-    for name, default, text in (
-        ("per_concept", 100, "sequences of each concept that are patched"),
-        ("mean_per_concept", 500, "other sequences of each concept, behind the mean states"),
-        ("seed", 0, "of the sequences and of the random directions"),
-        ("cells_at_once", 0, "patched copies side by side; 0: by backend"),
-    ):
-        flags.DEFINE_integer(name, default, text, flag_values=values)
-    command_line.parse(argv, values)
-    heads = [re.fullmatch(r"(\d+)\.(\d+)", text) for text in values.head]
+    flags = arguments.parse(argv, Flags)
+    heads = [re.fullmatch(r"(\d{1,6})\.(\d{1,6})", text, re.ASCII) for text in flags.head]
     if None in heads:
-        raise ValueError(f"--head must be BLOCK.HEAD, e.g. 1.0, got {values.head[heads.index(None)]!r}")
+        raise ValueError(f"--head must be BLOCK.HEAD, e.g. 1.0, got {flags.head[heads.index(None)]!r}")
 
     from etils import epath
 
@@ -38,22 +36,16 @@ def run(argv: list[str]) -> int:
     from jaxconcepts.studies.patching import study as patching
 
     config = patching.PatchConfig(
-        per_concept=values.per_concept,
-        mean_per_concept=values.mean_per_concept,
-        seed=values.seed,
-        layers=_numbers("layer", values.layer),
-        heads=tuple((int(found[1]), int(found[2])) for found in heads),
-        cells_at_once=values.cells_at_once,
+        per_concept=flags.per_concept,
+        mean_per_concept=flags.mean_per_concept,
+        seed=flags.seed,
+        layers=flags.layer,
+        heads=tuple((int(head[1]), int(head[2])) for head in heads),
+        cells_at_once=flags.cells_at_once,
     )
-    workdir = epath.Path(values.workdir)
+    workdir = epath.Path(flags.workdir)
     files.existing_run(workdir)
     command_line.log_to(workdir / "log.txt")
-    patching_runs.patch_runs(workdir, config, values.run, _numbers("step", values.step))
+    patching_runs.patch_runs(workdir, config, flags.run, flags.step)
     command_line.log.info("report: %s", write_report(workdir))
     return 0
-
-
-def _numbers(name: str, texts: list[str]) -> tuple[int, ...]:
-    if wrong := [text for text in texts if not text.isdecimal()]:
-        raise ValueError(f"--{name} must be numbers separated by commas, got {wrong[0]!r}")
-    return tuple(map(int, texts))

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from jaxconcepts.commands import command_line
+from jaxconcepts.commands import arguments
 
 
 def run(argv: list[str]) -> int:
     """Returns the exit code."""
-    values = command_line.parse(argv)
+    flags = arguments.parse(argv, arguments.WorkdirFlags)
     from etils import epath
 
     from jaxconcepts.figures.causal import catalogue as causal_catalogue
     from jaxconcepts.figures.report import write_report
 
-    workdir = epath.Path(values.workdir).expanduser()
+    workdir = epath.Path(flags.workdir).expanduser()
     causal = (workdir / "causal").exists()
     if causal:
         print(f"report: {causal_catalogue.write_report(workdir)}")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from jaxconcepts.commands import command_line
+from jaxconcepts.commands import arguments
 
 
 def run(argv: list[str]) -> int:
     """Returns the exit code."""
-    values = command_line.parse(argv)
+    flags = arguments.parse(argv, arguments.WorkdirFlags)
     from jaxconcepts.sweeps import status
 
-    print(status.text(status.status(values.workdir)))
+    print(status.text(status.status(flags.workdir)))
     return 0

@@ -3,36 +3,38 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 
-from absl import flags
-
-from jaxconcepts.commands import command_line
+from jaxconcepts.commands import arguments, command_line
 from jaxconcepts.commands.command_line import log
+from jaxconcepts.fields import field
+from jaxconcepts.runs.config import config_kind
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flags(arguments.WorkdirFlags):
+    shard: str = field("0/1", "i/n: the i-th (from 0) of n independent jobs that share the workdir")
+    coordinator: str | None = field(
+        None, "host:port of process 0 of a distributed job (or JAX_COORDINATOR_ADDRESS)", low=1
+    )
+    num_processes: int | None = field(None, "processes of the job (or JAX_NUM_PROCESSES)", low=1)
+    process_id: int | None = field(None, "which one this is (or JAX_PROCESS_ID)", low=0)
+    tune: bool = field(False, "measure how runs go fastest on the first pack, and go on so")
 
 
 def run(argv: list[str]) -> int:
     """Returns the exit code. Raises PreemptedError when stopped by a signal, with everything checkpointed."""
-    values = command_line.text_flags(
-        ("workdir", None, "the run directory, local or gs://"),
-        ("shard", "0/1", "i/n: the i-th (from 0) of n independent jobs that share the workdir"),
-        ("coordinator", None, "host:port of process 0 of a distributed job (or JAX_COORDINATOR_ADDRESS)"),
-        required=["workdir"],
-    )
-    flags.DEFINE_integer("num_processes", None, "processes of the job (or JAX_NUM_PROCESSES)", flag_values=values)
-    flags.DEFINE_integer("process_id", None, "which one this is (or JAX_PROCESS_ID)", flag_values=values)
-    flags.DEFINE_bool("tune", False, "measure how runs go fastest on the first pack, and go on so", flag_values=values)
-    values, config = command_line.parse_with_config(argv, values)
-    shard = re.fullmatch(r"(\d+)/(\d+)", values.shard)
+    flags, read = arguments.parse_with_config(argv, Flags, config_kind, "sweep_small")
+    config = read.values
+    shard = re.fullmatch(r"(\d{1,6})/(\d{1,6})", flags.shard, re.ASCII)
     if not shard or int(shard[1]) >= int(shard[2]):
-        raise ValueError(f"--shard must be i/n with 0 <= i < n, got {values.shard!r}")
+        raise ValueError(f"--shard must be i/n with 0 <= i < n, got {flags.shard!r}")
     index, count = int(shard[1]), int(shard[2])
     execution, num_seeds = config.pop("run"), config.pop("num_seeds")
-    overrides = command_line.get_sweep(values)
+    overrides = read.file.sweep()
     if overrides is None:
-        raise ValueError(f"config {command_line.config_file(values)} has no get_sweep(); see `train` for single runs")
-    overrides = list(overrides)
-    given = [arg.split("=")[0].removeprefix("--config.") for arg in argv if arg.startswith("--config.")]
-    if twice := sorted({name for override in overrides for name in override} & set(given)):
+        raise ValueError(f"config {read.file.name} has no get_sweep(); see `train` for single runs")
+    if twice := sorted({name for override in overrides for name in override} & set(read.changed)):
         raise ValueError(f"{twice[0]} is given twice: by --config.{twice[0]} and by get_sweep()")
 
     import jax
@@ -41,7 +43,7 @@ def run(argv: list[str]) -> int:
     from jaxconcepts.runs import packs, points, processes
 
     # Before anything starts jax's backend, which reading a point's numbers does.
-    joined = processes.join(values.coordinator, values.num_processes, values.process_id)
+    joined = processes.join(flags.coordinator, flags.num_processes, flags.process_id)
     chosen = points.expand(config, points.with_seeds(overrides, config["seed"], num_seeds))
     layout = packs.Layout(execution["how"], execution["data"], execution["unroll"])
     if joined and count > 1:
@@ -55,7 +57,7 @@ def run(argv: list[str]) -> int:
     device = command_line.device()
     keep_steps = {step for point in chosen for step in point.static.measure.checkpoint_steps}
     with store.open_run(
-        values.workdir,
+        flags.workdir,
         config | {"num_seeds": num_seeds},
         device=device | execution,
         writer=writer,
@@ -66,7 +68,7 @@ def run(argv: list[str]) -> int:
         log.info("%d %s in %d process(es), %s", device["count"], device["kind"], jax.process_count(), run.workdir)
         run_sweep(
             chosen, run, layout, at_once=execution["at_once"], shard=(index, count),
-            checkpoint_seconds=execution["checkpoint_seconds"], tune=values.tune,
+            checkpoint_seconds=execution["checkpoint_seconds"], tune=flags.tune,
         )  # fmt: skip
         log.info("nothing left to run; figures: python -m jaxconcepts report --workdir=%s", run.workdir)
     return 0

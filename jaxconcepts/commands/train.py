@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import copy
 
-from jaxconcepts.commands import command_line
+from jaxconcepts.commands import arguments, command_line
 from jaxconcepts.commands.command_line import log
+from jaxconcepts.runs.config import config_kind
 
 
 def run(argv: list[str]) -> int:
     """Returns the exit code. Raises PreemptedError when stopped by a signal, with everything checkpointed."""
-    values, config = command_line.parse_with_config(argv)
-    execution = config.pop("run")
-    num_seeds = config.pop("num_seeds")
-    if not isinstance(num_seeds, int) or num_seeds < 1:
-        raise ValueError(f"num_seeds must be a positive integer, got {num_seeds!r}")
+    flags, read = arguments.parse_with_config(argv, arguments.WorkdirFlags, config_kind, "quickstart")
+    config = read.values
+    execution, num_seeds = config.pop("run"), config.pop("num_seeds")
+    if read.file.sweep() is not None:
+        log.warning("%s has a get_sweep(), which `sweep` runs; `train` runs the config alone", read.file.name)
 
     command_line.make_cpu_devices(execution["cpu_devices"])
     from jaxconcepts import store
@@ -29,7 +30,7 @@ def run(argv: list[str]) -> int:
     device = command_line.device()
     keep_steps = pack[0].static.measure.checkpoint_steps
     with store.open_run(
-        values.workdir, config | {"num_seeds": num_seeds}, device=device | execution, keep_steps=keep_steps
+        flags.workdir, config | {"num_seeds": num_seeds}, device=device | execution, keep_steps=keep_steps
     ) as run:
         command_line.log_to(run.workdir / "log.txt")
         log.info("training %d run(s) on %d %s in %s", len(pack), device["count"], device["kind"], run.workdir)

@@ -94,7 +94,7 @@ class Static:
 # Fields of the model that follow from the task.
 _DERIVED = ("context", "input_dim", "output_dim", "vocab_size", "stop_tokens")
 # Fields of the model that a config may leave out, which run directories of before they were there do.
-_OPTIONAL = ("bottleneck",)
+_OPTIONAL = ("bottleneck", "positions", "rotary_fraction", "rope_theta", "causal")
 
 
 def _field_defaults(cls, without=()) -> dict[str, Any]:

@@ -85,22 +85,20 @@ class Gemma2Config(decoder.Decoder):
         fields.only("hidden_act", "gelu_pytorch_tanh", "gelu", None)
         fields.only("attention_bias", False)
         fields.only("use_bidirectional_attention", None, False)
-        theta, _ = fields.rope(supported=("default",), default_theta=10000.0)
-        kinds = fields.take("layer_types", ())
-        if unknown := set(kinds) - {"sliding_attention", "full_attention"}:
-            raise ValueError(
-                f"config.json has layer_types {sorted(unknown)}; implemented: sliding_attention, full_attention"
-            )
+        theta, _ = fields.rope(("default",), 10000.0, sizes["context"], sizes["head_dim"])
+        kinds = fields.kinds(("sliding_attention", "full_attention"), sizes["layers"])
+        window = fields.count("sliding_window", 4096, hf_config.MOST["context"])
+        fields.same("sliding_window_size", window)
         return cls(
             **sizes,
             rope_theta=theta,
-            query_scale=fields.take("query_pre_attn_scalar", 256),
-            window=fields.take("sliding_window", 4096),
+            query_scale=fields.number("query_pre_attn_scalar", 256),
+            window=window,
             local=tuple(kind == "sliding_attention" for kind in kinds),
-            score_cap=fields.nullable("attn_logit_softcapping", 50.0),
-            logit_cap=fields.nullable("final_logit_softcapping", 30.0),
-            eps=fields.take("rms_norm_eps", 1e-6),
-            tied=fields.take("tie_word_embeddings", True),
+            score_cap=fields.cap("attn_logit_softcapping", 50.0),
+            logit_cap=fields.cap("final_logit_softcapping", 30.0),
+            eps=fields.number("rms_norm_eps", 1e-6),
+            tied=fields.flag("tie_word_embeddings", True),
         )
 
     def to_hf(self):

@@ -1,7 +1,8 @@
 """GPT-2 on the residual stack: continuous tokens in and numbers out (Garg et al. 2022), or words in and logits out.
 
 Pre-norm blocks, learned positions, gelu_new (the tanh form), as in Hugging Face's `GPT2Model`; no dropout. The paper's
-model is 12 layers, 8 heads, 256 wide, vectors of 16 in, one number out.
+model is 12 layers, 8 heads, 256 wide, vectors of 16 in, one number out. Other kinds of positions, and attention to both
+sides, are for the experiments of "Physics of Language Models" (see `positions`).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int, PyTree
 
-from jaxconcepts.models import bottleneck, decoder, layers, residual
+from jaxconcepts.models import bottleneck, decoder, hf_config, layers, positions, residual
 
 ACTIVATIONS = {"gelu_new": lambda x: nn.gelu(x, approximate=True), "relu": nn.relu}
 
@@ -38,6 +39,10 @@ class GPT2Config(decoder.Decoder):
         trained at a large learning rate).
     bottleneck: numbers in the code that alone takes the examples to a prediction, 0 for a standard transformer; see
         `bottleneck`. For continuous tokens.
+    positions: "learned"; "rotary" on the first `rotary_fraction` of each head's dimensions, with the base `rope_theta`;
+        "relative", content and distance (DeBERTa); "position_only", weights learned by distance alone; "uniform", head
+        h averages the last 2^h - 1 tokens; or "none".
+    causal: whether a token attends to those before it alone, or to all (an encoder, for masked-token training).
     eps: of the layer norms.
     dtype: of matrix products, "float32" or "bfloat16"; weights, norms, softmax and the residual stream stay float32.
     remat: recompute blocks in the backward pass, for memory.
@@ -56,6 +61,10 @@ class GPT2Config(decoder.Decoder):
     activation: str = "gelu_new"
     qk_norm: bool = False
     bottleneck: int = 0
+    positions: str = "learned"
+    rotary_fraction: float = 1.0
+    rope_theta: float = 10_000.0
+    causal: bool = True
     eps: float = 1e-5
     dtype: str = "float32"
     remat: bool = False
@@ -80,9 +89,9 @@ class GPT2Config(decoder.Decoder):
     BUFFERS = (r"transformer\.h\.\d+\.attn\.(masked_)?bias",)
     SHARDING = (
         (r"embed", P("model", None)),
-        (r"blocks/(attn_qkv|mlp_up)/kernel", P(None, None, "model")),
+        (r"blocks/(attn_qkv|attn_v|mlp_up)/kernel", P(None, None, "model")),
         (r"blocks/(attn_out|mlp_down)/kernel", P(None, "model", None)),
-        (r"positions|.*/(bias|scale)|read_(in|out)/kernel|code/.*", P()),
+        (r"positions|.*/(bias|scale)|read_(in|out)/kernel|code/.*|blocks/distance_\w+", P()),
     )
 
     def __post_init__(self):
@@ -103,10 +112,32 @@ class GPT2Config(decoder.Decoder):
             raise ValueError(f"model.activation must be one of {', '.join(ACTIVATIONS)}, got {self.activation!r}")
         if self.dtype not in ("float32", "bfloat16"):
             raise ValueError(f'model.dtype must be "float32" or "bfloat16", got {self.dtype!r}')
+        self._check_positions()
+
+    def _check_positions(self):
+        if self.positions not in positions.KINDS:
+            raise ValueError(f"model.positions must be one of {', '.join(positions.KINDS)}, got {self.positions!r}")
+        if not isinstance(self.causal, bool):
+            raise ValueError(f"model.causal must be True or False, got {self.causal!r}")
+        if not 0 < self.rope_theta < float("inf"):
+            raise ValueError(f"model.rope_theta must be a positive number, got {self.rope_theta!r}")
+        turned = self.head_dim * self.rotary_fraction
+        if self.positions == "rotary" and not (0 < self.rotary_fraction <= 1 and turned >= 2 and turned % 2 == 0):
+            raise ValueError(
+                "model.rotary_fraction must be above 0 and at most 1 and rotate an even number of each head's "
+                f"{self.head_dim} dimensions, got {self.rotary_fraction!r}, which rotates {turned:g}"
+            )
+        if self.bottleneck and (self.positions not in ("learned", "rotary", "none") or not self.causal):
+            raise ValueError(
+                "model.bottleneck needs causal attention and learned, rotary or no positions, got positions "
+                f"{self.positions!r} and causal {self.causal}"
+            )
 
     tied = True  # the read-out of a language model is its embedding table
     kv_heads = property(lambda self: self.heads)
     head_dim = property(lambda self: self.width // self.heads)
+    # A fused kernel computes it: causal, and positions are in the stream or in queries and keys.
+    plain_attention = property(lambda self: self.causal and self.positions in ("learned", "rotary", "none"))
 
     def init(self, key):
         return init(self, key)
@@ -115,7 +146,8 @@ class GPT2Config(decoder.Decoder):
         return Block(self)
 
     def embed(self, params, tokens, positions):
-        return params["embed"][tokens] + params["positions"][positions]
+        stream = params["embed"][tokens]
+        return stream + params["positions"][positions] if self.positions == "learned" else stream
 
     def unembed(self, params, stream):
         final = layers.LayerNorm(self.eps).apply({"params": params["ln_f"]}, stream)
@@ -129,18 +161,32 @@ class GPT2Config(decoder.Decoder):
         # Moves the scaling before the product, in float32: equal but for rounding.
         fields.only("reorder_and_upcast_attn", False, True)
         fields.only("tie_word_embeddings", True)
+        sizes = {
+            "vocab_size": fields.count("vocab_size"),
+            "context": fields.count("n_positions", most=hf_config.MOST["context"]),
+            "width": fields.count("n_embd"),
+            "layers": fields.count("n_layer", most=hf_config.MOST["layers"]),
+            "heads": fields.count("n_head"),
+        }
+        if sizes["width"] % sizes["heads"]:
+            fields.wrong("n_embd", sizes["width"], f"a multiple of n_head = {sizes['heads']}")
+        names = {"context": "max_position_embeddings", "width": "hidden_size"}
+        names |= {"layers": "num_hidden_layers", "heads": "num_attention_heads"}
+        for ours, theirs in names.items():
+            fields.same(theirs, sizes[ours])
         return cls(
-            vocab_size=fields.take("vocab_size"),
-            context=fields.take("n_positions"),
-            width=fields.take("n_embd"),
-            layers=fields.take("n_layer"),
-            heads=fields.take("n_head"),
-            mlp_width=fields.take("n_inner", 0),
+            **sizes,
+            mlp_width=fields.count("n_inner", 0),
             activation=fields.only("activation_function", *ACTIVATIONS),
-            eps=fields.take("layer_norm_epsilon", 1e-5),
+            eps=fields.number("layer_norm_epsilon", 1e-5),
         )
 
     def to_hf(self):
+        if self.positions != "learned" or not self.causal:
+            raise ValueError(
+                "GPT-2 checkpoints have learned positions and causal attention; this model has "
+                f"positions {self.positions!r} and causal {self.causal}"
+            )
         return {
             "architectures": ["GPT2LMHeadModel"],
             "vocab_size": self.vocab_size,
@@ -182,16 +228,58 @@ class Block(nn.Module):
         config, dtype = self.config, self.config.dtype
         width, asked = stream.shape[-1], (lambda x: x) if context is None else context.asked
         normed = layers.LayerNorm(config.eps, name="ln_1")(stream)
-        qkv = layers.Dense(3 * width, dtype, name="attn_qkv")(normed)
-        q, k, v = (a.reshape(*a.shape[:2], config.heads, config.head_dim) for a in jnp.split(qkv, 3, axis=-1))
-        if config.qk_norm:
-            q, k = (layers.rms_normalise(a, 1e-6).astype(a.dtype) for a in (q, k))
-        heads = residual.edit_heads(layers.attend(asked(q), k, v, context, config.head_dim**-0.5), head_edits)
+        heads, keys, values = self._attend(normed, context)
+        heads = residual.edit_heads(heads, head_edits)
         stream = asked(stream) + layers.Dense(width, dtype, name="attn_out")(layers.merge_heads(heads))
         normed = layers.LayerNorm(config.eps, name="ln_2")(stream)
         up = layers.Dense(config.mlp_width or 4 * width, dtype, name="mlp_up")(normed)
         stream = stream + layers.Dense(width, dtype, name="mlp_down")(ACTIVATIONS[config.activation](up))
-        return stream, decoder.Written(k, v, heads)
+        return stream, decoder.Written(keys, values, heads)
+
+    def _attend(self, normed, context):
+        """(the heads' outputs, keys, values), by kind of positions."""
+        config, kind = self.config, self.config.positions
+        split = lambda x: x.reshape(*x.shape[:2], -1, config.head_dim)  # noqa: E731
+        asked = (lambda x: x) if context is None else context.asked
+        if kind in positions.WITHOUT_QUERIES:
+            v = split(layers.Dense(config.width, config.dtype, name="attn_v")(normed))
+            options = {"causal": config.causal}
+            if kind == "uniform":
+                options["heads_reach"] = positions.spans(config.heads)
+            else:
+                table = self._by_distance("distance_scores", ())
+                options["added"] = lambda distance, _: table[self._row(distance)].transpose(0, 3, 1, 2)
+            return positions.attend(None, v[..., :0], v, context, scale=1.0, **options), v[..., :0], v
+        qkv = layers.Dense(3 * config.width, config.dtype, name="attn_qkv")(normed)
+        q, k, v = (split(part) for part in jnp.split(qkv, 3, axis=-1))
+        if config.qk_norm:
+            q, k = (layers.rms_normalise(a, 1e-6).astype(a.dtype) for a in (q, k))
+        if kind == "rotary":
+            at = jnp.arange(normed.shape[1])[None] if context is None else context.positions
+            q, k = (positions.rotate(a, at, config.rope_theta, config.rotary_fraction) for a in (q, k))
+        q, scale = asked(q), config.head_dim**-0.5
+        if kind == "relative":
+            tables = (self._by_distance(name, (config.head_dim,)) for name in ("distance_keys", "distance_queries"))
+            keys, queries = tables
+
+            def added(distance, all_keys):
+                return positions.relative_scores(q, all_keys, keys, queries, self._row(distance))
+
+            return positions.attend(q, k, v, context, scale=scale * 3**-0.5, causal=config.causal, added=added), k, v
+        if not config.causal:
+            return positions.attend(q, k, v, context, scale=scale, causal=False), k, v
+        return layers.attend(q, k, v, context, scale), k, v
+
+    def _by_distance(self, name, shape):
+        """A table with a row for each distance between two tokens."""
+        config = self.config
+        rows = config.context if config.causal else 2 * config.context - 1
+        return self.param(name, nn.initializers.normal(0.02), (rows, config.heads, *shape))
+
+    def _row(self, distance):
+        """The tables' row of each distance; what is masked may be outside and takes any."""
+        least = 0 if self.config.causal else 1 - self.config.context
+        return jnp.clip(distance, least, self.config.context - 1) - least
 
 
 class Output(NamedTuple):
@@ -225,10 +313,11 @@ def init(config: GPT2Config, key, scales: InitScales = GPT2_SCALES) -> PyTree:
 
     normal = jax.random.normal
     params = {
-        "positions": normal(position_key, (config.context, config.width)) * scales.positions,
         "blocks": jax.tree_util.tree_map_with_path(rescale, blocks),
         "ln_f": {"scale": jnp.ones(config.width), "bias": jnp.zeros(config.width)},
     }
+    if config.positions == "learned":
+        params["positions"] = normal(position_key, (config.context, config.width)) * scales.positions
     if config.bottleneck:
         # A key of its own: all other weights are those of the model without.
         code_key = jax.random.fold_in(key, 0)
@@ -267,7 +356,8 @@ def apply(
         stream = config.embed(params, inputs, jnp.arange(length))
     else:
         stream = _dense(config, params, "read_in", config.width)(inputs).astype(jnp.float32)
-        stream = stream + params["positions"][:length]
+        if config.positions == "learned":
+            stream = stream + params["positions"][:length]
     return _blocks(config, params, stream, capture=capture, edits=edits, heads_at=capture if with_heads else None)
 
 

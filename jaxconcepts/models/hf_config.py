@@ -1,25 +1,18 @@
 """Reading a checkpoint's config.json so that nothing in it is silently ignored.
 
-Every attribute is either taken by the family, known not to change the forward pass, or an error that names it.
-Understands the names of transformers 4 (rope_theta, rope_scaling) and 5 (rope_parameters).
+Every attribute is taken by the family; or neutral: of the tables of `hf_attributes`; or an error that names it. A
+number, text or flag that no code of the reference reads is a warning that names it. Understands the names of
+transformers 4 (rope_theta, rope_scaling) and 5 (rope_parameters).
 """
 
 from __future__ import annotations
 
+import math
+import warnings
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NoReturn
 
-# What does not change the hidden states or logits of an evaluation: bookkeeping, dropout, initialisation, training.
-INERT = frozenset([
-        "_attn_implementation", "_attn_implementation_autoset", "_name_or_path", "architectures",
-        "attention_dropout", "attn_pdrop", "auto_map", "bos_token_id", "cache_implementation", "dtype",
-        "embd_pdrop", "eos_token_id", "gradient_checkpointing", "id2label", "initializer_range",
-        "keys_to_ignore_at_inference", "label2id", "max_length", "model_type", "n_ctx", "num_labels",
-        "output_attentions", "output_hidden_states", "pad_token_id", "problem_type", "resid_pdrop",
-        "return_dict", "sep_token_id", "summary_activation", "summary_first_dropout",
-        "summary_proj_to_labels", "summary_type", "summary_use_proj", "task_specific_params", "torch_dtype",
-        "transformers_version", "use_cache",
-])  # fmt: skip
+from jaxconcepts.models import hf_attributes, rotary
 
 REQUIRED = object()
 
@@ -34,22 +27,36 @@ SIZES = {
     "mlp_width": "intermediate_size",
     "context": "max_position_embeddings",
 }
+# Far beyond every published model, and small enough for any product of two to be counted.
+MOST = {"layers": 10_000, "context": 2**30}
+MOST_OTHERWISE = 2**24
+
+# How checkpoints whose weights are packed numbers say so, and what can be done.
+QUANTISED = (
+    "quantised weights are not read from safetensors: load the model that it was made from, a GGUF file of it, or "
+    "dequantise it first (transformers: model.dequantize(), then save_pretrained)"
+)
 
 
 def llama_like(model, architecture: str) -> dict[str, Any]:
-    """A config.json's attributes of a decoder of the Llama lineage, with plain rotary frequencies: the other way round
-    from `Fields.llama_like`."""
+    """A config.json's attributes of a decoder of the Llama lineage: the other way round from `Fields.llama_like`."""
     sizes = {theirs: getattr(model, ours) for ours, theirs in SIZES.items()}
-    rope = {"rope_type": "default", "rope_theta": model.rope_theta}
+    rope = rotary.to_hf(model.rope_theta, getattr(model, "rope_scaling", None))
     return sizes | {"architectures": [architecture], "rope_parameters": rope}
 
 
 class Fields:
-    """The attributes of a config.json; each `take` or `only` marks one as understood, `finish` refuses what is left."""
+    """The attributes of a config.json. Each method that returns one marks it as understood and checks its type and
+    bounds; `finish` refuses what is left and matters. Every ValueError names the file and the attribute."""
 
-    def __init__(self, attributes: dict[str, Any]):
-        self._left = {name: value for name, value in attributes.items() if name not in INERT}
+    def __init__(self, attributes: dict[str, Any], path: str = "config.json"):
+        self._all, self.path = attributes, path
+        self._left = {name: value for name, value in attributes.items() if name not in hf_attributes.NEUTRAL}
         self._model_type = attributes.get("model_type")
+        if attributes.get("quantization_config") is not None:
+            method = attributes["quantization_config"]
+            method = method.get("quant_method", method) if isinstance(method, dict) else method
+            raise ValueError(f"{path} has quantization_config of {method!r}, which is not implemented: {QUANTISED}")
 
     def take(self, name: str, default: Any = REQUIRED) -> Any:
         """The attribute; `default` where it is absent or null. Raises ValueError where it is absent and required."""
@@ -57,62 +64,168 @@ class Fields:
         if value is not None:
             return value
         if default is REQUIRED:
-            raise ValueError(f"config.json of a {self._model_type} model must have {name!r}, and it is missing")
+            raise ValueError(f"{self.path} of a {self._model_type} model must have {name!r}, and it is missing")
         return default
+
+    def count(self, name: str, default: Any = REQUIRED, most: int = MOST_OTHERWISE) -> Any:
+        """A whole number from 1 to `most`."""
+        value = self.take(name, default)
+        if value is not default and not (_is_whole(value) and 1 <= value <= most):
+            self.wrong(name, value, f"a whole number from 1 to {most}")
+        return value
+
+    def number(self, name: str, default: Any = REQUIRED) -> Any:
+        """A positive finite number."""
+        value = self.take(name, default)
+        if value is not default and not is_positive(value):
+            self.wrong(name, value, "a positive number")
+        return value
+
+    def flag(self, name: str, default: Any = REQUIRED) -> Any:
+        """true or false."""
+        value = self.take(name, default)
+        if value is not default and not isinstance(value, bool):
+            self.wrong(name, value, "true or false")
+        return value
+
+    def cap(self, name: str, default: float | None) -> float | None:
+        """A positive number, None where it is null, `default` only where it is absent (transformers' default then)."""
+        value = self._left.pop(name, default)
+        if value is not None and not is_positive(value):
+            self.wrong(name, value, "a positive number or null")
+        return value
 
     def only(self, name: str, *accepted: Any) -> Any:
         """The attribute, which must be absent or one of `accepted`: nothing else is implemented."""
         value = self._left.pop(name, accepted[0])
-        if value not in accepted:
+        # 1 is True to Python, and 0 False.
+        if not any(value == one and isinstance(value, bool) == isinstance(one, bool) for one in accepted):
             raise self._not_implemented({name: value}, f"only {' or '.join(map(repr, accepted))}")
         return value
 
-    def nullable(self, name: str, default: Any) -> Any:
-        """The attribute, None where it is null, `default` only where it is absent (transformers' default then)."""
-        return self._left.pop(name, default)
+    def same(self, name: str, value: Any) -> None:
+        """An older or newer name of what is `value` here; it may be absent, or must be the same."""
+        given = self._left.pop(name, None)
+        if given is not None and given != value:
+            self.wrong(name, given, f"{value!r}, as the attribute that it repeats")
+
+    def kinds(self, accepted: tuple[str, ...], layers: int) -> tuple[str, ...]:
+        """layer_types, one of `accepted` a layer; empty where it is absent."""
+        kinds = self.take("layer_types", ())
+        if kinds == ():
+            return ()
+        if not isinstance(kinds, list) or len(kinds) != layers or any(kind not in accepted for kind in kinds):
+            self.wrong("layer_types", kinds, f"a list of {layers}, one a layer, of {', '.join(accepted)}")
+        return tuple(kinds)
 
     def sizes(self, optional: Iterable[str] = ("num_key_value_heads", "head_dim")) -> dict[str, Any]:
         """The sizes that decoders of the Llama lineage share, by the names of our configs."""
-        sizes = {ours: self.take(theirs, None if theirs in optional else REQUIRED) for ours, theirs in SIZES.items()}
+        sizes = {}
+        for ours, theirs in SIZES.items():
+            default = None if theirs in optional else REQUIRED
+            sizes[ours] = self.count(theirs, default, MOST.get(ours, MOST_OTHERWISE))
         sizes["kv_heads"] = sizes["kv_heads"] or sizes["heads"]
+        if sizes["heads"] % sizes["kv_heads"]:
+            accepted = f"a divisor of num_attention_heads = {sizes['heads']}"
+            self.wrong("num_key_value_heads", sizes["kv_heads"], accepted)
+        if not sizes["head_dim"] and sizes["width"] % sizes["heads"]:
+            accepted = f"a multiple of num_attention_heads = {sizes['heads']} where head_dim is not given"
+            self.wrong("hidden_size", sizes["width"], accepted)
         sizes["head_dim"] = sizes["head_dim"] or sizes["width"] // sizes["heads"]
+        if sizes["head_dim"] % 2:
+            self.wrong("head_dim", sizes["head_dim"], "an even number: rotary positions turn pairs")
         return sizes
 
-    def llama_like(self, scalings: Iterable[str] = ("default",)) -> tuple[dict[str, Any], dict[str, Any] | None]:
-        """What Llama and OLMo share, by the names of our configs (sizes, rope_theta, tied), and the rotary scaling's
-        numbers as of `rope`. Refuses what none of them implements: another activation, biases of attention."""
+    def llama_like(
+        self, scalings: Iterable[str] = ("default",), activation: str = "silu", attention_bias: bool = False
+    ) -> dict[str, Any]:
+        """What the Llama lineage shares, by the names of our configs: sizes, rope_theta, rope_scaling (where a kind
+        beside "default" is among `scalings`), tied. Refuses another activation, and biases of attention."""
         shared = self.sizes()
-        self.only("hidden_act", "silu")
-        self.only("attention_bias", False)
-        self.only("pretraining_tp", 1)
-        theta, scaling = self.rope(scalings, default_theta=10000.0)
-        return shared | {"rope_theta": theta, "tied": self.take("tie_word_embeddings", False)}, scaling
+        self.only("hidden_act", activation)
+        self.only("attention_bias", attention_bias)
+        self.only("pretraining_tp", 1, None)
+        theta, scaling = self.rope(scalings, 10000.0, shared["context"], shared["head_dim"])
+        if tuple(scalings) != ("default",):
+            shared["rope_scaling"] = scaling
+        return shared | {"rope_theta": theta, "tied": self.flag("tie_word_embeddings", False)}
 
-    def rope(self, supported: Iterable[str], default_theta: float) -> tuple[float, dict[str, Any] | None]:
-        """Base of the rotary frequencies, and the scaling's numbers (None for the plain kind)."""
-        theta = self.take("rope_theta", None)
-        found = dict(self.take("rope_parameters", None) or self.take("rope_scaling", None) or {})
-        self._left.pop("rope_scaling", None)
-        theta = found.pop("rope_theta", theta)
-        kind = found.pop("rope_type", found.pop("type", "default"))
-        found.pop("type", None)
-        if kind not in supported:
-            raise self._not_implemented({"rope_type": kind}, f"only {' or '.join(map(repr, supported))}")
-        numbers = {"llama3": {"factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"}}
-        if set(found) != numbers.get(kind, set()):
-            raise self._not_implemented(
-                {"rope_parameters": found},
-                f"{kind!r} takes {', '.join(sorted(numbers.get(kind, ()))) or 'nothing more'}",
-            )
-        return float(default_theta if theta is None else theta), (found if kind != "default" else None)
+    def rope(
+        self, supported: Iterable[str], default_theta: float, context: int, head_dim: int
+    ) -> tuple[float, rotary.Scaling | None]:
+        """Base of the rotary frequencies, and their scaling (None for the plain kind).
+
+        Where both rope_scaling and rope_parameters are given the former counts, as in transformers.
+        """
+        theta = self.number("rope_theta", float(default_theta))
+        original = self.count("original_max_position_embeddings", None, MOST["context"])
+        name = "rope_scaling" if self._left.get("rope_scaling") not in (None, {}) else "rope_parameters"
+        given = self._left.get(name)
+        given = {} if given is None else given
+        for either in ("rope_scaling", "rope_parameters"):
+            self._left.pop(either, None)
+        return rotary.from_hf(self, name, given, tuple(supported), theta, (context, original), head_dim)
+
+    def stop_tokens(self, value: Any, vocab_size: int, path: str) -> tuple[int, ...]:
+        """eos_token_id as a tuple: null, one id, or a list of them."""
+        ids = [] if value is None else value if isinstance(value, list) else [value]
+        for one in ids:
+            if not _is_whole(one) or not 0 <= one < vocab_size:
+                raise ValueError(
+                    f"{path}: eos_token_id must be null, or ids from 0 to {vocab_size - 1} (vocab_size is "
+                    f"{vocab_size}), got {value!r}"
+                )
+        return tuple(ids)
 
     def finish(self) -> None:
-        """Raises ValueError naming every attribute, with its value, that nobody understood."""
-        if self._left:
-            raise self._not_implemented(self._left, "loading it would give other hidden states, or might")
+        """Raises ValueError naming every attribute that is left and matters, with its value; warns of scalars that no
+        code of the reference reads."""
+        left = {n: v for n, v in self._left.items() if not self._is_neutral(n, v)}
+        reads = hf_attributes.FAMILY_READS.get(self._model_type, frozenset()) | set(hf_attributes.SHARED_READS)
+        matter = {n: v for n, v in left.items() if n in reads or not _is_scalar(v)}
+        if matter:
+            raise self._not_implemented(matter, "loading it would give other hidden states, or might")
+        if unread := {n: v for n, v in left.items() if v is not None}:
+            named = ", ".join(f"{name} = {value!r}" for name, value in sorted(unread.items()))
+            warnings.warn(
+                f"{self.path}: {named}: no {self._model_type} model reads this, so it is left aside", stacklevel=3
+            )
+
+    def _is_neutral(self, name: str, value: Any) -> bool:
+        if name in hf_attributes.GENERATION or name in hf_attributes.EITHER_WAY:
+            return True
+        for table in (hf_attributes.BASE_DEFAULTS, hf_attributes.SHARED_READS):
+            if name in table and (value is None or (value == table[name] and type(value) is type(table[name]))):
+                return True
+        return False
+
+    def wrong(self, name: str, value: Any, accepted: str) -> NoReturn:
+        """Raises the ValueError of a value that is none of what is accepted."""
+        raise ValueError(f"{self.path}: {name} must be {accepted}, got {_shown(value)}")
+
+    def unread(self, name: str, value: Any) -> None:
+        """Leaves a name of a nested object to the rule of `finish`."""
+        self._left[name] = value
 
     def _not_implemented(self, attributes: dict[str, Any], why: str) -> ValueError:
-        named = ", ".join(f"{name} = {value!r}" for name, value in sorted(attributes.items()))
-        return ValueError(
-            f"config.json has {named}, which is not implemented for model_type {self._model_type!r}: {why}"
-        )
+        named = ", ".join(f"{name} = {_shown(value)}" for name, value in sorted(attributes.items()))
+        return ValueError(f"{self.path} has {named}, which is not implemented for {self._model_type!r} models: {why}")
+
+
+def is_positive(value: Any) -> bool:
+    """Whether it is a positive finite number, and no flag."""
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return is_number and math.isfinite(value) and 0 < value < 1e30
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_scalar(value: Any) -> bool:
+    return value is None or isinstance(value, (str, int, float, bool))
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 120 else text[:117] + "..."

@@ -12,11 +12,11 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Float, Int, Key, PyTree
 
 from jaxconcepts.models import residual, sharding
-from jaxconcepts.models.decoder import Context, Decoder
-from jaxconcepts.models.layers import merge_heads
+from jaxconcepts.models.decoder import Decoder
+from jaxconcepts.models.decoding import decode, drawn, forward, greedy, read
 
 
 def hidden_states(
@@ -86,15 +86,30 @@ def generate(
 
     Raises ValueError as `hidden_states` does, and where prompt and answer together exceed the context.
     """
-    tokens, lengths = checked(model, tokens, lengths)
-    if max_new_tokens < 1:
-        raise ValueError(f"max_new_tokens must be positive, got {max_new_tokens}")
-    if (longest := int(lengths.max()) + max_new_tokens) > model.context:
-        raise ValueError(f"prompt and answer take {longest} tokens, the model's context is {model.context}")
-    stop_tokens = model.stop_tokens if stop_tokens is None else tuple(stop_tokens)
-    tokens, lengths = (sharding.shard_batch(a, params) for a in (tokens, lengths))
+    tokens, lengths, stop_tokens = _continued(model, params, tokens, lengths, max_new_tokens, stop_tokens)
     with exact_products(model):
         return _generate(model, params, tokens, lengths, edits, max_new_tokens, stop_tokens)
+
+
+def sample(
+    model: Decoder,
+    params: PyTree,
+    key: Key[Array, ""],
+    tokens: Int[Array, "B T"],
+    lengths: Int[Array, " B"] | None = None,
+    max_new_tokens: int = 8,
+    temperature: float = 1.0,
+    stop_tokens: Sequence[int] | None = None,
+) -> Int[Array, "B new"]:
+    """Continuations drawn from the model's distribution at a temperature; otherwise as `generate`.
+
+    Raises ValueError as `generate` does, and for a temperature that is not a positive number.
+    """
+    if not 0 < temperature < float("inf"):
+        raise ValueError(f"temperature must be a positive number, got {temperature!r}; generate gives the most likely")
+    tokens, lengths, stop_tokens = _continued(model, params, tokens, lengths, max_new_tokens, stop_tokens)
+    with exact_products(model):
+        return _sample(model, params, key, tokens, lengths, temperature, max_new_tokens, stop_tokens)
 
 
 def tokenize(tokenizer, texts: Sequence[str], bos: bool) -> list[list[int]]:
@@ -157,6 +172,7 @@ def attention_of(model: Decoder, device: jax.Device, attention: str = "auto") ->
         f"it needs an NVIDIA GPU, and the model is on {device.platform}": not nvidia,
         f"it computes in bfloat16, and the model in {model.dtype}": model.dtype != "bfloat16",
         "the model has local layers": model.windows() is not None,
+        "the model's attention is not the plain causal one": not getattr(model, "plain_attention", True),
         "the model's scores are soft-capped": getattr(model, "score_cap", None) is not None,
         f"it takes heads of 8, 16, ... 128, and the model's are {model.head_dim}": model.head_dim
         not in range(8, 129, 8),
@@ -172,40 +188,6 @@ def exact_products(model: Decoder):
     return jax.default_matmul_precision("highest" if model.dtype == "float32" else "default")
 
 
-def forward(
-    model: Decoder, params, tokens, positions, past=None, capture=None, edits=None, depth=None,
-    keep: str | None = None, remat: bool = False, unroll: int | bool = 1, resume: tuple | None = None,
-    attention: str = "xla", nowhere_else: bool = False,
-):  # fmt: skip
-    """The residual stack on tokens at `positions`.
-
-    keep: what the trace's outputs are: None; "cache": the new keys and values; "heads": the heads' outputs
-        [L, B, P, heads * head_dim] at the captured positions, before the output projection.
-    remat, unroll: see `residual.run`.
-    resume: (layer, stream after it), to run the later blocks alone; `tokens` is then not used (`residual.run`'s first).
-    attention: see `Context`.
-    nowhere_else: the stream after the last block is wanted at the captured positions [B, P] alone, so that block runs
-        for them only (all of its keys and values aside), and the trace's stream is [B, P, d]. Not with edits.
-    """
-
-    def block(layer_params, stream, layer_input, head_edits, queries=None):
-        window, layer_past = layer_input
-        context = Context(positions, layer_past, window, attention, queries)
-        stream, written = model.block().apply({"params": layer_params}, stream, context, head_edits)
-        if keep == "heads":
-            return stream, residual.select(merge_heads(written.heads), capture)
-        return stream, (written.keys, written.values) if keep == "cache" else None
-
-    first, stream = (None, model.embed(params, tokens, positions)) if resume is None else resume
-    windows = model.windows()
-    windows = None if windows is None else jnp.asarray(windows)[: model.layers if depth is None else depth]
-    return residual.run(
-        block, params["blocks"], stream,
-        layer_inputs=(windows, past), capture=capture, edits=edits, first=first, depth=depth, remat=remat,
-        unroll=unroll, last_block=partial(block, head_edits=None, queries=capture) if nowhere_else else None,
-    )  # fmt: skip
-
-
 @partial(jax.jit, static_argnums=(0, 5, 6, 7))
 def _states(model, params, tokens, positions, edits, layers, with_logits, attention="xla"):
     depth = model.layers if with_logits else max(layers)
@@ -217,44 +199,29 @@ def _states(model, params, tokens, positions, edits, layers, with_logits, attent
     return states, model.unembed(params, trace.captured[-1]) if with_logits else None
 
 
+def _continued(model, params, tokens, lengths, max_new_tokens, stop_tokens):
+    """What `generate` and `sample` are given, checked and placed."""
+    tokens, lengths = checked(model, tokens, lengths)
+    if max_new_tokens < 1:
+        raise ValueError(f"max_new_tokens must be positive, got {max_new_tokens}")
+    if (longest := int(lengths.max()) + max_new_tokens) > model.context:
+        raise ValueError(f"prompt and answer take {longest} tokens, the model's context is {model.context}")
+    stop_tokens = model.stop_tokens if stop_tokens is None else tuple(stop_tokens)
+    tokens, lengths = (sharding.shard_batch(a, params) for a in (tokens, lengths))
+    return tokens, lengths, stop_tokens
+
+
 @partial(jax.jit, static_argnums=(0, 5, 6))
 def _generate(model, params, tokens, lengths, edits, max_new_tokens, stop_tokens):
     trace = read(model, params, tokens, lengths, edits, keep="cache")
     return greedy(model, params, trace.captured[-1, :, 0], trace.outputs, lengths, max_new_tokens, stop_tokens)
 
 
-def read(model: Decoder, params, tokens, lengths, edits=None, keep: str | None = None):
-    """`forward` on right-padded prompts, captured at each one's last token, which alone takes part in the last block
-    (unless there are edits)."""
-    return forward(
-        model, params, tokens, jnp.arange(tokens.shape[1])[None],
-        capture=(lengths - 1)[:, None], edits=edits, keep=keep, nowhere_else=edits is None,
-    )  # fmt: skip
-
-
-def greedy(model: Decoder, params, last: Float[Array, "B d"], cache, lengths, max_new_tokens: int, stop_tokens):
-    """`generate` from the prompts' stream at their last tokens, and their keys and values; inside jit."""
-    rows, fill = jnp.arange(last.shape[0]), stop_tokens[0] if stop_tokens else 0
-    stops = jnp.array(stop_tokens, jnp.int32)
-    choose = lambda stream: jnp.argmax(model.unembed(params, stream), axis=-1).astype(jnp.int32)  # noqa: E731
-    ends = lambda token: (token[:, None] == stops).any(-1)  # noqa: E731
-
-    room = [(0, 0), (0, 0), (0, max_new_tokens), (0, 0), (0, 0)]
-    cache = jax.tree.map(lambda a: jnp.pad(a, room), cache)
-    token = choose(last)
-    answer = jnp.full((last.shape[0], max_new_tokens), fill, jnp.int32).at[:, 0].set(token)
-
-    def step(state):
-        count, token, done, answer, cache = state
-        position = lengths + count - 1
-        trace = forward(model, params, token[:, None], position[:, None], past=cache, keep="cache")
-        # Each row writes to its own slot, over what the prompt's padding left there.
-        cache = jax.tree.map(lambda old, new: old.at[:, rows, position].set(new[:, :, 0]), cache, trace.outputs)
-        token = jnp.where(done, fill, choose(trace.stream[:, 0]))
-        return count + 1, token, done | ends(token), answer.at[:, count].set(token), cache
-
-    going = lambda state: (state[0] < max_new_tokens) & ~state[2].all()  # noqa: E731
-    return jax.lax.while_loop(going, step, (1, token, ends(token), answer, cache))[3]
+@partial(jax.jit, static_argnums=(0, 6, 7))
+def _sample(model, params, key, tokens, lengths, temperature, max_new_tokens, stop_tokens):
+    trace = read(model, params, tokens, lengths, keep="cache")
+    choose = drawn(key, temperature)
+    return decode(model, params, trace.captured[-1, :, 0], trace.outputs, lengths, max_new_tokens, stop_tokens, choose)
 
 
 def checked(model: Decoder, tokens, lengths) -> tuple[np.ndarray, np.ndarray]:

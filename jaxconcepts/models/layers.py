@@ -118,12 +118,19 @@ def inverse_frequencies(theta: float, head_dim: int) -> Float[np.ndarray, " half
     return np.float32(1) / np.float32(theta) ** (np.arange(0, head_dim, 2, dtype=np.float32) / np.float32(head_dim))
 
 
-def rope(x: Float[Array, "B T H e"], positions: Int[Array, "B T"], frequencies) -> Float[Array, "B T H e"]:
-    """Rotates the pairs (x_i, x_(i + e/2)) by position * frequency_i, in float32."""
+def rope(
+    x: Float[Array, "B T H e"], positions: Int[Array, "B T"], frequencies, amplitude=None
+) -> Float[Array, "B T H e"]:
+    """Rotates the pairs (x_i, x_(i + r/2)) of the first r = 2 * len(frequencies) dimensions by position * frequency_i,
+    in float32; the others stay as they are. amplitude: what the pairs are multiplied by, None for 1."""
     angles = positions[..., None, None].astype(jnp.float32) * frequencies
     cos, sin = jnp.cos(angles), jnp.sin(angles)
-    left, right = jnp.split(x.astype(jnp.float32), 2, axis=-1)
-    return jnp.concatenate([left * cos - right * sin, right * cos + left * sin], axis=-1).astype(x.dtype)
+    if amplitude is not None:
+        cos, sin = cos * amplitude, sin * amplitude
+    turned = 2 * frequencies.shape[-1]
+    left, right = jnp.split(x[..., :turned].astype(jnp.float32), 2, axis=-1)
+    pairs = jnp.concatenate([left * cos - right * sin, right * cos + left * sin], axis=-1).astype(x.dtype)
+    return pairs if turned == x.shape[-1] else jnp.concatenate([pairs, x[..., turned:]], axis=-1)
 
 
 def soft_cap(x: Float[Array, "*any"], cap: float | None) -> Float[Array, "*any"]:

@@ -7,22 +7,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
 
 import flax.linen as nn
-import numpy as np
 
-from jaxconcepts.models import decoder, hf_config, layers, residual
+from jaxconcepts.models import decoder, hf_config, layers, residual, rotary
 
-
-class RopeScaling(NamedTuple):
-    """Llama-3.1's frequency scaling: wavelengths beyond context / low_freq_factor tokens are stretched by `factor`,
-    those below context / high_freq_factor kept, those between interpolated; `context` is the pre-training one."""
-
-    factor: float = 8.0
-    low_freq_factor: float = 1.0
-    high_freq_factor: float = 4.0
-    context: int = 8192
+RopeScaling = rotary.Llama3
+# What published checkpoints of the lineage use; vicuna-16k "linear", upstage's "dynamic", Yarn-Llama "yarn".
+SCALINGS = ("default", "llama3", "linear", "dynamic", "yarn")
 
 
 @dataclass(frozen=True)
@@ -39,7 +31,7 @@ class LlamaConfig(decoder.Decoder):
     mlp_width: int = 14336
     context: int = 131072
     rope_theta: float = 500000.0
-    rope_scaling: RopeScaling | None = RopeScaling()
+    rope_scaling: rotary.Scaling | None = RopeScaling()
     eps: float = 1e-5
     tied: bool = False
     dtype: str = "float32"
@@ -74,40 +66,18 @@ class LlamaConfig(decoder.Decoder):
 
     def frequencies(self):
         """Rotary frequencies, radians a token."""
-        plain = layers.inverse_frequencies(self.rope_theta, self.head_dim)
-        return plain if self.rope_scaling is None else scaled_frequencies(plain, self.rope_scaling)
+        if self.rope_scaling is None:
+            return layers.inverse_frequencies(self.rope_theta, self.head_dim)
+        return self.rope_scaling.frequencies(self.rope_theta, self.head_dim)
 
     @classmethod
     def from_hf(cls, fields):
-        shared, scaling = fields.llama_like(scalings=("default", "llama3"))
+        shared = fields.llama_like(SCALINGS)
         fields.only("mlp_bias", False)
-        if scaling is not None:
-            scaling = RopeScaling(
-                scaling["factor"],
-                scaling["low_freq_factor"],
-                scaling["high_freq_factor"],
-                scaling["original_max_position_embeddings"],
-            )
-        return cls(**shared, rope_scaling=scaling, eps=fields.take("rms_norm_eps", 1e-6))
+        return cls(**shared, eps=fields.number("rms_norm_eps", 1e-6))
 
     def to_hf(self):
-        written = hf_config.llama_like(self, "LlamaForCausalLM") | {"rms_norm_eps": self.eps}
-        if self.rope_scaling is not None:
-            factor, low, high, context = self.rope_scaling
-            scaling = {"rope_type": "llama3", "factor": factor, "low_freq_factor": low, "high_freq_factor": high}
-            written["rope_parameters"] |= scaling | {"original_max_position_embeddings": context}
-        return written
-
-
-def scaled_frequencies(frequencies, scaling: RopeScaling):
-    """Llama-3.1's scaling of the rotary frequencies (Grattafiori et al. 2024; as in Meta's reference code)."""
-    wavelengths = np.float32(2 * np.pi) / frequencies
-    # 0 where a wavelength is as long as the pre-training context / low factor, 1 at context / high factor.
-    smooth = (np.float32(scaling.context) / wavelengths - np.float32(scaling.low_freq_factor)) / np.float32(
-        scaling.high_freq_factor - scaling.low_freq_factor
-    )
-    smooth = np.clip(smooth, np.float32(0), np.float32(1))
-    return (1 - smooth) * frequencies / np.float32(scaling.factor) + smooth * frequencies
+        return hf_config.llama_like(self, "LlamaForCausalLM") | {"rms_norm_eps": self.eps}
 
 
 class Block(nn.Module):
@@ -120,6 +90,8 @@ class Block(nn.Module):
         c, asked = self.config, context.asked
         dense = partial(layers.Dense, dtype=c.dtype, use_bias=False)
         rope = partial(layers.rope, frequencies=c.frequencies())
+        if c.rope_scaling is not None and c.rope_scaling.amplitude != 1:
+            rope = partial(rope, amplitude=c.rope_scaling.amplitude)
         normed = layers.RMSNorm(c.eps, name="attn_norm")(stream)
         split = lambda x: x.reshape(*x.shape[:2], -1, c.head_dim)  # noqa: E731
         q = rope(split(dense(c.heads * c.head_dim, name="q")(asked(normed))), asked(context.positions))

@@ -45,8 +45,8 @@ class OlmoConfig(decoder.Decoder):
 
     @classmethod
     def from_hf(cls, fields):
-        shared, _ = fields.llama_like()
-        return cls(**shared, clip_qkv=fields.take("clip_qkv", None))
+        shared = fields.llama_like()
+        return cls(**shared, clip_qkv=fields.cap("clip_qkv", None))
 
     def to_hf(self):
         return hf_config.llama_like(self, "OlmoForCausalLM") | {"clip_qkv": self.clip_qkv}

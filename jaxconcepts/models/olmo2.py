@@ -51,8 +51,8 @@ class Olmo2Config(decoder.Decoder):
 
     @classmethod
     def from_hf(cls, fields):
-        shared, _ = fields.llama_like()
-        return cls(**shared, eps=fields.take("rms_norm_eps", 1e-5))
+        shared = fields.llama_like()
+        return cls(**shared, eps=fields.number("rms_norm_eps", 1e-5))
 
     def to_hf(self):
         return hf_config.llama_like(self, "Olmo2ForCausalLM") | {"rms_norm_eps": self.eps}

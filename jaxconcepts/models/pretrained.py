@@ -9,9 +9,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import warnings
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,13 +19,25 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
-from jaxconcepts.models import gemma2, gpt2, hf_config, llama, olmo, olmo2, safetensors_io, sharding
+from jaxconcepts import extras
+from jaxconcepts.models import gemma2, gpt2, hf_config, json_file, llama, olmo, olmo2, safetensors_io, sharding
 from jaxconcepts.models.decoder import Decoder
 
 FAMILIES: dict[str, type[Decoder]] = {
     family.MODEL_TYPE: family
     for family in (gpt2.GPT2Config, llama.LlamaConfig, gemma2.Gemma2Config, olmo.OlmoConfig, olmo2.Olmo2Config)
 }
+
+
+# Config, weights, and all files that a tokenizer is read from.
+FETCHED = ("*.json", "*.safetensors", "tokenizer*", "merges.txt", "vocab.txt", "*.model", "*.jinja")
+
+
+# What the tensors of quantised checkpoints are called: GPTQ and AWQ, bitsandbytes, fp8 with scales.
+PACKED = (
+    r"\.(qweight|qzeros|scales|g_idx|absmax|quant_map|nested_absmax|nested_quant_map|SCB|weight_format|weight_scale"
+    r"|weight_scale_inv|input_scale|activation_scale)$|\.quant_state\."
+)
 
 
 def load_pretrained(
@@ -80,10 +92,8 @@ def resolve(folder_or_repo_id: str | Path, revision: str | None = None, cache: P
     text = str(folder_or_repo_id)
     if text.count("/") != 1 or text.startswith((".", "/", "~")):
         raise ValueError(f"{text!r} is neither a folder nor a repository id (owner/name)")
-    from huggingface_hub import snapshot_download
-
-    wanted = ["*.json", "*.safetensors", "tokenizer*"]
-    return Path(snapshot_download(text, revision=revision, cache_dir=cache, allow_patterns=wanted))
+    hub = extras.load("huggingface_hub", "hf", f"fetching the repository {text}")
+    return Path(hub.snapshot_download(text, revision=revision, cache_dir=cache, allow_patterns=list(FETCHED)))
 
 
 def read_config(folder: Path, dtype=jnp.float32) -> Decoder:
@@ -91,19 +101,19 @@ def read_config(folder: Path, dtype=jnp.float32) -> Decoder:
     path = folder / "config.json"
     if not path.exists():
         raise ValueError(f"{folder} has no config.json; expected a checkpoint folder as save_pretrained writes it")
-    attributes: dict[str, Any] = json.loads(path.read_text())
+    attributes = json_file.read_object(path)
     model_type = attributes.get("model_type")
-    if model_type not in FAMILIES:
+    if not isinstance(model_type, str) or model_type not in FAMILIES:
         raise ValueError(
-            f"{path}: model_type {model_type!r} is not supported; supported: {', '.join(sorted(FAMILIES))}"
+            f"{path}: model_type {model_type!r:.80} is not supported; supported: {', '.join(sorted(FAMILIES))}"
         )
-    fields = hf_config.Fields(attributes)
+    fields = hf_config.Fields(attributes, str(path))
     model = FAMILIES[model_type].from_hf(fields)
     fields.finish()
+    stop = fields.stop_tokens(attributes.get("eos_token_id"), model.vocab_size, str(path))
     generation = folder / "generation_config.json"
-    stop = json.loads(generation.read_text()).get("eos_token_id") if generation.exists() else None
-    stop = attributes.get("eos_token_id") if stop is None else stop
-    stop = () if stop is None else (stop,) if isinstance(stop, int) else tuple(stop)
+    if generation.exists() and (ids := json_file.read_object(generation).get("eos_token_id")) is not None:
+        stop = fields.stop_tokens(ids, model.vocab_size, str(generation))
     return dataclasses.replace(model, dtype=jnp.dtype(dtype).name, stop_tokens=stop)
 
 
@@ -114,19 +124,30 @@ def read_params(model: Decoder, folder: Path, mesh: Mesh) -> PyTree:
     shardings = sharding.specs(model, mesh, shapes)
     wanted = list(tensor_names(model))
     entries = _checked(model, folder, entries, shapes, wanted)
-    params = jax.tree.map(lambda _: None, shapes)
+    params, finite = jax.tree.map(lambda _: None, shapes), {}
     for name, path, layer in wanted:
         shape, where = _at(shapes, path), _at(shardings, path)
         transposed = _is_transposed(model, path)
+        one = where if layer is None else NamedSharding(mesh, PartitionSpec(*where.spec[1:]))
+        tensor = _place(entries[name], transposed, one, model.dtype)
+        finite[name] = _is_finite(tensor)
         if layer is None:
-            _set(params, path, _place(entries[name], transposed, where, model.dtype))
+            _set(params, path, tensor)
             continue
         if layer == 0:
             _set(params, path, jax.jit(partial(jnp.zeros, shape.shape, model.dtype), out_shardings=where)())
-        one_layer = NamedSharding(mesh, PartitionSpec(*where.spec[1:]))
-        tensor = _place(entries[name], transposed, one_layer, model.dtype)
         _set(params, path, _set_layer(_at(params, path), tensor, layer))
+    if ruined := [name for name, is_finite in finite.items() if not is_finite]:
+        more = f" and {len(ruined) - 4} more" if len(ruined) > 4 else ""
+        warnings.warn(
+            f"{folder}: not all numbers are finite in {model.dtype} in {', '.join(ruined[:4])}{more}", stacklevel=3
+        )
     return params
+
+
+@jax.jit
+def _is_finite(tensor):
+    return jnp.isfinite(tensor).all()
 
 
 @partial(jax.jit, donate_argnums=0)
@@ -181,6 +202,13 @@ def _checked(model: Decoder, folder: Path, entries, shapes, wanted):
         shape = shape[::-1] if _is_transposed(model, path) else shape
         if name in entries and entries[name].shape != shape:
             problems.append(f"misshapen: {name} is {entries[name].shape}, the config says {shape}")
+        elif name in entries and entries[name].type_name not in safetensors_io.WEIGHTS:
+            accepted = ", ".join(safetensors_io.WEIGHTS)
+            problems.append(f"no weights: {name} is {entries[name].type_name}, and weights are one of {accepted}")
+    if problems and any(re.search(PACKED, name) for name in spare):
+        raise ValueError(
+            f"{folder} holds packed numbers in place of weights ({sorted(spare)[0]}): {hf_config.QUANTISED}"
+        )
     if problems:
         more = f", and {len(problems) - 8} more" if len(problems) > 8 else ""
         raise ValueError(f"the tensors of {folder} do not fit its config.json: {'; '.join(problems[:8])}{more}")

@@ -52,14 +52,10 @@ def forward(theirs, tokens):
     return [*(state.numpy() for state in found.hidden_states[:-1]), last[0].numpy()], found.logits.numpy()
 
 
-def build(config_name, folder, length=300, **sizes) -> Reference:
-    torch = pytest.importorskip("torch", reason="the reference implementation needs torch")
-    transformers = pytest.importorskip("transformers", reason="the reference implementation is transformers'")
-    torch.manual_seed(0)
-    config = getattr(transformers, config_name)(
-        attn_implementation="eager", bos_token_id=None, eos_token_id=None, pad_token_id=None, **sizes
-    )
-    theirs = transformers.AutoModelForCausalLM.from_config(config).eval()
+def spread_weights(theirs):
+    """The transformers model with weights so large that every feature matters."""
+    import torch
+
     with torch.no_grad():
         for name, weight in theirs.named_parameters():
             if weight.ndim == 1:
@@ -69,6 +65,19 @@ def build(config_name, folder, length=300, **sizes) -> Reference:
                 weight.normal_(std=0.2)
             else:
                 weight.normal_(std=2.0 / weight.shape[-1] ** 0.5)
+    return theirs
+
+
+def build(config_name, folder, length=300, **sizes) -> Reference:
+    torch = pytest.importorskip("torch", reason="the reference implementation needs torch")
+    transformers = pytest.importorskip("transformers", reason="the reference implementation is transformers'")
+    torch.manual_seed(0)
+    config = getattr(transformers, config_name)(
+        attn_implementation="eager", bos_token_id=None, eos_token_id=None, pad_token_id=None, **sizes
+    )
+    theirs = transformers.AutoModelForCausalLM.from_config(config).eval()
+    spread_weights(theirs)
+    with torch.no_grad():
         tokens = np.random.default_rng(0).integers(0, config.vocab_size, (2, length))
         final = next((m for n, m in theirs.named_modules() if n in ("model.norm", "transformer.ln_f")), None)
         largest = np.abs(forward(theirs, tokens)[1]).max()

@@ -259,3 +259,38 @@ def test_bad_input_is_named(tokens, lengths, more, message):
 def test_an_answer_beyond_the_context_is_refused():
     with pytest.raises(ValueError, match="prompt and answer take 66 tokens, the model's context is 64"):
         language.generate(LLAMA, random_params(LLAMA), np.ones((1, 60), int), max_new_tokens=6)
+
+
+def test_sampled_tokens_follow_the_model_s_distribution_at_each_temperature():
+    """Two tokens drawn after one prompt 4 000 times: the pair's frequencies against the product of the softmaxes."""
+    model = llama.LlamaConfig(
+        vocab_size=5, width=8, layers=1, heads=2, kv_heads=2, head_dim=4, mlp_width=8, context=8, rope_scaling=None
+    )
+    params = jax.tree.map(lambda leaf: 4 * leaf, random_params(model))
+    prompts = np.tile([[1, 3, 2]], (4000, 1))
+    for temperature in (1.0, 0.5):
+        drawn = language.sample(
+            model, params, jax.random.key(0), prompts, max_new_tokens=2, temperature=temperature, stop_tokens=()
+        )
+        frequencies = np.zeros((5, 5))
+        np.add.at(frequencies, tuple(np.asarray(drawn).T), 1 / len(prompts))
+        first = language.logits(model, params, prompts[:1], at="last")[0]
+        longer = np.column_stack([np.tile(prompts[:1], (5, 1)), np.arange(5)])
+        second = language.logits(model, params, longer, at="last")
+        expected = jax.nn.softmax(first / temperature)[:, None] * jax.nn.softmax(second / temperature, axis=-1)
+        assert np.abs(frequencies - expected).max() < 0.02
+        assert np.asarray(expected).max() > 0.15
+
+
+def test_sampling_is_reproducible_by_key_and_greedy_at_a_low_temperature():
+    params = random_params(LLAMA)
+    tokens = np.arange(12).reshape(2, 6)
+    draw = lambda seed, temperature: np.asarray(  # noqa: E731
+        language.sample(LLAMA, params, jax.random.key(seed), tokens, max_new_tokens=6, temperature=temperature)
+    )
+    np.testing.assert_array_equal(draw(0, 1.0), draw(0, 1.0))
+    assert (draw(0, 1.0) != draw(1, 1.0)).any()
+    np.testing.assert_array_equal(draw(0, 1e-6), language.generate(LLAMA, params, tokens, max_new_tokens=6))
+    for wrong in (0.0, -1.0, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="temperature must be a positive number"):
+            draw(0, wrong)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxconcepts.models import llama, pretrained
-from jaxconcepts.prompts import bitwise, render
+from jaxconcepts.prompts import bitwise, facts, render
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -70,3 +70,12 @@ def checkpoint(tmp_path_factory, bits2):
     variants = [(concept, variant) for concept in bits2.labels for variant in render.VARIANTS]
     texts = [p.whole + "\n" for c, v in variants for p in render.prompts(bits2, c, 2, 5, seed=1, variant=v)]
     return write_checkpoint(tmp_path_factory.mktemp("checkpoint"), texts)
+
+
+@pytest.fixture(scope="session")
+def facts_checkpoint(tmp_path_factory):
+    """One whose tokenizer knows the letters of public facts."""
+    family = facts.family()
+    prompts = [p for concept in family.labels for p in render.prompts(family, concept, 2, 40, seed=1, variant="rule")]
+    words = "\n".join(item for items in facts.LISTS.values() for item in items)
+    return write_checkpoint(tmp_path_factory.mktemp("facts"), [words, *(p.whole + "\n" for p in prompts)])

@@ -53,47 +53,57 @@ def module_of(model, layer):
 
 
 def loop(theirs, ids, new, hooks):
-    """Greedy answer and all hidden logits of one prompt, hooks acting on the prompt alone."""
+    """Greedy answer and all first logits of one prompt, hooks acting on the prompt's positions alone.
+
+    The whole sequence runs again for every token: the name of the argument for a cache depends on the release.
+    """
     torch, model = theirs
-    handles = [register(model) for register in hooks]
-    with torch.no_grad():
-        logits = model(torch.tensor([ids]), use_cache=True)
+    handles = [register(model, len(ids)) for register in hooks]
+    answer, first = [], None
+    for _ in range(new):
+        with torch.no_grad():
+            last = model(torch.tensor([ids + answer]), use_cache=False).logits[0, -1]
+        first = last if first is None else first
+        answer.append(int(last.argmax()))
     for handle in handles:
         handle.remove()
-    answer, cache, last = [], logits.past_key_values, logits.logits[0, -1]
-    for _ in range(new):
-        answer.append(int(last.argmax()))
-        with torch.no_grad():
-            step = model(torch.tensor([[answer[-1]]]), past_key_values=cache, use_cache=True)
-        cache, last = step.past_key_values, step.logits[0, -1]
-    return answer, logits.logits[0, -1]
+    return answer, first
 
 
 def replace_last(layer, value):
-    def hook(_, __, output):
-        output = output.clone()
-        output[:, -1] = output.new_tensor(value)
-        return output
+    def register(model, length):
+        def hook(_, __, output):
+            output = output.clone()
+            output[:, length - 1] = output.new_tensor(value)
+            return output
 
-    return lambda model: module_of(model, layer).register_forward_hook(hook)
+        return module_of(model, layer).register_forward_hook(hook)
+
+    return register
 
 
 def add_last(layer, value):
-    def hook(_, __, output):
-        output = output.clone()
-        output[:, -1] += output.new_tensor(value)
-        return output
+    def register(model, length):
+        def hook(_, __, output):
+            output = output.clone()
+            output[:, length - 1] += output.new_tensor(value)
+            return output
 
-    return lambda model: module_of(model, layer).register_forward_hook(hook)
+        return module_of(model, layer).register_forward_hook(hook)
+
+    return register
 
 
 def set_head(block, head, value, at_last):
-    def hook(_, given):
-        heads = given[0].clone()
-        heads[:, (-1 if at_last else 0) :, 8 * head : 8 * head + 8] = heads.new_tensor(value)
-        return (heads,)
+    def register(model, length):
+        def hook(_, given):
+            heads = given[0].clone()
+            heads[:, (length - 1 if at_last else 0) : length, 8 * head : 8 * head + 8] = heads.new_tensor(value)
+            return (heads,)
 
-    return lambda model: model.model.layers[block].self_attn.o_proj.register_forward_pre_hook(hook)
+        return model.model.layers[block].self_attn.o_proj.register_forward_pre_hook(hook)
+
+    return register
 
 
 def drawn(*shape):
@@ -264,15 +274,16 @@ def test_the_whole_study_is_stored_once_and_names_what_it_skips(checkpoint, half
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"shots": 0}, "shots must be an integer of at least 1, got 0"),
-        ({"experiments": ("prayer",)}, "experiments must be among .*; got 'prayer'"),
+        ({"shots": 0}, "shots must be an integer from 1 to 10000, got 0"),
+        ({"experiments": ("prayer",)}, "experiments must be a tuple, each element one of .*, got 'prayer'"),
         ({"steered": 101}, r"steered must be at most per_replicate \* replicates = 100, got 101"),
-        ({"dtype": "float16"}, 'dtype must be "float32" or "bfloat16"'),
-        ({"bitwise": {"digits": 2}}, r"unknown config field: bitwise\.digits"),
-        ({"layers": 2}, "unknown config field: layers"),
-        ({"tuning": TUNING | {"rounds": 2}}, "unknown config field rounds"),
-        ({"tuning": TUNING | {"measure": {"shots": (1,)}}}, "tuning.measure.shots is that of the experiments"),
-        ({"tuning": {"arms": ("all",), "tune": {"steps": 5}}}, r"config field tune\.\w+ is missing"),
+        ({"dtype": "float16"}, "dtype must be one of float32, bfloat16, got 'float16'"),
+        ({"bitwise": {"digits": 2}}, r"unknown config field bitwise\.digits; did you mean bitwise\.bits"),
+        ({"layers": 2}, "unknown config field layers; there are families, "),
+        ({"tuning": TUNING | {"rounds": 2}}, r"unknown config field tuning\.rounds"),
+        ({"tuning": TUNING | {"measure": {"shots": (1,)}}}, r"unknown config field tuning\.measure\.shots"),
+        ({"tuning": TUNING | {"merged": ("last-1",)}}, r"tuning\.merged must name arms \(all\), got 'last-1'"),
+        ({"tuning": TUNING | {"tune": {"steps": 0}}}, r"tuning\.tune\.steps must be a positive integer, got 0"),
     ],
 )
 def test_bad_settings_are_named(fields, message):

@@ -40,7 +40,7 @@ def setting(tmp_path, monkeypatch):
         body = "".join(chr(ord("a") + letter) for letter in rng.integers(0, 26, rng.integers(0, 40)))
         lines.append({"prompt": body + "xyz"[i % 3], "concept": "xyz"[i % 3], "shots": i % 2})
     (tmp_path / "prompts.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    monkeypatch.setattr(extraction, "_tokenizer", lambda folder: Letters())
+    monkeypatch.setattr(extraction.tokenizer_file, "load", lambda folder: Letters())
     monkeypatch.setattr(extraction, "WINDOW", 3)
     config = ExtractConfig(
         model=str(tmp_path / "model"), prompts=str(tmp_path / "prompts.jsonl"), bos=True, batch_size=4, multiple=16

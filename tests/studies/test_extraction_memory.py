@@ -25,7 +25,7 @@ model = llama.LlamaConfig(
 )
 folder = Path(sys.argv[1])
 pretrained.save_pretrained(model, jax.jit(model.init)(jax.random.key(0)), folder / "model")
-extraction._tokenizer = lambda folder: Letters()
+extraction.tokenizer_file.load = lambda folder: Letters()
 extraction.WINDOW = 2
 kept = []
 if sys.argv[2] == "keep":

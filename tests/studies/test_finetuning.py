@@ -181,7 +181,7 @@ def test_the_figures_shade_what_is_tuned(tuned):
         ({"tune__learning_rate": -1.0}, "tune.learning_rate must be a number of at least 0"),
         ({"seeds": (0, 0)}, "seeds must name at least one, each once"),
         ({"measure__k": 12}, "k must be below per_draw"),
-        ({"run__how": "pmap"}, "run.how must be one of auto, vmap, map"),
+        ({"run__how": "pmap"}, "run.how must be one of auto, vmap, map, got 'pmap'"),
         ({"tune__stepss": 1}, "unknown config field tune.stepss"),
     ],
 )
@@ -192,9 +192,7 @@ def test_bad_input_is_named_before_anything_is_written(checkpoint, tmp_path, ove
     assert not (tmp_path / "out").exists()
 
 
-def test_names_on_the_command_line_come_as_one_text():
-    config = finetuning.from_fields(fields(arms=("first-1,all",), lora__targets=("q,v",), merged=()))
-    assert config.arms == ("first-1", "all") and config.tune.lora.targets == ("q", "v")
+def test_a_rank_of_0_is_full_fine_tuning():
     assert finetuning.from_fields(fields(lora__rank=0)).tune.lora is None
 
 

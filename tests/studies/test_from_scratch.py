@@ -11,6 +11,7 @@ import pytest
 
 import jaxconcepts as jc
 from jaxconcepts import store
+from jaxconcepts.commands import config_files
 from jaxconcepts.prompts import bitwise, render
 from jaxconcepts.runs.preemption import PreemptedError
 from jaxconcepts.studies.icl import from_scratch, prompt_corpus
@@ -124,11 +125,31 @@ def test_matrices_begin_with_deviation_by_their_inputs():
         np.testing.assert_allclose(params["blocks"][name]["kernel"].std(), inputs**-0.5 * shrink, rtol=0.12)
 
 
+def from_fields(**fields):
+    return from_scratch.from_fields(fields)
+
+
+def test_the_config_that_comes_with_the_package_is_read():
+    values = config_files.load("icl_from_scratch").values
+    training, study = from_scratch.from_fields(values)
+    assert (training.train.optimizer, training.train.steps, study.shots) == ("muon", 3000, (1, 2, 4))
+    assert training.numbers["learning_rate"] == 7e-3 and set(training.numbers) == set(NUMBERS)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda: from_scratch.CorpusConfig(prompts=0), "corpus.prompts must be an integer of at least 1, got 0"),
-        (lambda: from_scratch.CorpusConfig(variants=("x",)), "corpus.variants must be among plain, rule, name"),
+        (lambda: from_fields(corpus={"prompts": 0}), "corpus.prompts must be an integer from 1 to 10000000, got 0"),
+        (
+            lambda: from_fields(corpus={"variants": ["x"]}),
+            "corpus.variants must be a tuple, each element one of plain, rule, name, got 'x'",
+        ),
+        (
+            lambda: from_fields(train={"optimizer": "sgd"}),
+            "train.optimizer must be one of adam, ",
+        ),
+        (lambda: from_fields(model={"heads": 3}), "model.heads must divide width = 64, got 3"),
+        (lambda: from_fields(checkpoint_steps=[2000]), "checkpoint_steps must be at most train.steps = 1000, got 2000"),
         (lambda: LanguageTrainConfig(steps=0), "train.steps must be an integer of at least 1, got 0"),
         (lambda: config(steps=5), "checkpoint_steps must be integers from 0 to train.steps = 5"),
     ],

@@ -91,8 +91,8 @@ def test_killed_at_many_moments_it_ends_with_the_same_tables(icl, finished, tmp_
     [
         (["--config.shot=1"], "shot"),
         (["--config.bitwise.bit=1"], "bit"),
-        (["--config.k=6"], "k must be below per_draw, the points of a concept's own in a draw, 6; got 6"),
-        (["--config.variants=rhyme"], "variants must be among plain, rule, name; got 'rhyme'"),
+        (["--config.k=6"], "k must be below per_draw = 6, a concept's points in a draw, got 6"),
+        (["--config.variants=rhyme"], "variants must be a tuple, each element one of plain, rule, name, got 'rhyme'"),
         (["--model=x/y"], "icl needs one of --model=FOLDER|ID and --checkpoints="),
         (["--revision=main"], "--revision goes with --model"),
     ],

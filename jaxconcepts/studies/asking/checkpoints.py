@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jaxconcepts.models import pretrained
+from jaxconcepts import extras
+from jaxconcepts.models import pretrained, safetensors_io
 from jaxconcepts.models.decoder import Decoder
+from jaxconcepts.models.tokenizer import TOKENIZER_FILES
 
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json")
 SIZES = ("vocab_size", "width", "layers", "heads", "kv_heads", "context", "dtype")
 
 
@@ -92,29 +92,14 @@ def fetched(checkpoint: Checkpoint, cache: Path, evict: bool) -> Iterator[Path]:
         shutil.rmtree(cache, ignore_errors=True)
 
 
-def load_tokenizer(folder: Path):
-    """The checkpoint's tokenizer. Raises ValueError where the folder has none."""
-    if not any((folder / name).exists() for name in TOKENIZER_FILES):
-        raise ValueError(f"{folder} has no tokenizer: none of {', '.join(TOKENIZER_FILES)}")
-    try:
-        from transformers import AutoTokenizer
-    except ImportError as error:
-        raise ValueError("reading a tokenizer needs transformers: install jaxconcepts[hf]") from error
-    try:
-        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    except Exception as error:
-        raise ValueError(f"the tokenizer of {folder} cannot be read: {error}") from error
-
-
 def _cached(checkpoint: Checkpoint) -> Path | None:
     """Where the machine's own cache holds the whole checkpoint, None where it does not."""
-    from huggingface_hub import snapshot_download
-
+    hub = extras.load("huggingface_hub", "hf", f"reading the repository {checkpoint.source}")
     try:
-        folder = Path(snapshot_download(checkpoint.source, revision=checkpoint.revision, local_files_only=True))
+        folder = Path(hub.snapshot_download(checkpoint.source, revision=checkpoint.revision, local_files_only=True))
     except Exception:  # The library has a different error for each way in which it is not there.
         return None
     index = folder / "model.safetensors.index.json"
-    weights = set(json.loads(index.read_text())["weight_map"].values()) if index.exists() else {"model.safetensors"}
+    weights = set(safetensors_io.weight_map(index).values()) if index.exists() else {"model.safetensors"}
     whole = all((folder / name).exists() for name in {"config.json", *weights})
     return folder if whole and any((folder / name).exists() for name in TOKENIZER_FILES) else None

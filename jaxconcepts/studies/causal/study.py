@@ -133,14 +133,11 @@ def _check(config: CausalConfig, name: str, family: Family) -> None:
 
 
 def _load(config: CausalConfig, model: str, revision: str | None) -> Session:
-    import jax.numpy as jnp
-    import transformers
+    from jaxconcepts.models import pretrained, tokenizer
 
-    from jaxconcepts.models import pretrained
-
-    tokenizer = transformers.AutoTokenizer.from_pretrained(model, revision=revision)
-    loaded, params = pretrained.load_pretrained(model, dtype=getattr(jnp, config.dtype), revision=revision)
-    return Session(config, loaded, params, tokenizer)
+    folder = pretrained.resolve(model, revision)
+    words = tokenizer.load(folder)
+    return Session(config, *pretrained.load_pretrained(folder, dtype=config.dtype), words)
 
 
 def _part(name: str) -> str:

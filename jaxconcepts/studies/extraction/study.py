@@ -32,6 +32,7 @@ from etils import epath
 from jaxconcepts import store
 from jaxconcepts.metrics.decodability import concept_decodability
 from jaxconcepts.models import language, pretrained
+from jaxconcepts.models import tokenizer as tokenizer_file
 from jaxconcepts.store import files
 
 log = logging.getLogger("jaxconcepts.extraction")
@@ -71,7 +72,7 @@ def extract(config: ExtractConfig, workdir: epath.PathLike, mesh: jax.sharding.M
     """
     count, digest = _scan(epath.Path(config.prompts))
     folder = pretrained.resolve(config.model, config.revision)
-    tokenizer = _tokenizer(folder)
+    tokenizer = tokenizer_file.load(folder)
     record = asdict(config) | {"prompts_sha256": digest, "num_prompts": count, "snapshot": folder.name}
     record |= {"padding": "right", "at": "last", "layer_0": "embeddings", "final_norm": False}
     # By what the model and the device allow: another one gives other roundings, so an extraction goes on with the same.
@@ -247,11 +248,3 @@ def _open_array(workdir: epath.Path, shape: tuple[int, int, int], config: Extrac
     layout = tensorstore.ChunkLayout(chunk_shape=chunks)
     spec = _spec(workdir)
     return tensorstore.open(spec, open=True, create=True, dtype=dtype, shape=shape, chunk_layout=layout).result()
-
-
-def _tokenizer(folder):
-    try:
-        from transformers import AutoTokenizer
-    except ImportError as error:
-        raise ValueError("reading a tokenizer needs transformers: install jaxconcepts[hf]") from error
-    return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)

@@ -3,77 +3,155 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import PyTree
 
+from jaxconcepts import fields as typed
+from jaxconcepts.fields import FieldError, field, section
 from jaxconcepts.models.decoder import Decoder
 from jaxconcepts.studies.icl import config as icl_config
 from jaxconcepts.training import freezing, lora, tuning
-from jaxconcepts.training.optimizers import OptimizerNumbers
-
-NUMBERS = {
-    "learning_rate": 2e-4, "weight_decay": 0.01, "b1": 0.9, "b2": 0.999, "eps": 1e-8, "clip_norm": 1.0,
-}  # fmt: skip
-SYNTHETIC = {"run": "", "step": -1, "per_concept": 250}
+from jaxconcepts.training.optimizers import SCHEDULES, OptimizerNumbers
 
 
 @dataclass(frozen=True)
-class FinetuneConfig:
-    """arms: each "first-n", "last-n", "all", "none", "blocks-2-5-7", or a name of `patterns`.
-    patterns: arms of one's own, name -> list of (regular expression, "train" or "freeze"), see `freezing`.
-    seeds: every arm is tuned once with each; of adapters, order of the data and dropout.
-    tune, numbers: the static part and the optimiser's numbers (`NUMBERS`' names).
-    samples, shots: training prompts of each family, over its concepts in equal parts (Null is left out: it has nothing
-        to teach), and demonstrations in each. Only the query's answer is learned.
-    measure: how CD and accuracy are measured, before and after, and of which families; see `icl_config`.
-    merged: arms whose merged weights are saved as a checkpoint folder. Adapters always are.
-    how: "vmap", "map" or "auto", see `tuning.over_arms`. remat: recompute blocks in the backward pass, for memory.
+class Numbers:
+    """The optimiser's numbers."""
 
-    Raises ValueError naming the field.
-    """
-
-    arms: tuple[str, ...] = ("first-10", "last-10", "all", "none")
-    patterns: Mapping[str, Sequence[tuple[str, str]]] = field(default_factory=dict)
-    seeds: tuple[int, ...] = (0,)
-    tune: tuning.TuneConfig = field(default_factory=tuning.TuneConfig)
-    numbers: Mapping[str, float] = field(default_factory=lambda: dict(NUMBERS))
-    samples: int = 10_000
-    shots: int = 4
-    measure: icl_config.IclConfig = field(default_factory=icl_config.IclConfig)
-    merged: tuple[str, ...] = ()
-    how: str = "auto"
-    remat: bool = False
+    learning_rate: float = field(2e-4, "at the schedule's peak", low=0)
+    weight_decay: float = field(0.01, "of every tuned parameter, with adamw", low=0)
+    b1: float = field(0.9, "decay of the first moment", low=0, below=1)
+    b2: float = field(0.999, "decay of the second moment", low=0, below=1)
+    eps: float = field(1e-8, "beside the second moment's root", low=0)
+    clip_norm: float = field(1.0, "largest norm of the whole gradient", low=0, infinite=True)
 
     def __post_init__(self):
-        for name in ("arms", "seeds", "merged"):
-            value = getattr(self, name)
-            value = value if isinstance(value, list | tuple) else (value,)
-            # From the command line several names come as one text.
-            split = [part.split(",") if isinstance(part, str) else [part] for part in value]
-            object.__setattr__(self, name, tuple(itertools.chain.from_iterable(split)))
+        typed.check(self)
+
+
+@dataclass(frozen=True)
+class TuneFields(Numbers):
+    """How an arm is tuned."""
+
+    steps: int = field(1000, "of the whole run", low=1)
+    batch_size: int = field(16, "sequences a step", low=1, high=1_000_000)
+    optimizer: Literal["adam", "adamw"] = field("adamw", "the optimiser")
+    schedule: str = field("linear", "course of the learning rate", choices=SCHEDULES)
+    warmup_steps: int = field(0, "steps of linear warm-up", low=0)
+    decay_fraction: float = field(1.0, "the share of the steps, at the end, over which the rate falls", above=0, high=1)
+
+
+@dataclass(frozen=True)
+class LoraFields:
+    """The adapters."""
+
+    rank: int = field(16, "r; 0 for full fine-tuning", low=0, high=65536)
+    alpha: float = field(16.0, "the adapter is scaled by alpha / rank", above=0)
+    dropout: float = field(0.1, "share of an adapted projection's inputs that the adapter does not see", low=0, below=1)
+    targets: tuple[str, ...] = field(
+        (), 'projections by our names ("q", "mlp_up") or the checkpoint\'s; empty for queries and values', low=1
+    )
+
+    def __post_init__(self):
+        typed.check(self)
+
+
+@dataclass(frozen=True)
+class SyntheticFields:
+    """For a training's run directory as the model."""
+
+    run: str = field("", "its run, by the beginning of a name; empty for the first")
+    step: int = field(-1, "of a checkpoint; -1 for the last", low=-1)
+    per_concept: int = field(250, "held-out sequences of each concept", low=1, high=icl_config.MANY)
+
+    def __post_init__(self):
+        typed.check(self)
+
+
+@dataclass(frozen=True)
+class RunFields:
+    """How, not what; it may change between a run and its resumption."""
+
+    how: Literal["auto", "vmap", "map"] = field(
+        "auto", "arms side by side (vmap), one after another (map) or by backend"
+    )
+    remat: bool = field(False, "recompute blocks in the backward pass, for memory")
+    checkpoint_seconds: float = field(60.0, "seconds between checkpoints", low=0)
+
+    def __post_init__(self):
+        typed.check(self)
+
+
+NUMBERS = typed.defaults(Numbers)
+SYNTHETIC = typed.defaults(SyntheticFields)
+
+
+def arms_field(default: tuple[str, ...]) -> Any:
+    """The field `arms` of `Arms`, with another default."""
+    return field(default, '"first-n", "last-n", "all", "none", "blocks-2-5-7", or a name of patterns', low=1)
+
+
+@dataclass(frozen=True)
+class Arms:
+    """What is tuned. Adapters are always saved, merged weights where asked for. Of each family's concepts Null is left
+    out of the training prompts: it has nothing to teach. Only the query's answer is learned."""
+
+    arms: tuple[str, ...] = arms_field(("first-10", "last-10", "all", "none"))
+    patterns: Mapping[str, Any] = field({}, "arms of one's own: name -> list of (regular expression, train or freeze)")
+    seeds: tuple[int, ...] = field(
+        (0,), "every arm is tuned once with each: of adapters, order of the data and dropout", low=0, high=2**32 - 1
+    )
+    samples: int = field(
+        10_000, "training prompts of each family, over its concepts in equal parts", low=1, high=icl_config.MANY
+    )
+    merged: tuple[str, ...] = field((), "arms whose merged weights are saved as a checkpoint folder", low=1)
+
+    def __post_init__(self):
+        typed.check(self)
         for name in ("arms", "seeds"):
-            if not (value := getattr(self, name)) or len(set(value)) != len(value):
-                raise ValueError(f"{name} must name at least one, each once; got {value}")
-        if wrong := [seed for seed in self.seeds if not isinstance(seed, int) or not 0 <= seed < 2**32]:
-            raise ValueError(f"seeds must be integers from 0 to 2**32 - 1, got {wrong[0]!r}")
-        for name, least in (("samples", 1), ("shots", 0)):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
+            icl_config.check_names(name, getattr(self, name))
         if unknown := [name for name in self.merged if name not in self.arms]:
-            raise ValueError(f"merged must name arms ({', '.join(self.arms)}), got {unknown[0]!r}")
+            raise FieldError("merged", f"must name arms ({', '.join(self.arms)}), got {unknown[0]!r}")
         if idle := [name for name in self.patterns if name not in self.arms]:
-            raise ValueError(f"patterns must be of arms ({', '.join(self.arms)}), got {idle[0]!r}")
-        if self.how not in tuning.HOW:
-            raise ValueError(f"run.how must be one of {', '.join(tuning.HOW)}, got {self.how!r}")
-        for name, value in self.numbers.items():
-            if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
-                raise ValueError(f"tune.{name} must be a number of at least 0, got {value!r}")
+            raise FieldError("patterns", f"must be of arms ({', '.join(self.arms)}), got {idle[0]!r}")
+        for name, value in self.patterns.items():
+            pairs = value if isinstance(value, list | tuple) else [value]
+            if not all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in pairs):
+                message = f"must be pairs of a regular expression and train or freeze, got {value!r}"
+                raise FieldError(f"patterns.{name}", message)
+
+
+@dataclass(frozen=True)
+class FinetuneFields(Arms):
+    """What a config file has. Raises FieldError naming the field."""
+
+    shots: int = field(4, "demonstrations in a training prompt", low=0, high=10_000)
+    tune: TuneFields = section(TuneFields)
+    lora: LoraFields = section(LoraFields)
+    measure: icl_config.IclConfig = section(icl_config.IclConfig, shots=(4,), variants=("plain",))
+    synthetic: SyntheticFields = section(SyntheticFields)
+    run: RunFields = section(RunFields)
+
+
+@dataclass(frozen=True)
+class FinetuneConfig(Arms):
+    """What a tuning is: as `FinetuneFields`, in the parts that the program takes.
+
+    tune, numbers: the static part and the optimiser's numbers. how, remat: as of `RunFields`.
+
+    Raises FieldError naming the field.
+    """
+
+    tune: tuning.TuneConfig = section(tuning.TuneConfig)
+    numbers: Mapping[str, float] = field(NUMBERS, "the optimiser's numbers")
+    shots: int = field(4, "demonstrations in a training prompt", low=0, high=10_000)
+    measure: icl_config.IclConfig = section(icl_config.IclConfig)
+    how: Literal["auto", "vmap", "map"] = field("auto", "see `tuning.over_arms`")
+    remat: bool = field(False, "recompute blocks in the backward pass, for memory")
 
 
 @dataclass(frozen=True)
@@ -110,56 +188,22 @@ def make_arms(config: FinetuneConfig, model: Decoder, params: PyTree, prefix: st
 
 
 def default_fields() -> dict[str, Any]:
-    """All fields at their defaults, nested: what a config file starts from.
-
-    lora.rank 0 is full fine-tuning. synthetic: for a training's run directory as the model; its run (the beginning of a
-    name, "" for the first) and step (-1 for the last), and held-out sequences a concept. run: how, not what.
-    """
-    tune = {f.name: f.default for f in dataclasses.fields(tuning.TuneConfig) if f.name != "lora"}
-    measure = icl_config.default_fields() | {"shots": (4,), "variants": ("plain",)}
-    return {
-        "arms": ("first-10", "last-10", "all", "none"),
-        "patterns": {},
-        "seeds": (0,),
-        "samples": 10_000,
-        "shots": 4,
-        "merged": (),
-        "tune": tune | NUMBERS,
-        "lora": dataclasses.asdict(lora.LoraConfig()),
-        "measure": measure,
-        "synthetic": dict(SYNTHETIC),
-        "run": {"how": "auto", "remat": False, "checkpoint_seconds": 60.0},
-    }
+    """All fields at their defaults, nested: what a config file starts from."""
+    return typed.defaults(FinetuneFields)
 
 
-def from_fields(fields: Mapping[str, Any]) -> FinetuneConfig:
-    """The config of nested fields as `default_fields` gives them ("synthetic" and the checkpoints' interval are not in
-    it). Raises ValueError naming an unknown or missing field, and as the parts do."""
-    known = default_fields()
-    _check(fields, known, "")
-    for section in ("tune", "lora", "synthetic", "run"):
-        _check(fields[section], known[section], f"{section}.")
-    tune = dict(fields["tune"])
-    numbers = {name: tune.pop(name) for name in NUMBERS}
-    adapters = dict(fields["lora"])
-    targets = adapters["targets"]
-    targets = targets if isinstance(targets, list | tuple) else (targets,)
-    adapters["targets"] = tuple(name for text in targets for name in text.split(","))
-    low_rank = None if adapters["rank"] == 0 else lora.LoraConfig(**adapters)
+def from_fields(fields: Mapping[str, Any] | FinetuneFields) -> FinetuneConfig:
+    """The config of nested fields, those left out at their defaults ("synthetic" and the checkpoints' interval are not
+    in it). Raises FieldError as `fields.read` does."""
+    read = typed.read(FinetuneFields, fields) if isinstance(fields, Mapping) else fields
+    static = {f.name: getattr(read.tune, f.name) for f in dataclasses.fields(tuning.TuneConfig) if f.name != "lora"}
+    low_rank = None if read.lora.rank == 0 else lora.LoraConfig(**vars(read.lora))
     return FinetuneConfig(
-        tune=tuning.TuneConfig(**tune, lora=low_rank),
-        numbers=numbers,
-        measure=icl_config.from_fields(fields["measure"]),
-        how=fields["run"]["how"],
-        remat=fields["run"]["remat"],
-        **{name: fields[name] for name in ("arms", "patterns", "seeds", "samples", "shots", "merged")},
+        tune=tuning.TuneConfig(**static, lora=low_rank),
+        numbers=vars(typed.part(read.tune, Numbers)),
+        measure=read.measure,
+        how=read.run.how,
+        remat=read.run.remat,
+        shots=read.shots,
+        **{of.name: getattr(read, of.name) for of in dataclasses.fields(Arms)},
     )
-
-
-def _check(given, known, prefix):
-    if not isinstance(given, Mapping):
-        raise ValueError(f"config field {prefix[:-1]} must be a section with {', '.join(known)}, got {given!r}")
-    if unknown := sorted(set(given) - set(known)):
-        raise ValueError(f"unknown config field {prefix}{unknown[0]}; there are {', '.join(known)}")
-    if missing := sorted(set(known) - set(given)):
-        raise ValueError(f"config field {prefix}{missing[0]} is missing")

@@ -32,6 +32,7 @@ from etils import epath
 
 from jaxconcepts import store
 from jaxconcepts.models import pretrained, sharding
+from jaxconcepts.models import tokenizer as tokenizer_file
 from jaxconcepts.models.decoder import Decoder
 from jaxconcepts.prompts import render
 from jaxconcepts.prompts.family import Family
@@ -71,7 +72,7 @@ def prepare(
     """Reads all of a checkpoint but its weights; arguments and errors as of `finetune`."""
     using = icl_config.families(config.measure) if using is None else dict(using)
     folder = pretrained.resolve(source, revision)
-    model, tokenizer = pretrained.read_config(folder, config.measure.dtype), checkpoints.load_tokenizer(folder)
+    model, tokenizer = pretrained.read_config(folder, config.measure.dtype), tokenizer_file.load(folder)
     shapes = jax.eval_shape(model.init, jax.random.key(0))
     arms = {name: make_arms(config, model, shapes, name) for name in using}
     cells = icl_cells.cells(config.measure, using)

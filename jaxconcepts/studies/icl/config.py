@@ -4,107 +4,127 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
-from jaxconcepts.prompts import bitwise, grammar, jsonl, pos, render
+from jaxconcepts import fields as typed
+from jaxconcepts.fields import FieldError, field, section
+from jaxconcepts.prompts import bitwise, facts, grammar, jsonl, pos, render
 from jaxconcepts.prompts.family import Family
+
+MANY = 10_000_000
+"""More prompts, sentences or points than any study has: a slip of the keyboard is refused before memory runs out."""
 
 
 @dataclass(frozen=True)
 class BitwiseConfig:
-    """bits: of each operand. train, test: examples a concept."""
+    """Bit operations on two numbers."""
 
-    bits: int = 5
-    train: int = 10_000
-    test: int = 500
+    bits: int = field(5, "bits of each operand", low=1, high=32)
+    train: int = field(10_000, "examples of each concept for demonstrations", low=1, high=MANY)
+    test: int = field(500, "examples of each concept for queries", low=1, high=MANY)
+
+    def __post_init__(self):
+        typed.check(self)
 
 
 @dataclass(frozen=True)
 class PosConfig:
-    """corpus: a treebank's file, CoNLL-U where it ends in .conllu, else Penn-style; "" for sentences of the built-in
-    grammar, `sentences` of them. longest: leave out sentences of more words, to fit a context; 0 for no limit."""
+    """The first word with a part of speech."""
 
-    corpus: str = ""
-    sentences: int = 4000
-    longest: int = 0
+    corpus: str = field("", "a treebank's file, CoNLL-U where it ends in .conllu, else Penn-style; empty for sentences "
+                        "of the built-in grammar")  # fmt: skip
+    sentences: int = field(4000, "sentences of the built-in grammar", low=1, high=MANY)
+    longest: int = field(0, "leave out sentences of more words, to fit a context; 0 for no limit", low=0)
+
+    def __post_init__(self):
+        typed.check(self)
 
 
 @dataclass(frozen=True)
-class IclConfig:
-    """families: "bitwise", "pos", or the path of a JSONL file of input, output and concept.
-    shots, variants: every one of the one with every one of the other (variants as of `render.prompts`; one that a
-        family cannot state is left out for it).
-    prompts: a concept, in each cell; the first `per_draw` of them choose the headline layer, CD is of the others.
-    per_draw, draws, k: points a concept in each of so many draws; neighbours. permutations: of labels, for the null.
-    bos: whether prompts begin with the beginning-of-sequence token. dtype: "float32" or "bfloat16".
-    batch_size, multiple: prompts a batch; what widths of batches are rounded up to.
-    keep_hidden: prompts a concept whose hidden states are stored, at `keep_layers` layers, for projections.
-    jsonl_null: the name of the concept without information in JSONL files, "" for none.
+class Tasks:
+    """Which tasks a language model is asked, and how prompts are written."""
 
-    Raises ValueError naming the field.
-    """
+    families: tuple[str, ...] = field(
+        ("bitwise", "pos"),
+        "bitwise, pos, facts, fact_pairs, or the path of a JSONL file of input, output and concept",
+        low=1,
+    )
+    bos: bool = field(True, "whether prompts begin with the beginning-of-sequence token")
+    dtype: Literal["float32", "bfloat16"] = field("float32", "what the model computes in")
+    seed: int = field(0, "of prompts, draws and directions", low=0)
+    jsonl_null: str = field("", "the concept without information in JSONL files, empty for none")
+    bitwise: BitwiseConfig = section(BitwiseConfig)
+    pos: PosConfig = section(PosConfig)
+    template: render.Template = section(render.Template)
 
-    families: tuple[str, ...] = ("bitwise", "pos")
-    shots: tuple[int, ...] = (1, 2, 4, 8, 10)
-    variants: tuple[str, ...] = ("plain", "rule", "name")
-    prompts: int = 500
-    per_draw: int = 100
-    draws: int = 10
-    k: int = 10
-    permutations: int = 200
-    bos: bool = True
-    dtype: str = "float32"
-    batch_size: int = 32
-    multiple: int = 64
-    keep_hidden: int = 0
-    keep_layers: int = 5
-    seed: int = 0
-    jsonl_null: str = ""
-    bitwise: BitwiseConfig = field(default_factory=BitwiseConfig)
-    pos: PosConfig = field(default_factory=PosConfig)
-    template: render.Template = field(default_factory=render.Template)
+
+@dataclass(frozen=True)
+class Measuring:
+    """How accuracy and CD are measured."""
+
+    variants: tuple[str, ...] = field(("plain", "rule", "name"), "of prompts", choices=render.VARIANTS)
+    prompts: int = field(
+        500, "prompts of a concept in a cell: the first per_draw choose the headline layer, CD is of the others",
+        low=1, high=MANY,
+    )  # fmt: skip
+    per_draw: int = field(100, "points of a concept in each draw", low=1, high=MANY)
+    draws: int = field(10, "draws that CD is the mean over", low=1, high=100_000)
+    k: int = field(10, "neighbours", low=1)
+    permutations: int = field(200, "of labels, for the null of CD", low=1, high=1_000_000)
+    batch_size: int = field(32, "prompts a batch", low=1, high=1_000_000)
+    multiple: int = field(64, "what widths of batches are rounded up to", low=1, high=1_000_000)
+    keep_hidden: int = field(0, "prompts of a concept whose hidden states are stored, for projections", low=0)
+    keep_layers: int = field(5, "at how many layers they are stored", low=1)
 
     def __post_init__(self):
-        for name in ("prompts", "per_draw", "draws", "k", "permutations", "batch_size", "multiple", "keep_layers"):
-            _integer(name, getattr(self, name), 1)
-        for name in ("keep_hidden", "seed"):
-            _integer(name, getattr(self, name), 0)
-        for name in ("families", "shots", "variants"):
-            # From the command line a single value comes without its comma.
-            value = getattr(self, name)
-            value = tuple(value) if isinstance(value, list | tuple) else (value,)
-            object.__setattr__(self, name, value)
-            if not value or len(set(value)) != len(value):
-                raise ValueError(f"{name} must name at least one, each once; got {value}")
-        for shots in self.shots:
-            _integer("shots", shots, 0)
-        if unknown := set(self.variants) - set(render.VARIANTS):
-            raise ValueError(f"variants must be among {', '.join(render.VARIANTS)}; got {min(unknown)!r}")
-        if self.dtype not in ("float32", "bfloat16"):
-            raise ValueError(f'dtype must be "float32" or "bfloat16", got {self.dtype!r}')
+        typed.check(self)
+        check_names("variants", self.variants)
         if self.k >= self.per_draw:
-            raise ValueError(
-                f"k must be below per_draw, the points of a concept's own in a draw, {self.per_draw}; got {self.k}"
+            raise FieldError(
+                "k", f"must be below per_draw = {self.per_draw}, a concept's points in a draw, got {self.k}"
             )
         if self.prompts < 2 * self.per_draw:
-            raise ValueError(
-                f"prompts must be at least 2 * per_draw = {2 * self.per_draw}: as many to choose the layer on as in a "
-                f"draw; got {self.prompts}"
+            raise FieldError(
+                "prompts",
+                f"must be at least 2 * per_draw = {2 * self.per_draw}: as many to choose the layer on as in a draw; "
+                f"got {self.prompts}",
             )
         if self.keep_hidden > self.prompts - self.per_draw:
             most = self.prompts - self.per_draw
-            raise ValueError(f"keep_hidden must be at most prompts - per_draw = {most}, got {self.keep_hidden}")
+            raise FieldError("keep_hidden", f"must be at most prompts - per_draw = {most}, got {self.keep_hidden}")
+
+
+@dataclass(frozen=True)
+class IclConfig(Tasks, Measuring):
+    """The in-context study: each of the shots with each of the variants is a cell. A variant that a family cannot state
+    is left out for it.
+
+    Raises FieldError naming the field.
+    """
+
+    shots: tuple[int, ...] = field((1, 2, 4, 8, 10), "demonstrations in a prompt", low=0, high=10_000)
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name in ("families", "shots"):
+            check_names(name, getattr(self, name))
+
+
+def check_names(name: str, value: tuple[Any, ...]) -> None:
+    """Raises FieldError unless the tuple names something, and nothing twice."""
+    if not value or len(set(value)) != len(value):
+        raise FieldError(name, f"must name at least one, each once; got {value}")
 
 
 def from_fields(fields: Mapping[str, Any]) -> IclConfig:
-    """The config of nested fields, those left out at their defaults. Raises ValueError naming an unknown field."""
-    return read(IclConfig, fields)
+    """The config of nested fields, those left out at their defaults. Raises FieldError as `fields.read` does."""
+    return typed.read(IclConfig, fields)
 
 
 def default_fields() -> dict[str, Any]:
     """All fields at their defaults, nested: what a config file starts from."""
-    return dataclasses.asdict(IclConfig())
+    return typed.defaults(IclConfig)
 
 
 def families(config: IclConfig) -> dict[str, Family]:
@@ -115,10 +135,13 @@ def families(config: IclConfig) -> dict[str, Family]:
             family = bitwise.family(**dataclasses.asdict(config.bitwise), seed=config.seed)
         elif name == "pos":
             family = pos.family(_sentences(config), config.seed, longest=config.pos.longest or None)
+        elif name in facts.FAMILIES:
+            family = facts.FAMILIES[name](config.seed)
         elif name.endswith((".jsonl", ".json")):
             family = jsonl.family(name, config.seed, null=config.jsonl_null or None)
         else:
-            raise ValueError(f'families must be "bitwise", "pos" or the path of a .jsonl file; got {name!r}')
+            known = ", ".join(("bitwise", "pos", *facts.FAMILIES))
+            raise ValueError(f"families must be among {known}, or the path of a .jsonl file; got {name!r}")
         if family.name in made:
             raise ValueError(f"families must have distinct names, got {family.name!r} twice")
         made[family.name] = family
@@ -129,20 +152,3 @@ def _sentences(config: IclConfig):
     if not config.pos.corpus:
         return grammar.sentences(config.pos.sentences, config.seed)
     return (pos.read_conllu if config.pos.corpus.endswith(".conllu") else pos.read_penn)(config.pos.corpus)
-
-
-def read(kind, fields: Mapping[str, Any], prefix: str = ""):
-    """The dataclass `kind` of nested fields. Raises ValueError naming, after `prefix`, one that it does not have."""
-    known = {f.name: f for f in dataclasses.fields(kind)}
-    if unknown := [name for name in fields if name not in known]:
-        raise ValueError(f"unknown config field: {prefix}{unknown[0]}; there are {', '.join(known)}")
-    values = {}
-    for name, value in fields.items():
-        nested = known[name].default_factory
-        values[name] = read(nested, value, f"{prefix}{name}.") if isinstance(value, Mapping) else value
-    return kind(**values)
-
-
-def _integer(name: str, value: Any, least: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")

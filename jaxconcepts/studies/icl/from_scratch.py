@@ -12,7 +12,7 @@ import logging
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,9 @@ import jax.numpy as jnp
 import numpy as np
 import polars as pl
 
+from jaxconcepts import fields as typed
 from jaxconcepts import store
+from jaxconcepts.fields import FieldError, field, section
 from jaxconcepts.models import llama, pretrained
 from jaxconcepts.prompts import render
 from jaxconcepts.prompts.family import Family
@@ -42,25 +44,89 @@ ROW_STEPS = 50
 
 @dataclass(frozen=True)
 class CorpusConfig:
-    """What is trained on. prompts: how many different ones. shots: demonstrations in each, whose answers count too.
-    variants: of the prompts, see `render.prompts`. vocab_size: of the tokenizer, at most. concept_ratio: how often each
-    concept comes for once that the next does."""
+    """What is trained on."""
 
-    prompts: int = 40_000
-    shots: int = 4
-    variants: tuple[str, ...] = ("plain",)
-    vocab_size: int = 600
-    concept_ratio: float = 1.0
+    prompts: int = field(40_000, "how many different prompts", low=1, high=icl_config.MANY)
+    shots: int = field(4, "demonstrations in each, whose answers count too", low=0, high=10_000)
+    variants: tuple[str, ...] = field(("plain",), "of the prompts", choices=render.VARIANTS)
+    vocab_size: int = field(600, "tokens of the tokenizer, at most", low=257, high=1_000_000)
+    concept_ratio: float = field(1.0, "how often each concept comes for once that the next does", above=0)
 
     def __post_init__(self):
-        for name, least in (("prompts", 1), ("shots", 0), ("vocab_size", 257)):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise ValueError(f"corpus.{name} must be an integer of at least {least}, got {value!r}")
-        if not self.concept_ratio > 0:
-            raise ValueError(f"corpus.concept_ratio must be a positive number, got {self.concept_ratio!r}")
-        if not self.variants or not set(self.variants) <= set(render.VARIANTS):
-            raise ValueError(f"corpus.variants must be among {', '.join(render.VARIANTS)}, got {self.variants!r}")
+        typed.check(self)
+        icl_config.check_names("variants", self.variants)
+
+
+@dataclass(frozen=True)
+class ModelFields:
+    """Sizes of the Llama; its vocabulary is the tokenizer's."""
+
+    width: int = field(64, "of the residual stream", low=1, high=65536)
+    layers: int = field(4, "blocks", low=1, high=1024)
+    heads: int = field(4, "attention heads a block", low=1, high=1024)
+    kv_heads: int = field(4, "heads of keys and values", low=1, high=1024)
+    mlp_width: int = field(192, "of the feed-forward part", low=1, high=1_000_000)
+    context: int = field(256, "tokens of the longest prompt", low=1, high=1_000_000)
+    rope_theta: float = field(1000.0, "base of the rotary frequencies", above=0)
+
+    def __post_init__(self):
+        typed.check(self)
+        if self.width % self.heads:
+            raise FieldError("heads", f"must divide width = {self.width}, got {self.heads}")
+        if self.heads % self.kv_heads:
+            raise FieldError("kv_heads", f"must divide heads = {self.heads}, got {self.kv_heads}")
+        if self.width // self.heads % 2:
+            raise FieldError("width", f"must be an even number of times heads = {self.heads}, got {self.width}")
+
+
+@dataclass(frozen=True)
+class TrainFields:
+    """How it is trained."""
+
+    steps: int = field(1000, "of the whole run", low=1)
+    batch_size: int = field(32, "prompts a step", low=1, high=1_000_000)
+    optimizer: str = field("muon", "the optimiser", choices=optimizers.OPTIMIZERS)
+    schedule: str = field("linear", "course of the learning rate", choices=optimizers.SCHEDULES)
+    warmup_steps: int = field(0, "steps of linear warm-up", low=0)
+    decay_fraction: float = field(1.0, "the share of the steps, at the end, over which the rate falls", above=0, high=1)
+    learning_rate: float = field(7e-3, "at the schedule's peak", low=0)
+    weight_decay: float = field(0.0, "of the parameters", low=0)
+    b1: float = field(0.9, "decay of the first moment", low=0, below=1)
+    b2: float = field(0.99, "decay of the second moment", low=0, below=1)
+    eps: float = field(1e-8, "beside the second moment's root", low=0)
+    clip_norm: float = field(1.0, "largest norm of the whole gradient", above=0, infinite=True)
+
+    def __post_init__(self):
+        typed.check(self)
+
+
+@dataclass(frozen=True)
+class RunFields:
+    """How, not what."""
+
+    cpu_devices: int = field(1, "on a CPU, how many devices to make of it", low=1, high=1024)
+    checkpoint_seconds: float = field(60.0, "seconds between checkpoints", low=0)
+
+    def __post_init__(self):
+        typed.check(self)
+
+
+@dataclass(frozen=True)
+class FromScratchFields:
+    """What a config file has: the training's sections, the study, and how it runs."""
+
+    seed: int = field(0, "of weights, data and prompts", low=0, high=2**32 - 1)
+    corpus: CorpusConfig = section(CorpusConfig)
+    model: ModelFields = section(ModelFields)
+    train: TrainFields = section(TrainFields)
+    checkpoint_steps: tuple[int, ...] = field((), "when a folder is saved; the last step is, anyway", low=0)
+    study: icl_config.IclConfig = section(icl_config.IclConfig)
+    run: RunFields = section(RunFields)
+
+    def __post_init__(self):
+        typed.check(self)
+        if outside := [step for step in self.checkpoint_steps if step > self.train.steps]:
+            raise FieldError("checkpoint_steps", f"must be at most train.steps = {self.train.steps}, got {outside[0]}")
 
 
 @dataclass(frozen=True)
@@ -87,49 +153,19 @@ class FromScratchConfig:
 
 
 def default_fields() -> dict[str, Any]:
-    """All fields of a config file at their defaults, nested: the training's sections, `study` (see `icl_config`), and
-    `run`: how, not what."""
-    numbers = {"learning_rate": 7e-3, "weight_decay": 0.0, "b1": 0.9, "b2": 0.99, "eps": 1e-8, "clip_norm": 1.0}
-    model = {
-        "width": 64,
-        "layers": 4,
-        "heads": 4,
-        "kv_heads": 4,
-        "mlp_width": 192,
-        "context": 256,
-        "rope_theta": 1000.0,
-    }
-    return {
-        "seed": 0,
-        "corpus": asdict(CorpusConfig()),
-        "model": model,
-        "train": asdict(language.LanguageTrainConfig()) | numbers,
-        "checkpoint_steps": (),
-        "study": icl_config.default_fields(),
-        "run": {"cpu_devices": 1, "checkpoint_seconds": 60.0},
-    }
+    """All fields of a config file at their defaults, nested."""
+    return typed.defaults(FromScratchFields)
 
 
-def from_fields(fields: Mapping[str, Any]) -> tuple[FromScratchConfig, icl_config.IclConfig]:
-    """The training and the study of nested fields, without `run`. Raises ValueError naming an unknown or bad field."""
-    known = default_fields()
-    known.pop("run")
-    for section, accepted in [("", known)] + [(n, known[n]) for n in ("corpus", "model", "train")]:
-        given = fields[section] if section else fields
-        if wrong := sorted(set(given) ^ set(accepted)):
-            prefix = f"{section}." if section else ""
-            raise ValueError(f"unknown or missing config field {prefix}{wrong[0]}; there are {', '.join(accepted)}")
-    train = dict(fields["train"])
-    numbers = {name: train.pop(name) for name in language.LanguageHParams._fields if name != "seed"}
-    for name, value in numbers.items():
-        if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
-            raise ValueError(f"train.{name} must be a number of at least 0, got {value!r}")
+def from_fields(fields: Mapping[str, Any] | FromScratchFields) -> tuple[FromScratchConfig, icl_config.IclConfig]:
+    """The training and the study of nested fields. Raises FieldError naming an unknown or bad field."""
+    read = typed.read(FromScratchFields, fields) if isinstance(fields, Mapping) else fields
+    numbers = {name: getattr(read.train, name) for name in optimizers.OptimizerNumbers._fields}
     training = FromScratchConfig(
-        CorpusConfig(**{n: tuple(v) if isinstance(v, list) else v for n, v in fields["corpus"].items()}),
-        language.LanguageTrainConfig(**train),
-        fields["model"], numbers, fields["seed"], tuple(fields["checkpoint_steps"]),
+        read.corpus, typed.part(read.train, language.LanguageTrainConfig), vars(read.model), numbers, read.seed,
+        read.checkpoint_steps,
     )  # fmt: skip
-    return training, icl_config.from_fields(fields["study"])
+    return training, read.study
 
 
 def make_model(config: FromScratchConfig, vocab_size: int) -> llama.LlamaConfig:

@@ -43,6 +43,7 @@ from etils import epath
 
 from jaxconcepts import store
 from jaxconcepts.models import pretrained, sharding
+from jaxconcepts.models import tokenizer as tokenizer_file
 from jaxconcepts.prompts.family import Family
 from jaxconcepts.store import files
 from jaxconcepts.studies.asking import checkpoints as series
@@ -117,7 +118,7 @@ def run(
 def _prepared(config, using, wanted, checkpoint, folder, known):
     """(model, tokenizer, every cell encoded) of a checkpoint that its prompts fit; `known`: of the last tokenizer."""
     model = pretrained.read_config(folder, config.dtype)
-    tokenizer = series.load_tokenizer(folder)
+    tokenizer = tokenizer_file.load(folder)
     key = tokenizer_digest(tokenizer)
     if key not in known:
         known.clear()

@@ -1,0 +1,164 @@
+"""The arguments of a command: flags, declared in a dataclass of typed fields, and a config with its changes.
+
+    @dataclass(frozen=True, kw_only=True)
+    class Flags(WorkdirFlags):
+        k: int = field(10, "neighbours", low=1)
+
+    flags = parse(argv, Flags)
+    flags, config = parse_with_config(argv, Flags, IclConfig, example="icl")
+
+--flag=value, --flag value, --yes_or_no, --noyes_or_no; --config=FILE|NAME, --config.field=value.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeVar
+
+from jaxconcepts import field_values, fields
+from jaxconcepts.commands import config_files
+from jaxconcepts.fields import REQUIRED, FieldError, field
+
+Flags = TypeVar("Flags")
+CONFIG = "a config file (Python, which is run) or the name of a packaged one; --config.field=value changes a field"
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkdirFlags:
+    """What most commands take."""
+
+    workdir: str = field(REQUIRED, "the run directory, local or gs://", low=1)
+
+
+class Config(NamedTuple):
+    """A config as it was read. fields: the typed dataclass. values: the same, nested, as JSON has it, without fields
+    that were added later and are at their default. changed: the dotted fields that the command line gave."""
+
+    fields: Any
+    values: dict[str, Any]
+    changed: tuple[str, ...]
+    file: config_files.ConfigFile
+
+
+def parse(argv: list[str], kind: type[Flags]) -> Flags:
+    """The command's flags. With --help they are listed, and that is all.
+
+    Raises FieldError for an argument that is no flag of the command, naming the nearest, and a value that a flag does
+    not take.
+    """
+    given, _ = _split(argv[1:], kind, with_config=False)
+    if "help" in given:
+        _show_help(argv[0], kind)
+    return _flags(kind, given)
+
+
+def parse_with_config(
+    argv: list[str], kind: type[Flags], config_kind: type | Callable[[Mapping[str, Any]], type], example: str
+) -> tuple[Flags, Config]:
+    """The flags, as `parse` reads them, and the config of --config, changed by --config.field=value.
+
+    config_kind: the dataclass of its fields, or what gives it for the file's values. example: a config's name.
+    """
+    given, changed = _split(argv[1:], kind, with_config=True)
+    name = changed.pop("", None)
+    if "help" in given and name is None:
+        _show_help(argv[0], kind, example)
+    if "help" not in given:
+        flags = _flags(kind, given)
+        if name is None:
+            raise FieldError("--config=FILE", f"is needed, e.g. --config={example}")
+    file = config_files.load(name)
+    if not isinstance(config_kind, type):
+        config_kind = config_kind(file.values)
+    values = fields.override_text(config_kind, file.values, changed)
+    config = fields.read(config_kind, values)
+    if "help" in given:
+        _show_help(argv[0], kind, example, f"{name}:\n{fields.describe(config_kind, fields.plain(config))}")
+    named = _lists(fields.identity(config_kind, fields.plain(config)))
+    return flags, Config(config, named, tuple(changed), file)
+
+
+def program() -> str:
+    """The command line's name as it was started."""
+    return "python -m jaxconcepts" if os.path.basename(sys.argv[0]) == "__main__.py" else "jaxconcepts"
+
+
+def _split(arguments: list[str], kind: type, with_config: bool) -> tuple[dict[str, str], dict[str, str]]:
+    """Texts of the flags by name, and of the config's fields; that of --config itself under ""."""
+    known = fields.declared(kind)
+    flags: dict[str, str] = {}
+    changed: dict[str, str] = {}
+    left = iter(arguments)
+    for argument in left:
+        name, equals, text = argument.removeprefix("--").partition("=")
+        if argument in ("-h", "--help"):
+            flags["help"] = ""
+            continue
+        if not argument.startswith("--") or not name:
+            shown = field_values.shown(argument)
+            raise FieldError("arguments", f"must be flags of the form --name=value, got {shown}")
+        is_config = with_config and (name == "config" or name.startswith("config."))
+        negated = name.removeprefix("no")
+        if not is_config and name not in known and negated in known and known[negated].type in _BOOLS and not equals:
+            flags[negated] = "false"
+            continue
+        if not is_config and name not in known:
+            raise _unknown(name, [*known, *["config"] * with_config])
+        if not equals:
+            text = "true" if not is_config and known[name].type in _BOOLS else next(left, None)
+            if text is None:
+                raise FieldError(f"--{name}", f"needs a value: --{name}=VALUE")
+        (changed if is_config else flags)[name.removeprefix("config").removeprefix(".") if is_config else name] = text
+    return flags, changed
+
+
+_BOOLS = (bool, bool | None)
+
+
+def _unknown(name: str, known: Iterable[str]) -> FieldError:
+    hint = fields.unknown(name, known).message
+    return FieldError(
+        "unknown flag", f"--{field_values.shown(name)[1:-1]}; {hint.replace('did you mean ', 'did you mean --')}"
+    )
+
+
+def _flags(kind: type[Flags], given: Mapping[str, str]) -> Flags:
+    known = fields.declared(kind)
+    values = {}
+    for name, declared in known.items():
+        if name in given:
+            try:
+                values[name] = field_values.from_text(name, declared.type, given[name], declared.limits)
+            except FieldError as error:
+                raise error.under("--") from None
+        elif declared.default is REQUIRED:
+            raise FieldError(f"--{name}", f"is needed: {declared.doc}")
+    try:
+        return kind(**values)
+    except FieldError as error:
+        raise error.under("--") from None
+
+
+def _show_help(command: str, kind: type, example: str | None = None, config: str = "") -> None:
+    print(f"usage: {program()} {command} [--flag=value ...]\n")
+    for name, declared in fields.declared(kind).items():
+        default = declared.default
+        shown = "needed" if default is REQUIRED else f"default {fields.as_text(default)}"
+        print(f"  --{name:<18} {declared.doc}" + ("" if default in (None, "", ()) else f" ({shown})"))
+    if example is not None:
+        print(f"  --{'config':<18} {CONFIG}")
+        print(f"\nfields of {config}" if config else f"\n--config={example} --help lists the fields of that config")
+    raise SystemExit(0)
+
+
+def _lists(value: Any) -> Any:
+    """Tuples as lists, as JSON has them, so that a config equals the one read back."""
+    if isinstance(value, Mapping):
+        return {name: _lists(part) for name, part in value.items()}
+    if dataclasses.is_dataclass(value):
+        return _lists(fields.plain(value))
+    return [_lists(part) for part in value] if isinstance(value, list | tuple) else value

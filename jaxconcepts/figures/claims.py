@@ -1,0 +1,229 @@
+"""Claims: a statement of a paper as data, and its verdict computed from a sweep's tables.
+
+A claim says which quantity of which arms is compared, what is expected, and what was published. Arms are paired by
+seed. The verdict follows from the mean difference and its 95 % interval alone: "holds" where the whole interval is on
+the expected side, "contradicted" where it is wholly on the other, else "not shown at this size", which is not "false".
+A run directory keeps its claims in claims.json, so the report needs no config file.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+import polars as pl
+from etils import epath
+from scipy import stats
+
+FILE = "claims.json"
+EXPECTED = ("more", "less", "within")
+HOLDS, NOT_SHOWN, CONTRADICTED = "holds", "not shown at this size", "contradicted"
+FEWEST_SEEDS = 5
+"""Fewer paired seeds than this are named beside the verdict: 5 of 5 alike has a one-sided p of .031."""
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """A number of a run, from its rows of the metrics table.
+
+    metric: its name. where: columns (layer, token, concept, position, label, ...) and the value, or list of values,
+    that a row must have; None asks for an empty cell. at: "last", the last measured step; "best", the best over steps
+    (the largest, or the smallest where `reduce` is "min"); or a step. reduce: "mean", "max" or "min" over the rows that
+    are left.
+    """
+
+    metric: str
+    where: Mapping[str, Any] = field(default_factory=dict)
+    at: str | int = "last"
+    reduce: str = "mean"
+
+    def __post_init__(self):
+        if self.at not in ("last", "best") and (isinstance(self.at, bool) or not isinstance(self.at, int)):
+            raise ValueError(f'quantity.at must be "last", "best" or a step, got {self.at!r}')
+        if self.reduce not in ("mean", "max", "min"):
+            raise ValueError(f"quantity.reduce must be mean, max or min, got {self.reduce!r}")
+
+
+@dataclass(frozen=True)
+class Arm:
+    """The runs of one arm. where: fields of the runs table, by dotted name, and the value, or list of values, of its
+    runs. published: what the paper reports of it, None where it does not."""
+
+    name: str
+    where: Mapping[str, Any] = field(default_factory=dict)
+    published: float | None = None
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A statement and how the tables decide it.
+
+    arms: the treated arm and the one it is compared with; or one arm, compared with `reference`. The quantity of the
+    second arm may be another one (`against`).
+    expected: "more", "less": the difference is above `bound`, below -`bound`; "within": it is between -bound and bound.
+    unit: of the quantity, for the figure's axis. source: where the statement was published. hazards: what would make
+    the verdict misleading.
+
+    Raises ValueError, naming the field, for other numbers of arms, an unknown expectation and a bound that it cannot
+    have.
+    """
+
+    name: str
+    statement: str
+    quantity: Quantity
+    arms: tuple[Arm, ...]
+    expected: str = "more"
+    bound: float = 0.0
+    reference: float = 0.0
+    against: Quantity | None = None
+    unit: str = ""
+    source: str = ""
+    hazards: str = ""
+
+    def __post_init__(self):
+        if self.expected not in EXPECTED:
+            raise ValueError(f"claim {self.name}: expected must be one of {', '.join(EXPECTED)}, got {self.expected!r}")
+        if len(self.arms) not in (1, 2):
+            raise ValueError(f"claim {self.name}: arms must be one or two, got {len(self.arms)}")
+        if not math.isfinite(self.bound) or self.bound < 0 or (self.expected == "within" and self.bound == 0):
+            raise ValueError(
+                f"claim {self.name}: bound must be a number of at least 0 (above 0 for within), got {self.bound!r}"
+            )
+
+    @property
+    def expectation(self) -> str:
+        """What is expected of the difference, in words."""
+        bound = f"{self.bound:g}"
+        return {"more": f"above {bound}", "less": f"below -{bound}" if self.bound else "below 0"}.get(
+            self.expected, f"within ± {bound}"
+        )
+
+
+class Verdict(NamedTuple):
+    """What the tables say of a claim.
+
+    seeds: those with a value in every arm, ascending. values: [arms, seeds] (NaN where a run diverged). differences:
+    [seeds]. mean, low, high: of the finite differences, with the 95 % t interval. alike: how many have the expected
+    sign (within: lie within the bound). diverged: names of runs that did. answer: one of the three verdicts.
+    reason: why nothing could be decided, or "".
+    """
+
+    seeds: tuple[int, ...]
+    values: np.ndarray
+    differences: np.ndarray
+    mean: float
+    low: float
+    high: float
+    alike: int
+    diverged: tuple[str, ...]
+    answer: str
+    reason: str
+
+
+def decide(claim: Claim, metrics: pl.DataFrame, runs: pl.DataFrame) -> Verdict:
+    """The verdict of a claim on a run directory's tables. metrics, runs: as `jaxconcepts.store` reads them."""
+    by_arm, diverged = [], []
+    quantities = (claim.quantity, claim.against or claim.quantity)
+    for arm, quantity in zip(claim.arms, quantities, strict=False):
+        of_arm, reason = _runs_of(arm, runs)
+        if reason:
+            return _undecided(claim, reason)
+        diverged += of_arm.filter(pl.col("status") == "diverged")["run"].to_list()
+        by_arm.append(_by_seed(quantity, of_arm, metrics))
+    shared = sorted(set.intersection(*(set(values) for values in by_arm)))
+    values = np.array([[values[seed] for seed in shared] for values in by_arm]).reshape(len(by_arm), len(shared))
+    differences = values[0] - (values[1] if len(values) > 1 else claim.reference)
+    finite = differences[np.isfinite(differences)]
+    if finite.size < 2:
+        wanted = f"the metric {claim.quantity.metric}" if not finite.size else "two seeds"
+        return _undecided(claim, f"{wanted} in every arm is needed; {finite.size} seed(s) have it", tuple(diverged))
+    mean, (low, high) = finite.mean(), interval(finite)
+    signs = {"more": finite > claim.bound, "less": finite < -claim.bound, "within": np.abs(finite) < claim.bound}
+    return Verdict(
+        tuple(shared), values, differences, float(mean), low, high, int(signs[claim.expected].sum()), tuple(diverged),
+        _answer(claim, low, high), "",
+    )  # fmt: skip
+
+
+def interval(values: np.ndarray, confidence: float = 0.95) -> tuple[float, float]:
+    """The t interval of the mean of at least two values."""
+    half = stats.t.ppf((1 + confidence) / 2, values.size - 1) * values.std(ddof=1) / math.sqrt(values.size)
+    return float(values.mean() - half), float(values.mean() + half)
+
+
+def _answer(claim: Claim, low: float, high: float) -> str:
+    if claim.expected == "within":
+        if -claim.bound < low and high < claim.bound:
+            return HOLDS
+        return CONTRADICTED if low > claim.bound or high < -claim.bound else NOT_SHOWN
+    sign = 1 if claim.expected == "more" else -1
+    least, most = sorted((sign * low, sign * high))
+    # The bound is part of the statement; only a difference on the other side of zero speaks against it.
+    return HOLDS if least > claim.bound else CONTRADICTED if most < 0 else NOT_SHOWN
+
+
+def _undecided(claim, reason, diverged=()) -> Verdict:
+    nothing = np.full((len(claim.arms), 0), math.nan)
+    return Verdict((), nothing, nothing[0], math.nan, math.nan, math.nan, 0, diverged, NOT_SHOWN, reason)
+
+
+def _runs_of(arm: Arm, runs: pl.DataFrame) -> tuple[pl.DataFrame, str]:
+    """The arm's rows of the runs table, and why there are none."""
+    if unknown := [name for name in arm.where if name not in runs.columns]:
+        return runs.clear(), f"arm {arm.name}: the runs have no field {unknown[0]}"
+    of_arm = runs.filter(*(_matches(name, value) for name, value in arm.where.items()))
+    return of_arm, "" if of_arm.height else f"arm {arm.name}: no run has {dict(arm.where)}"
+
+
+def _by_seed(quantity: Quantity, of_arm: pl.DataFrame, metrics: pl.DataFrame) -> dict[int, float]:
+    """The quantity by seed, the mean over an arm's runs of one seed."""
+    if unknown := [name for name in quantity.where if name not in metrics.columns]:
+        raise ValueError(f"quantity {quantity.metric}: the metrics have no column {unknown[0]}")
+    rows = metrics.filter(
+        pl.col("metric") == quantity.metric, *(_matches(name, value) for name, value in quantity.where.items())
+    ).join(of_arm.select("run", "seed"), on="run")
+    if quantity.at == "last":
+        rows = rows.filter(pl.col("step") == pl.col("step").max().over("run"))
+    elif quantity.at != "best":
+        rows = rows.filter(pl.col("step") == quantity.at)
+    reduced = rows.group_by("run", "seed", "step").agg(getattr(pl.col("value"), quantity.reduce)())
+    best = pl.col("value").min() if quantity.reduce == "min" else pl.col("value").max()
+    of_run = reduced.group_by("run", "seed").agg(best if quantity.at == "best" else pl.col("value").first())
+    return dict(of_run.group_by("seed").agg(pl.col("value").mean()).iter_rows())
+
+
+def _matches(name: str, value: Any) -> pl.Expr:
+    if isinstance(value, list | tuple):
+        return pl.any_horizontal(*(pl.col(name).eq_missing(pl.lit(one)) for one in value))
+    return pl.col(name).eq_missing(pl.lit(value))
+
+
+def write(workdir: epath.PathLike, claims: Sequence[Claim]) -> None:
+    """Keeps the claims in a run directory, over those of before."""
+    text = json.dumps([asdict(claim) for claim in claims], indent=1, ensure_ascii=False)
+    (epath.Path(workdir).expanduser() / FILE).write_text(text)
+
+
+def read(workdir: epath.PathLike) -> list[Claim]:
+    """The claims of a run directory; none where it has no claims.json. Raises ValueError naming a damaged file."""
+    path = epath.Path(workdir).expanduser() / FILE
+    try:
+        return [_from_json(content) for content in json.loads(path.read_text())]
+    except FileNotFoundError:
+        return []
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ValueError(f"damaged {path}: {error}; delete it, and sweep again to have it written") from error
+
+
+def _from_json(content: Mapping[str, Any]) -> Claim:
+    against = content["against"]
+    parts = {
+        "quantity": Quantity(**content["quantity"]),
+        "against": None if against is None else Quantity(**against),
+        "arms": tuple(Arm(**arm) for arm in content["arms"]),
+    }
+    return Claim(**{**content, **parts})

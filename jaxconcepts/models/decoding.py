@@ -1,0 +1,104 @@
+"""The forward pass and decoding as pure functions, to be called inside jit; `language` checks and compiles them.
+
+Shape letters: B batch, T tokens, P captured positions, L blocks, V vocabulary, d width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Key
+
+from jaxconcepts.models import residual
+from jaxconcepts.models.decoder import Context, Decoder
+from jaxconcepts.models.layers import merge_heads
+
+
+def forward(
+    model: Decoder, params, tokens, positions, past=None, capture=None, edits=None, depth=None,
+    keep: str | None = None, remat: bool = False, unroll: int | bool = 1, resume: tuple | None = None,
+    attention: str = "xla", nowhere_else: bool = False,
+):  # fmt: skip
+    """The residual stack on tokens at `positions`.
+
+    keep: what the trace's outputs are: None; "cache": the new keys and values; "heads": the heads' outputs
+        [L, B, P, heads * head_dim] at the captured positions, before the output projection.
+    remat, unroll: see `residual.run`.
+    resume: (layer, stream after it), to run the later blocks alone; `tokens` is then not used (`residual.run`'s first).
+    attention: see `Context`.
+    nowhere_else: the stream after the last block is wanted at the captured positions [B, P] alone, so that block runs
+        for them only (all of its keys and values aside), and the trace's stream is [B, P, d]. Not with edits.
+    """
+
+    def block(layer_params, stream, layer_input, head_edits, queries=None):
+        window, layer_past = layer_input
+        context = Context(positions, layer_past, window, attention, queries)
+        stream, written = model.block().apply({"params": layer_params}, stream, context, head_edits)
+        if keep == "heads":
+            return stream, residual.select(merge_heads(written.heads), capture)
+        return stream, (written.keys, written.values) if keep == "cache" else None
+
+    first, stream = (None, model.embed(params, tokens, positions)) if resume is None else resume
+    windows = model.windows()
+    windows = None if windows is None else jnp.asarray(windows)[: model.layers if depth is None else depth]
+    return residual.run(
+        block, params["blocks"], stream,
+        layer_inputs=(windows, past), capture=capture, edits=edits, first=first, depth=depth, remat=remat,
+        unroll=unroll, last_block=partial(block, head_edits=None, queries=capture) if nowhere_else else None,
+    )  # fmt: skip
+
+
+def read(model: Decoder, params, tokens, lengths, edits=None, keep: str | None = None):
+    """`forward` on right-padded prompts, captured at each one's last token, which alone takes part in the last block
+    (unless there are edits)."""
+    return forward(
+        model, params, tokens, jnp.arange(tokens.shape[1])[None],
+        capture=(lengths - 1)[:, None], edits=edits, keep=keep, nowhere_else=edits is None,
+    )  # fmt: skip
+
+
+def greedy(model: Decoder, params, last: Float[Array, "B d"], cache, lengths, max_new_tokens: int, stop_tokens):
+    """`generate` from the prompts' stream at their last tokens, and their keys and values; inside jit."""
+    return decode(model, params, last, cache, lengths, max_new_tokens, stop_tokens, _most_likely)
+
+
+def decode(
+    model: Decoder, params, last: Float[Array, "B d"], cache, lengths, max_new_tokens: int, stop_tokens,
+    choose: Callable[[Float[Array, "B V"], Int[Array, ""]], Int[Array, " B"]],
+) -> Int[Array, "B new"]:  # fmt: skip
+    """As `greedy`, with each new token as choose(logits, how many there are already) says; inside jit."""
+    rows, fill = jnp.arange(last.shape[0]), stop_tokens[0] if stop_tokens else 0
+    stops = jnp.array(stop_tokens, jnp.int32)
+    following = lambda stream, count: choose(model.unembed(params, stream), count).astype(jnp.int32)  # noqa: E731
+    ends = lambda token: (token[:, None] == stops).any(-1)  # noqa: E731
+
+    room = [(0, 0), (0, 0), (0, max_new_tokens), (0, 0), (0, 0)]
+    cache = jax.tree.map(lambda a: jnp.pad(a, room), cache)
+    token = following(last, jnp.int32(0))
+    answer = jnp.full((last.shape[0], max_new_tokens), fill, jnp.int32).at[:, 0].set(token)
+
+    def step(state):
+        count, token, done, answer, cache = state
+        position = lengths + count - 1
+        trace = forward(model, params, token[:, None], position[:, None], past=cache, keep="cache")
+        # Each row writes to its own slot, over what the prompt's padding left there.
+        cache = jax.tree.map(lambda old, new: old.at[:, rows, position].set(new[:, :, 0]), cache, trace.outputs)
+        token = jnp.where(done, fill, following(trace.stream[:, 0], count))
+        return count + 1, token, done | ends(token), answer.at[:, count].set(token), cache
+
+    going = lambda state: (state[0] < max_new_tokens) & ~state[2].all()  # noqa: E731
+    return jax.lax.while_loop(going, step, (1, token, ends(token), answer, cache))[3]
+
+
+def _most_likely(logits, _):
+    return jnp.argmax(logits, axis=-1)
+
+
+def drawn(
+    key: Key[Array, ""], temperature: float | Float[Array, ""]
+) -> Callable[[Float[Array, "B V"], Int[Array, ""]], Int[Array, " B"]]:
+    """For `decode`: tokens drawn from softmax(logits / temperature), those of step n by fold_in(key, n)."""
+    return lambda logits, count: jax.random.categorical(jax.random.fold_in(key, count), logits / temperature, axis=-1)

@@ -1,0 +1,109 @@
+"""config.json as published: read by us and by transformers, equal at every layer; and the rule for attributes."""
+
+import dataclasses
+import json
+import re
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jaxconcepts.models import hf_attributes, hf_config, language, pretrained
+from tests.models.conftest import forward, relative_error, spread_weights
+from tests.models.published import PUBLISHED, cut
+
+pytestmark = pytest.mark.usefixtures("compiles_fast")
+
+# Published attributes that nothing reads, and the warning that is to name them.
+WARNED = {"lmsys/vicuna-7b-v1.5-16k": "max_sequence_length", "huggyllama/llama-7b": "max_sequence_length"}
+WARNED |= {"NousResearch/Yarn-Llama-2-7b-128k": "rope_scaling.finetuned"}
+
+
+@pytest.fixture(scope="module")
+def transformers():
+    pytest.importorskip("torch", reason="the reference implementation needs torch")
+    return pytest.importorskip("transformers", reason="the reference implementation is transformers'")
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_published_config_gives_the_states_of_transformers(transformers, tmp_path, name):
+    text = json.dumps(cut(PUBLISHED[name]))
+    (tmp_path / "config.json").write_text(text)
+    config = transformers.AutoConfig.from_pretrained(tmp_path, attn_implementation="eager")
+    transformers.set_seed(0)
+    theirs = spread_weights(transformers.AutoModelForCausalLM.from_config(config, dtype="float32").eval())
+    tokens = np.random.default_rng(0).integers(0, 97, (2, 20))
+    states, logits = forward(theirs, tokens)
+    theirs.save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text(text)
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        model, params = pretrained.load_pretrained(tmp_path)
+    mine = [str(warning.message) for warning in seen if "left aside" in str(warning.message)]
+    assert len(mine) == (name in WARNED) and all(WARNED[name] in message for message in mine)
+    # Models that differ in their stop tokens alone share a program.
+    model = dataclasses.replace(model, stop_tokens=())
+    ours, our_logits = language.hidden_states(model, params, tokens, at="all", with_logits=True)
+    errors = [relative_error(a, b) for a, b in zip([*ours, our_logits], [*states, logits], strict=True)]
+    assert max(errors) < 1e-4, errors
+
+
+def fields_of(name, **changes):
+    config = cut(PUBLISHED[name]) | changes
+    fields = hf_config.Fields(config, "somewhere/config.json")
+    pretrained.FAMILIES[config["model_type"]].from_hf(fields)
+    return fields
+
+
+LLAMA, GPT2 = "meta-llama/Llama-3.1-8B", "openai-community/gpt2"
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        (LLAMA, {"is_causal": False}, "is_causal = False"),
+        (LLAMA, {"rope_interleaved": True}, "rope_interleaved = True"),
+        (LLAMA, {"chunk_size_feed_forward": [1]}, r"chunk_size_feed_forward = \[1\]"),
+        (LLAMA, {"partial_rotary_factor": 0.5}, r"partial_rotary_factor = 0\.5"),
+        (LLAMA, {"sliding_window": 5}, "sliding_window = 5"),
+        (LLAMA, {"extra": {"a": 1}}, r"extra = \{'a': 1\}"),
+        (GPT2, {"add_cross_attention": True}, "add_cross_attention = True"),
+        (GPT2, {"pruned_heads": {"1": [0]}}, "pruned_heads = "),
+        (GPT2, {"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx = True"),
+        ("google/gemma-2-9b", {"sliding_window_size": 7}, "sliding_window_size must be 5"),
+    ],
+)
+def test_what_a_forward_pass_reads_is_refused_by_name(name, changes, message):
+    with pytest.raises(ValueError, match=r"somewhere/config\.json.*" + message):
+        fields_of(name, **changes).finish()
+
+
+@pytest.mark.parametrize("value", ["text", 3, 0.5, True])
+def test_a_scalar_that_nothing_reads_is_a_warning_that_names_it(value):
+    with pytest.warns(UserWarning, match=r"somewhere/config\.json: an_unknown = .*left aside"):
+        fields_of(LLAMA, an_unknown=value).finish()
+
+
+def test_neutral_defaults_are_those_of_transformers(transformers):
+    """Every attribute of the installed base config is neutral at its default, and so is every one of generation."""
+    base = transformers.PreTrainedConfig()
+    for name, value in base.to_dict().items():
+        if name not in hf_attributes.NEUTRAL | hf_attributes.GENERATION:
+            assert name in hf_attributes.BASE_DEFAULTS and hf_attributes.BASE_DEFAULTS[name] == value, name
+    assert set(transformers.GenerationConfig._get_default_generation_params()) <= hf_attributes.GENERATION
+    # A config saved in full says nothing that is not understood.
+    fields_of(LLAMA, **{n: v for n, v in base.to_dict().items() if n not in PUBLISHED[LLAMA]}).finish()
+
+
+@pytest.mark.parametrize("family", pretrained.FAMILIES)
+def test_the_table_of_names_that_are_read_is_that_of_transformers_code(transformers, family):
+    """Every name that the family's code takes from the config is in the table, or neutral."""
+    folder = Path(transformers.__file__).parent / "models" / family.removesuffix("_text")
+    code = (folder / f"modeling_{folder.name}.py").read_text()
+    read = set(re.findall(r"\bconfig\.([a-z_0-9]+)", code)) | set(
+        re.findall(r"attr\(\w*\.?config, \"([a-z_0-9]+)", code)
+    )
+    other = {"get_text_config", "text_config", "vision_config", "image_token_id", "mm_tokens_per_image"}
+    known = hf_attributes.FAMILY_READS[family] | hf_attributes.NEUTRAL | set(hf_attributes.SHARED_READS) | other
+    assert read - known - set(hf_attributes.BASE_DEFAULTS) - hf_attributes.EITHER_WAY == set()
