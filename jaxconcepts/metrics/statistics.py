@@ -80,6 +80,11 @@ def decodability_statistics(
     return points.run(run, concepts=True)
 
 
+def key_of_draws(key: Key[Array, ""]) -> Key[Array, ""]:
+    """The key with which `sample_draws` gives the draws of `decodability_statistics`."""
+    return jax.random.split(key, 3)[0]
+
+
 def decodability_draws(
     hidden: Num[Array, "*lead N d"],
     concepts: Shaped[Array, " N"],
@@ -257,11 +262,11 @@ def _scores_by_concept(sets, labels, k, num_concepts, ties):
 def _statistics(
     hidden, concepts, *, key, draws, per_concept, k, permutations, num_concepts, averaged, ties, group=None
 ):
-    key_draws, key_halves, key_null = jax.random.split(key, 3)
+    _, key_halves, key_null = jax.random.split(key, 3)
     if per_concept is None:
         drawn = jnp.arange(len(concepts))[None]
     else:
-        drawn = sample_draws(key_draws, concepts, num_concepts, per_concept, draws)
+        drawn = sample_draws(key_of_draws(key), concepts, num_concepts, per_concept, draws)
 
     def of_draw(arguments):
         """Of one draw: CD [layers, K], its null [layers, permutations, K] and design effects [layers, K + 1]."""
