@@ -34,6 +34,17 @@ class Points(NamedTuple):
         return function(*map(jnp.asarray, arguments), **group)
 
 
+def in_double(function: Callable, hidden, *arrays):
+    """`function(hidden, *arrays)` with the states in float64, also inside jit; the answer in 32 bits.
+
+    For what squares or cancels: one massive dimension leaves float32 no digits of the others. hidden: an array or
+    several. Accelerators without float64 emulate it.
+    """
+    with jax.enable_x64(True):
+        wide = jax.tree.map(lambda states: jnp.asarray(states).astype(jnp.float64), hidden)
+        return jax.tree.map(_narrow, function(wide, *map(jnp.asarray, arrays)))
+
+
 def _narrow(out):
     """The answer in 32 bits, as without float64; truth values stay."""
     if out.dtype == bool:
