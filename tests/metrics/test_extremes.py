@@ -51,7 +51,7 @@ def test_silhouette():
 
 def silhouettes(states):
     distances = np.sqrt(((states[:, None] - states[None]) ** 2).sum(-1))
-    means = np.stack([distances[:, LABELS == c].sum(1) for c in range(K)], 1)
+    means = np.stack([distances[:, c == LABELS].sum(1) for c in range(K)], 1)
     inside = means[np.arange(N), LABELS] / (N // K - 1)
     outside = np.where(np.eye(K)[LABELS] == 1, np.inf, means / (N // K)).min(1)
     return (outside - inside) / np.maximum(inside, outside)
