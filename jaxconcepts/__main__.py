@@ -5,13 +5,12 @@ Each command is a module of `jaxconcepts.commands`, whose docstring says how to 
 
 from __future__ import annotations
 
-import logging
+import os
 import sys
 from importlib import import_module
 
-from jaxconcepts.runs.preemption import EXIT_PREEMPTED, PreemptedError
-from jaxconcepts.store import WorkdirInUseError
-from jaxconcepts.store.files import says_full
+# Nothing else here, for signals are handled only once `main` has begun.
+from jaxconcepts.runs import preemption
 
 COMMANDS = {
     "train": "train the runs of a config and measure them: --config=configs/X.py --workdir=DIR [--config.field=value]",
@@ -30,8 +29,16 @@ COMMANDS = {
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs one command; returns the exit code: 0, 2 for bad input, 75 when stopped by a signal and checkpointed, 1
-    for a full disk and a plan that does not fit."""
+    """Runs one command; returns the exit code: 0, 2 for bad input, 1 for a full disk and a plan that does not fit.
+
+    argv: the program's name, the command and its flags. Without it, those of this process, which SIGTERM and SIGINT
+    then end with 75.
+    """
+    if argv is None:
+        preemption.end_on_signals()
+        for stream in (sys.stdout, sys.stderr):
+            # A line is seen when it is written, and text that the terminal cannot show stops nothing.
+            stream.reconfigure(line_buffering=True, errors="backslashreplace")
     argv = list(sys.argv if argv is None else argv)
     command = argv[1] if len(argv) > 1 else ""
     if command not in COMMANDS:
@@ -40,22 +47,34 @@ def main(argv: list[str] | None = None) -> int:
         return 0 if command in ("", "help", "--help", "-h") else 2
     try:
         return import_module(f"jaxconcepts.commands.{command}").run(argv[1:])
-    except (ValueError, FileNotFoundError, WorkdirInUseError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except PreemptedError as stopped:
-        logging.getLogger("jaxconcepts").warning("%s", stopped)
-        return EXIT_PREEMPTED
-    except OSError as error:
-        if not says_full(error):
-            raise
-        workdir = next((argument for argument in argv if argument.startswith("--workdir")), command)
-        print(
-            f"error: the disk is full, while writing {error.filename or f'for {workdir}'}; everything up to the last "
-            "checkpoint is kept: make room, and the same command goes on",
-            file=sys.stderr,
-        )
+    except Exception as error:
+        return _exit_code(error, argv)
+
+
+def _exit_code(error: Exception, argv: list[str]) -> int:
+    """Says in one line what ended a command; raises what is nobody's input, a bug."""
+    from jaxconcepts.store import WorkdirInUseError
+    from jaxconcepts.store.files import says_full
+
+    if isinstance(error, preemption.PreemptedError):
+        import logging
+
+        logging.getLogger("jaxconcepts").warning("%s", error)
+        return preemption.EXIT_PREEMPTED
+    if says_full(error):
+        workdir = next((argument for argument in argv if argument.startswith("--workdir")), argv[1])
+        path = getattr(error, "filename", None) or f"for {workdir}"
+        text = f"the disk is full, while writing {path}; everything up to the last checkpoint is kept: make room, and "
+        print(f"error: {text}the same command goes on", file=sys.stderr)
         return 1
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        text = f"{os.fsdecode(error.filename)} cannot be read or written: {error.strerror}"
+    elif isinstance(error, ValueError | OSError | WorkdirInUseError):
+        text = "; ".join(line.strip() for line in str(error).splitlines() if line.strip())
+    else:
+        raise error
+    print(f"error: {text}", file=sys.stderr)
+    return 2
 
 
 if __name__ == "__main__":

@@ -137,6 +137,10 @@ def _flags(kind: type[Flags], given: Mapping[str, str]) -> Flags:
                 raise error.under("--") from None
         elif declared.default is REQUIRED:
             raise FieldError(f"--{name}", f"is needed: {declared.doc}")
+    if isinstance(values.get("workdir"), str):
+        from jaxconcepts.store import files
+
+        values["workdir"] = os.fspath(files.resolve(values["workdir"]))
     try:
         return kind(**values)
     except FieldError as error:

@@ -29,8 +29,7 @@ def run(argv: list[str]) -> int:
     # What is wrong with the tuning is said before the experiments' long work.
     prepared = None if tuning is None else finetuning.prepare(tuning, flags.model, flags.revision)
     workdir = epath.Path(flags.workdir)
-    workdir.mkdir(parents=True, exist_ok=True)
-    command_line.log_to(workdir / "log.txt")
+    command_line.log_to(workdir / "log.txt", opened=workdir / causal.STUDY / "config.json")
     causal.run(config, flags.model, workdir, flags.revision)
     command_line.log.info("report: %s", causal_catalogue.write_report(workdir))
     if tuning is None:

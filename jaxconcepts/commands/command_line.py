@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
 from typing import Any
+
+from etils import epath
+
+from jaxconcepts.store import files
 
 log = logging.getLogger("jaxconcepts")
 
@@ -25,8 +28,12 @@ def device() -> dict[str, Any]:
     return {"platform": jax.default_backend(), "kind": jax.devices()[0].device_kind, "count": jax.device_count()}
 
 
-def log_to(path) -> None:
-    """Progress on the terminal, and with times in a log file."""
+def log_to(path: epath.Path, opened: epath.Path | None = None) -> None:
+    """Progress on the terminal, and with times in a log file.
+
+    opened: the file that says that the run directory is open, config.json beside the log by default. Until it is
+    there, lines are kept: nothing is written before a command's input has been read and checked.
+    """
     log.setLevel(logging.INFO)
     log.propagate = False
     for old in list(log.handlers):
@@ -35,14 +42,26 @@ def log_to(path) -> None:
     terminal = logging.StreamHandler(sys.stdout)
     terminal.setFormatter(logging.Formatter("%(message)s"))
     log.addHandler(terminal)
-    if "://" not in os.fspath(path):
-        file = _LogFile(path, encoding="utf-8")
+    if files.is_local(path):
+        file = _LogFile(path, path.parent / "config.json" if opened is None else opened)
         file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         log.addHandler(file)
 
 
 class _LogFile(logging.FileHandler):
-    """A log file that stays silent on a full disk, which is named by what must be written."""
+    """A log file that keeps its lines until `opened` exists, and that stays silent on a full disk, which is named by
+    what must be written."""
+
+    def __init__(self, path: epath.Path, opened: epath.Path):
+        super().__init__(path, encoding="utf-8", errors="backslashreplace", delay=True)
+        self._opened, self._kept = opened, []
+
+    def emit(self, record):
+        self._kept.append(record)
+        if self.stream is not None or self._opened.exists():
+            for kept in self._kept:
+                super().emit(kept)
+            self._kept.clear()
 
     def handleError(self, record):
         if not isinstance(sys.exception(), OSError):

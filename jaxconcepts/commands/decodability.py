@@ -13,6 +13,7 @@ class Flags:
     workdir: str = field(REQUIRED, "where `extract` stored", low=1)
     label: str = field(REQUIRED, "a label of the prompts file", low=1)
     k: int = field(10, "neighbours", low=1)
+    skip_missing: bool = field(False, "leave out the prompts without that label")
 
 
 def run(argv: list[str]) -> int:
@@ -20,6 +21,7 @@ def run(argv: list[str]) -> int:
     flags = arguments.parse(argv, Flags)
     from jaxconcepts.studies.extraction import study as extraction
 
-    for row in extraction.decodability(flags.workdir, flags.label, flags.k).iter_rows(named=True):
+    table = extraction.decodability(flags.workdir, flags.label, flags.k, flags.skip_missing)
+    for row in table.iter_rows(named=True):
         print(f"layer {row['layer']:>3}  CD {row['cd']:.3f}")
     return 0

@@ -22,6 +22,7 @@ class Flags:
     )
     revision: str | None = field(None, "branch, tag or commit of the repository", low=1)
     batch_size: int = field(16, "prompts a batch", low=1, high=65536)
+    skip_missing: bool = field(False, "labels may be missing in some lines: null, NaN or not there")
 
 
 def run(argv: list[str]) -> int:
@@ -33,10 +34,9 @@ def run(argv: list[str]) -> int:
 
     config = extraction.ExtractConfig(
         flags.model, flags.prompts, flags.bos, flags.dtype, flags.revision, flags.batch_size,
-        attention=flags.attention,
+        attention=flags.attention, skip_missing=flags.skip_missing,
     )  # fmt: skip
     workdir = epath.Path(flags.workdir)
-    workdir.mkdir(parents=True, exist_ok=True)
     command_line.log_to(workdir / "log.txt")
     log.info("hidden states: %s", extraction.extract(config, workdir) / "hidden.zarr")
     return 0

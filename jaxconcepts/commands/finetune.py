@@ -30,7 +30,6 @@ def run(argv: list[str]) -> int:
     workdir, seconds = epath.Path(flags.workdir), read.fields.run.checkpoint_seconds
     settings = {"checkpoint_seconds": seconds, "device": command_line.device()}
     parsed = finetuning.from_fields(read.fields)
-    workdir.mkdir(parents=True, exist_ok=True)
     command_line.log_to(workdir / "log.txt")
     if (epath.Path(flags.model) / "provenance.json").exists():
         finetuning_synthetic.finetune(parsed, flags.model, workdir, **vars(read.fields.synthetic), **settings)

@@ -38,7 +38,6 @@ def run(argv: list[str]) -> int:
     else:
         checkpoints = series(flags.checkpoints)
     workdir = epath.Path(flags.workdir)
-    workdir.mkdir(parents=True, exist_ok=True)
     command_line.log_to(workdir / "log.txt")
     icl.run(read.fields, checkpoints, workdir, evict=flags.evict and flags.model is None)
     log.info("drawing the report")

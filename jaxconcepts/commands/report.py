@@ -13,7 +13,7 @@ def run(argv: list[str]) -> int:
     from jaxconcepts.figures.causal import catalogue as causal_catalogue
     from jaxconcepts.figures.report import write_report
 
-    workdir = epath.Path(flags.workdir).expanduser()
+    workdir = epath.Path(flags.workdir)
     causal = (workdir / "causal").exists()
     if causal:
         print(f"report: {causal_catalogue.write_report(workdir)}")

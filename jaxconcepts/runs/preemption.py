@@ -1,29 +1,77 @@
-"""Stopping when asked to: SIGTERM and SIGINT are collected, work is checkpointed, and the process exits with 75.
+"""Stopping when asked to. SIGTERM and Ctrl-C end every command with exit code 75, and the same command goes on.
 
-Imports no jax, so that the command line can name the error before a command is chosen.
+What is written appears whole or not at all, so a command may end anywhere: at once, while it imports, compiles or
+draws. Only where there is unsaved work (`stop_requested`) are signals collected, for the work to be checkpointed first.
+
+Imports no jax, so that the command line can handle signals before anything else.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
+import threading
 from collections.abc import Iterator
 
 EXIT_PREEMPTED = 75
-"""Exit code after SIGTERM or SIGINT: everything is checkpointed, start again to go on (EX_TEMPFAIL)."""
+"""Exit code after SIGTERM or SIGINT: start again to go on (EX_TEMPFAIL)."""
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_collecting = 0  # How many `stop_requested` are open.
 
 
 class PreemptedError(Exception):
     """The process was asked to stop, and has checkpointed."""
 
 
+def end_on_signals() -> None:
+    """From now on SIGTERM and SIGINT end the process with one line and 75, except inside `stop_requested`.
+
+    To be called in the main thread of a command. A thread waits for the signals too: Python runs handlers only between
+    its own instructions, and a compilation is a single one that can take minutes.
+    """
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    for number in SIGNALS:
+        signal.signal(number, _end)
+    signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    threading.Thread(target=_watch, args=(reading,), daemon=True, name="signals").start()
+
+
 @contextlib.contextmanager
 def stop_requested() -> Iterator[list[int]]:
-    """Collects SIGTERM and SIGINT instead of dying of them; the list holds the signals received."""
+    """Collects SIGTERM and SIGINT instead of ending at once; the list holds the signals received.
+
+    Raises PreemptedError at the end where a signal came and the body did not raise: what the body does is done, and
+    what the command would do after it is not wanted. Outside the main thread no signal arrives, and the list is empty.
+    """
+    global _collecting
     received: list[int] = []
-    previous = {s: signal.signal(s, lambda number, _: received.append(number)) for s in (signal.SIGTERM, signal.SIGINT)}
+    if threading.current_thread() is not threading.main_thread():
+        yield received
+        return
+    previous = {s: signal.signal(s, lambda number, _: received.append(number)) for s in SIGNALS}
+    _collecting += 1
     try:
         yield received
     finally:
+        _collecting -= 1
         for number, handler in previous.items():
             signal.signal(number, handler)
+    if received:
+        raise PreemptedError("stopped by a signal; start again to go on")
+
+
+def _watch(reading: int) -> None:
+    while numbers := os.read(reading, 1):
+        if numbers[0] in SIGNALS and not _collecting:
+            _end(numbers[0])
+
+
+def _end(number: int, _=None) -> None:
+    # Not by an exception, which might be raised inside a library's callback and be lost there.
+    line = f"stopped by {signal.Signals(number).name}; start again to go on\n"
+    with contextlib.suppress(OSError):
+        os.write(2, line.encode())
+    os._exit(EXIT_PREEMPTED)

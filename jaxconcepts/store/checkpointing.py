@@ -9,9 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
+import hashlib
+import json
 import logging
 import os
 import sys
+import tempfile
 from collections.abc import Iterator
 from typing import Any
 
@@ -22,6 +26,9 @@ from etils import epath
 from jax.experimental import multihost_utils
 
 from jaxconcepts.store import files
+
+DIGESTS = "sha256.json"
+"""The hash of every file of a checkpoint: Orbax notices no flipped bit in an array's data. A bucket checks its own."""
 
 
 class UnreadableError(Exception):
@@ -35,9 +42,11 @@ def save(path: epath.Path, state: Any) -> None:
     """
     leaves = {name: jax.random.key_data(leaf) if _is_key(leaf) else leaf for name, leaf in _leaves(state).items()}
     try:
-        with _said_once(), ocp.StandardCheckpointer() as checkpointer:
-            checkpointer.save(path, leaves)
+        with _said_once(), _without_magic(path) as plain, ocp.StandardCheckpointer() as checkpointer:
+            checkpointer.save(plain, leaves)
             checkpointer.wait_until_finished()
+        if is_primary() and files.is_local(path):
+            files.write(path / DIGESTS, json.dumps(_digests(path)).encode())
     except Exception as error:
         if files.says_full(error):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
@@ -51,28 +60,27 @@ def load(path: epath.Path, like: Any) -> Any:
 
     Raises ValueError if the stored arrays are not those of `like`, UnreadableError if they cannot be read.
     """
-    with ocp.StandardCheckpointer() as checkpointer:
-        try:
-            described = checkpointer.metadata(path)
-        except (ValueError, OSError, KeyError) as error:
-            raise UnreadableError(f"its description cannot be read ({type(error).__name__}: {error})") from error
-        described = getattr(described, "item_metadata", described)  # Orbax 0.11 gives the tree's description itself.
-        if described is None:
-            raise UnreadableError("its description cannot be read")
+    damaged = _damaged_files(path) if is_primary() else []
+    if jax.process_count() > 1:
+        damaged = damaged or ["a file"] * int(multihost_utils.process_allgather(np.asarray(len(damaged))).max())
+    if damaged:
+        raise UnreadableError(f"not as it was written: {', '.join(damaged)}")
+    state, cause = None, None
+    with _said_once(), _without_magic(path) as plain, ocp.StandardCheckpointer() as checkpointer:
+        described = _described(checkpointer, plain)
         if callable(like):
-            like = like({name: tuple(leaf.shape) for name, leaf in described.tree.items()})
+            like = like({name: tuple(leaf.shape) for name, leaf in described.items()})
         leaves = _leaves(like)
         wanted = {name: _abstract(leaf) for name, leaf in leaves.items()}
         stored, expected = (
             {name: f"{np.dtype(leaf.dtype)}{list(leaf.shape)}" for name, leaf in arrays.items()}
-            for arrays in (described.tree, wanted)
+            for arrays in (described, wanted)
         )
         if differing := files.differences(stored, expected, ("stored", "expected", "nothing")):
             raise ValueError(f"checkpoint {path} holds other arrays than this program's: {differing}")
-        state, cause = None, None
         try:
-            state = checkpointer.restore(path, wanted)
-        except (ValueError, OSError, KeyError) as error:
+            state = checkpointer.restore(plain, wanted)
+        except Exception as error:  # The bytes may be anything, and so may what Orbax raises for them.
             cause = error
     # Each process reads its own shards; if one of them cannot, all must take the older checkpoint together.
     if jax.process_count() > 1 and not multihost_utils.process_allgather(np.asarray(cause is None)).all():
@@ -81,6 +89,11 @@ def load(path: epath.Path, like: Any) -> Any:
         raise UnreadableError(f"its arrays cannot be read ({cause})") from cause
     restored = [_as_key(state[name], leaf) if _is_key(leaf) else state[name] for name, leaf in leaves.items()]
     return jax.tree.unflatten(jax.tree.structure(like), restored)
+
+
+def check(state: Any) -> None:
+    """Raises ValueError where `save` would."""
+    _leaves(state)
 
 
 def is_primary() -> bool:
@@ -114,6 +127,56 @@ def _said_once() -> Iterator[None]:
     for log in logs:
         log.removeFilter(quiet)
     sys.unraisablehook = printed
+
+
+@contextlib.contextmanager
+def _without_magic(path: epath.Path) -> Iterator[epath.Path]:
+    """The same folder by a path without * ? and [, which Orbax's own globs would take for patterns."""
+    if not files.is_local(path) or not glob.has_magic(os.fspath(path)):
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        if glob.has_magic(folder):
+            raise ValueError(f"TMPDIR must hold none of * ? [ for a workdir that does, got {folder}")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        os.symlink(path.parent, os.path.join(folder, "to"))
+        yield epath.Path(folder) / "to" / path.name
+
+
+def _described(checkpointer: ocp.StandardCheckpointer, path: epath.Path) -> Any:
+    """The stored arrays by name, with shape and dtype."""
+    try:
+        described = checkpointer.metadata(path)
+        described = getattr(described, "item_metadata", described)  # Orbax 0.11 gives the tree's description itself.
+        tree = described.tree
+        _ = [(tuple(leaf.shape), np.dtype(leaf.dtype)) for leaf in tree.values()]
+    except Exception as error:  # The bytes may be anything, and so may what Orbax raises for them.
+        raise UnreadableError(f"its description cannot be read ({type(error).__name__}: {error})") from error
+    return tree
+
+
+def _digests(path: epath.Path) -> dict[str, str]:
+    """The SHA-256 of each file in the folder, by its path in it."""
+    digests = {}
+    for folder, _, names in os.walk(path):
+        for name in names:
+            file = os.path.join(folder, name)
+            if name != DIGESTS:
+                with open(file, "rb") as opened:
+                    digests[os.path.relpath(file, path)] = hashlib.file_digest(opened, "sha256").hexdigest()
+    return digests
+
+
+def _damaged_files(path: epath.Path) -> list[str]:
+    """The files that are not as they were written; none where that is not known."""
+    if not files.is_local(path) or not (path / DIGESTS).exists():
+        return []
+    try:
+        written = dict(json.loads((path / DIGESTS).read_text()))
+    except (ValueError, TypeError):
+        return [DIGESTS]
+    there = _digests(path)
+    return sorted(name for name in written if written[name] != there.get(name))
 
 
 def _leaves(tree: Any) -> dict[str, Any]:

@@ -31,7 +31,10 @@ def differences(old: Mapping[str, str], new: Mapping[str, str], words: tuple[str
 
 
 def resolve(workdir: epath.PathLike) -> epath.Path:
-    """The run directory's path, absolute where it is local."""
+    """The run directory's path, absolute where it is local. Raises ValueError where there is no text or a null byte."""
+    text = os.fspath(workdir)
+    if not text.strip() or "\0" in text:
+        raise ValueError(f"workdir must name a folder, got {text!r}")
     path = epath.Path(workdir).expanduser()
     return path.absolute() if is_local(path) else path
 
@@ -50,10 +53,17 @@ def is_local(path: epath.Path) -> bool:
 
 
 def valid_pack(pack: str) -> str:
-    """The pack's name, or ValueError where a file name could not hold it."""
-    if not re.fullmatch(r"[\w-]+", pack):
-        raise ValueError(f"pack must consist of letters, digits, - and _, got {pack!r}")
+    """The pack's name, or ValueError where a file name could not hold it (see `safe_name`)."""
+    if not re.fullmatch(r"[\w%-]+", pack):
+        raise ValueError(f"pack must consist of letters, digits, -, _ and %, got {pack!r}")
     return pack
+
+
+def safe_name(text: str) -> str:
+    """The text as a file name can hold it: what is no letter, digit, - or _ as %XX. No two texts give the same."""
+    return re.sub(
+        r"[^\w-]", lambda match: "".join(f"%{byte:02X}" for byte in match[0].encode("utf-8", "surrogatepass")), text
+    )
 
 
 def valid_step(step: int) -> int:
@@ -71,7 +81,7 @@ def listing(folder: epath.Path) -> list[epath.Path]:
         return []
 
 
-def list_parts(folder: epath.Path, pack: str = r"[\w-]+") -> list[tuple[int, epath.Path]]:
+def list_parts(folder: epath.Path, pack: str = r"[\w%-]+") -> list[tuple[int, epath.Path]]:
     """The table parts or snapshots in a folder, (last step, path), of the packs that match."""
     pattern = re.compile(rf"{pack}\.(\d{{9}})(\.\d+of\d+)?\.(parquet|npz)")
     return [(int(match[1]), path) for path in listing(folder) if (match := pattern.fullmatch(path.name))]
@@ -108,20 +118,30 @@ def remove(folder: epath.Path) -> None:
         folder.rmtree()
 
 
-def remove_temporary(root: epath.Path, pack: str = "*") -> None:
+def remove_temporary(root: epath.Path, pack: str | None = None) -> None:
     """Removes what a killed process left half-written, of one pack or of all and of the workdir itself."""
-    files = [path for kind in ("metrics", "hidden", "runs") for path in (root / kind).glob(f"{pack}.*tmp")]
-    folders = [path for path in root.glob(f"checkpoints/{pack}/*") if "tmp" in path.name or is_uncommitted(path)]
-    for path in files + (list(root.glob("*.tmp")) if pack == "*" else []):
-        path.unlink(missing_ok=True)
-    for path in folders:
-        path.rmtree(missing_ok=True)
+    # By listing, for the glob of a path takes brackets and stars in the folder's own name for patterns.
+    kinds = ("metrics", "hidden", "runs", "manifests")
+    left = [path for kind in kinds for path in listing(root / kind) if path.name.endswith("tmp")]
+    packs = [folder for folder in listing(root / "checkpoints") if pack in (None, folder.name)]
+    for path in left:
+        if pack is None or path.name.startswith(f"{pack}."):
+            path.unlink(missing_ok=True)
+    for path in [path for folder in packs for path in listing(folder)]:
+        if "tmp" in path.name or is_uncommitted(path):
+            path.rmtree(missing_ok=True)
+    for path in listing(root) if pack is None else ():
+        if path.name.endswith(".tmp"):
+            path.unlink(missing_ok=True)
 
 
 def read_json(path: epath.Path) -> dict[str, Any]:
-    """The JSON file of a run directory."""
+    """The JSON object in a file of a run directory. Raises DamagedFileError naming a file that holds none."""
     existing_run(path.parent)
     try:
-        return json.loads(path.read_text())
-    except ValueError as error:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
         raise DamagedFileError(f"damaged {path}: {error}") from error
+    if not isinstance(content, dict):
+        raise DamagedFileError(f"damaged {path}: expected a JSON object, got a {type(content).__name__}")
+    return content

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
+import logging
 import os
 import platform
 import shlex
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -18,7 +20,9 @@ from typing import Any
 
 from etils import epath
 
-from jaxconcepts.store.files import differences, read_json, resolve, write
+from jaxconcepts.store.files import DamagedFileError, differences, read_json, resolve, says_full, write
+
+log = logging.getLogger("jaxconcepts.store")
 
 VERSIONED = ("jaxconcepts", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "polars")
 
@@ -37,6 +41,17 @@ def provenance(workdir: epath.PathLike) -> dict[str, Any]:
     return read_json(resolve(workdir) / "provenance.json")
 
 
+@contextlib.contextmanager
+def writable(root: epath.Path) -> Iterator[None]:
+    """Makes a ValueError naming the workdir of an error in making it, unless its disk is full."""
+    try:
+        yield
+    except OSError as error:
+        if says_full(error):
+            raise
+        raise ValueError(f"workdir must be a folder that can be written to, got {root}: {error}") from error
+
+
 def lock(root: epath.Path, writer: tuple[int, int], held: contextlib.ExitStack, starting: contextlib.ExitStack) -> None:
     """Takes this writer's lock until `held` closes, and until `starting` closes the one under which a run opens.
 
@@ -46,8 +61,14 @@ def lock(root: epath.Path, writer: tuple[int, int], held: contextlib.ExitStack, 
     import fcntl
 
     root, (index, count) = Path(root), writer
-    gate = starting.enter_context((root / ".lock").open("w"))
-    fcntl.flock(gate, fcntl.LOCK_EX)
+    gate = starting.enter_context((root / ".lock").open("a+"))
+    try:
+        fcntl.flock(gate, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        gate.seek(0)
+        log.warning("waiting for %s, which is opening %s too", gate.read() or "another process", root)
+        fcntl.flock(gate, fcntl.LOCK_EX)
+    _sign(gate.buffer.raw)
     own = root / f".lock.{index}of{count}"
     own.touch()
     for path in sorted(root.glob(".lock.*of*")):
@@ -60,9 +81,15 @@ def lock(root: epath.Path, writer: tuple[int, int], held: contextlib.ExitStack, 
             holder = file.read().decode() or "another process"
             raise WorkdirInUseError(f"workdir {root} is being written by {holder}") from None
         if path == own:
-            with contextlib.suppress(OSError):  # On a full disk the lock holds, only without a name.
-                file.truncate()
-                file.write(f"pid {os.getpid()} on {socket.gethostname()}".encode())
+            _sign(file)
+
+
+def _sign(file: io.RawIOBase) -> None:
+    """Writes into a lock who holds it."""
+    with contextlib.suppress(OSError):  # On a full disk the lock holds, only without a name.
+        file.truncate(0)
+        file.seek(0)
+        file.write(f"pid {os.getpid()} on {socket.gethostname()}".encode())
 
 
 def check_config(path: epath.Path, config: Mapping[str, Any]) -> None:
@@ -89,6 +116,8 @@ def record_provenance(path: epath.Path, command: str | None, device: Mapping[str
     record = entry | {"resumes": []}
     if path.exists():
         record = read_json(path)
+        if not isinstance(record.get("resumes"), list):
+            raise DamagedFileError(f'damaged {path}: "resumes" must be a list; delete the file to begin a new record')
         record["resumes"].append(entry)
     write(path, json.dumps(record, indent=2).encode())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import io
 import logging
 import re
@@ -14,8 +15,8 @@ import polars as pl
 from etils import epath
 from jaxtyping import Float, Int
 
-from jaxconcepts.store import files, tables
-from jaxconcepts.store.opening import check_config, lock, record_provenance
+from jaxconcepts.store import files, manifest, tables
+from jaxconcepts.store.opening import check_config, lock, record_provenance, writable
 
 log = logging.getLogger("jaxconcepts.store")
 
@@ -54,17 +55,15 @@ def open_run(
     if keep < 1:
         raise ValueError(f"keep must be at least 1, got {keep}")
     root = files.resolve(workdir)
+    if count > 1 and glob.has_magic(str(root)):
+        raise ValueError(f"workdir of several processes must hold none of * ? [, got {root}")
     with contextlib.ExitStack() as held:
         with contextlib.ExitStack() as starting:
-            try:
+            with writable(root):
                 for folder in ("metrics", "hidden", "runs", "checkpoints"):
                     (root / folder).mkdir(parents=True, exist_ok=True)
                 if files.is_local(root):
                     lock(root, writer, held, starting)
-            except OSError as error:
-                if files.says_full(error):
-                    raise
-                raise ValueError(f"workdir must be a folder that can be written to, got {root}: {error}") from error
             if count == 1:
                 files.remove_temporary(root)
             check_config(root / "config.json", config)
@@ -86,6 +85,8 @@ class Run:
         self._suffix = "" if self._count == 1 else f".{writer[0]}of{writer[1]}"
         self._keep, self._keep_steps = keep, keep_steps
         self._saved: dict[str, int] = {}
+        self._manifests: dict[str, manifest.Manifest] = {}
+        self._rows: dict[str, int] = {}  # Of each pack's part of the runs table.
 
     def write_metrics(self, pack: str, step: int, frame: pl.DataFrame) -> None:
         """Writes the rows measured since the last part, in `METRICS`' columns; a nullable column may be left out.
@@ -97,7 +98,7 @@ class Run:
             raise ValueError(f"metrics of the part at step {step} must not be past it, got step {frame['step'].max()}")
         if not (tokens := set(frame["token"].drop_nulls())) <= {"x", "y"}:
             raise ValueError(f'token must be "x", "y" or null, got {sorted(tokens)}')
-        self._write_part("metrics", pack, step, "parquet", tables.to_parquet(frame))
+        self._write_part("metrics", pack, step, "parquet", tables.to_parquet(frame), frame.height)
 
     def write_hidden(
         self,
@@ -117,7 +118,7 @@ class Run:
         arrays = {"hidden": hidden, "concepts": concepts, "run": np.asarray(runs, np.str_), "step": np.int64(step)}
         buffer = io.BytesIO()
         np.savez(buffer, **arrays)
-        self._write_part("hidden", pack, step, "npz", buffer.getvalue())
+        self._write_part("hidden", pack, step, "npz", buffer.getvalue(), len(runs))
 
     def write_runs(self, pack: str, frame: pl.DataFrame) -> None:
         """Replaces the pack's rows of the runs table: `RUNS`' columns, then any hyper-parameters."""
@@ -126,11 +127,17 @@ class Run:
             raise ValueError(f"status must be one of {', '.join(tables.STATUSES)}, got {sorted(given)}")
         if frame["run"].is_duplicated().any():
             raise ValueError(f"run must name each run once, got {frame['run'].to_list()}")
-        folder = self.workdir / "runs"
-        files.write(folder / f"{files.valid_pack(pack)}{self._suffix}.parquet", tables.to_parquet(frame))
-        for path in folder.glob(f"{pack}.*parquet"):
+        folder, name = self.workdir / "runs", f"{files.valid_pack(pack)}{self._suffix}.parquet"
+        listed = self._manifests.get(pack)
+        if listed is not None and listed.runs not in (None, frame.height):
+            listed.runs = None  # First, so that it never lists other rows than there are.
+            manifest.write(self.workdir, listed)
+        files.write(folder / name, tables.to_parquet(frame))
+        self._rows[pack] = frame.height
+        own = re.compile(rf"{re.escape(pack)}\.(\d+of{self._count}\.)?parquet" if self._suffix else re.escape(name))
+        for path in files.listing(folder):
             # Rows written when another number of processes shared the pack are replaced too.
-            if not path.name.endswith(f"of{self._count}.parquet" if self._suffix else f"{pack}.parquet"):
+            if path.name.startswith(f"{pack}.") and path.suffix == ".parquet" and not own.fullmatch(path.name):
                 path.unlink(missing_ok=True)
 
     def save(self, pack: str, step: int, state: Any) -> None:
@@ -148,6 +155,10 @@ class Run:
             raise ValueError(f"checkpoints of {pack} must have growing steps, got {step} after {covered}")
         if step == covered:
             return
+        checkpointing.check(state)
+        listed = self._manifests[pack]
+        listed.covers, listed.runs = step, self._rows.get(pack, listed.runs)
+        manifest.write(self.workdir, listed)
         checkpointing.save(folder / f"{step:09d}", state)
         self._saved[pack] = step
         if checkpointing.is_primary():
@@ -162,22 +173,23 @@ class Run:
             shardings, whatever devices it was saved from. An abstract leaf without a sharding goes to the first device.
             Or a function that gives the tree for the stored shapes, a dict by dotted path.
 
-        A checkpoint that cannot be read is renamed to <step>.unreadable, and an older one taken. A damaged part voids
-        the checkpoints that cover it, so that it is written anew. Both are logged as warnings.
+        A checkpoint that cannot be read is renamed to <step>.unreadable, and an older one taken. A part that is damaged
+        or missing voids the checkpoints that cover it, so that it is written anew; one that no run has written is
+        renamed to <name>.foreign. All are logged as warnings.
         Raises ValueError if the checkpoint's arrays are not those of `like`: a different program made it.
         """
         from jaxconcepts.store import checkpointing
 
         folder = self.workdir / "checkpoints" / files.valid_pack(pack)
-        parts = [part for kind in ("metrics", "hidden") for part in files.list_parts(self.workdir / kind, pack)]
-        damaged = [(step, path) for step, path in parts if not tables.is_readable(path)]
+        manifests = manifest.read(self.workdir, pack)
+        parts, damaged, foreign = self._check_parts(pack, manifests)
         steps = checkpoints(self.workdir, pack)
         checkpointing.wait_for_all(f"{pack} listed")
         step, state = -1, None
         for candidate in reversed(steps):
             path = folder / f"{candidate:09d}"
-            if voiding := [str(part) for part_step, part in damaged if part_step <= candidate]:
-                log.warning("Going back before checkpoint %s: damaged %s", path, ", ".join(voiding))
+            if voiding := [text for part_step, text in damaged if part_step <= candidate]:
+                log.warning("Going back before checkpoint %s: %s", path, ", ".join(voiding))
                 if checkpointing.is_primary():
                     files.remove(path)
                 continue
@@ -195,11 +207,20 @@ class Run:
             start = f"step {step}" if step >= 0 else "the beginning (no checkpoint)"
             log.warning("%s goes on from %s; %d parts past it will be written again", pack, start, len(past))
         if checkpointing.is_primary():
+            # The manifests first: they never list a part that is not there.
+            for listed in manifests:
+                if listed.suffix != self._suffix and listed.suffix.partition("of")[2] != str(self._count):
+                    listed.runs = None  # Another number of processes has written those rows; ours replace them.
+                manifest.write(self.workdir, listed.up_to(step))
+            for path in foreign:
+                log.warning("%s is in no manifest, no run wrote it: now %s.foreign", path, path.name)
+                path.rename(path.with_name(f"{path.name}.foreign"))
             for path in past:
                 path.unlink(missing_ok=True)
             files.remove_temporary(self.workdir, pack)
         checkpointing.wait_for_all(f"{pack} dropped")
         self._saved[pack] = step
+        self._manifests[pack] = self._manifest(pack, manifests, parts, step)
         return max(step, 0), state
 
     def drop(self, pack: str) -> None:
@@ -207,21 +228,56 @@ class Run:
         from jaxconcepts.store import checkpointing
 
         if checkpointing.is_primary():
-            # Checkpoints last: whoever is killed here and comes back still drops the parts past them.
-            for kind in ("runs", "metrics", "hidden"):
-                for path in (self.workdir / kind).glob(f"{files.valid_pack(pack)}.*"):
+            # Manifests first, checkpoints last: whoever is killed here and comes back still drops the parts past them.
+            manifest.remove(self.workdir, files.valid_pack(pack))
+            for path in [path for kind in ("runs", "metrics", "hidden") for path in files.listing(self.workdir / kind)]:
+                if path.name.startswith(f"{pack}."):
                     path.unlink(missing_ok=True)
             files.remove(self.workdir / "checkpoints" / pack)
         checkpointing.wait_for_all(f"{pack} deleted")
-        self._saved.pop(pack, None)
+        for known in (self._saved, self._manifests, self._rows):
+            known.pop(pack, None)
 
-    def _write_part(self, kind: str, pack: str, step: int, extension: str, data: bytes) -> None:
+    def _check_parts(self, pack: str, manifests: list[manifest.Manifest]):
+        """(step, path) of the pack's parts; (step, what is wrong) of those that are damaged or missing; those that no
+        run has written."""
+        listed = {name: entry for of in manifests for name, entry in of.parts.items()}
+        parts, damaged, foreign = [], [], []
+        for kind in ("metrics", "hidden"):
+            there = files.list_parts(self.workdir / kind, re.escape(pack))
+            wrong = manifest.problems(manifests, kind, {path.name for _, path in there})
+            damaged += [(manifest.step_of(text), f"{kind}: {text}") for text in wrong if text.endswith("is missing")]
+            alien = {text.split(" is in no manifest")[0] for text in wrong if not text.endswith("is missing")}
+            for step, path in there:
+                if path.name in alien:
+                    foreign.append(path)
+                    continue
+                parts.append((step, path))
+                if not tables.is_readable(path, listed.get(f"{kind}/{path.name}", (0, None))[1]):
+                    damaged.append((step, f"damaged {path}"))
+        return parts, damaged, foreign
+
+    def _manifest(self, pack, manifests, parts, step) -> manifest.Manifest:
+        """The manifest of this writer's parts up to the step; of parts from before there were manifests, from them."""
+        for listed in manifests:
+            if listed.suffix == self._suffix:
+                return listed.up_to(step)
+        made = manifest.Manifest(pack, self._suffix, step)
+        for part_step, path in parts:
+            if part_step <= step and re.fullmatch(
+                rf"{re.escape(pack)}\.\d{{9}}{re.escape(self._suffix)}\.\w+", path.name
+            ):
+                made.parts[f"{path.parent.name}/{path.name}"] = (-1, manifest.digest(path.read_bytes()))
+        return made
+
+    def _write_part(self, kind: str, pack: str, step: int, extension: str, data: bytes, rows: int) -> None:
         if files.valid_step(step) <= (covered := self._covered(pack)):
             raise ValueError(f"{kind} of {pack} at step {step} must come before the checkpoint at step {covered}")
         path = self.workdir / kind / f"{pack}.{step:09d}{self._suffix}.{extension}"
         if path.exists():
             raise ValueError(f"{kind} of {pack} at step {step} must be written once, but there is {path}")
         files.write(path, data)
+        self._manifests[pack].parts[f"{kind}/{path.name}"] = (rows, manifest.digest(data))
 
     def _covered(self, pack: str) -> int:
         """The step up to which this pack's parts are covered by a checkpoint, -1 before the first."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import io
-import zipfile
 from collections.abc import Iterator
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -12,7 +12,8 @@ import polars as pl
 from etils import epath
 from jaxtyping import Float, Int
 
-from jaxconcepts.store.files import DamagedFileError, existing_run, list_parts
+from jaxconcepts.store import manifest
+from jaxconcepts.store.files import DamagedFileError, existing_run, listing
 
 METRICS = pl.Schema(
     {
@@ -40,24 +41,50 @@ class HiddenSnapshot(NamedTuple):
 
 def metrics(workdir: epath.PathLike) -> pl.DataFrame:
     """All metrics written so far, in `METRICS`' columns. Raises DamagedFileError naming a part that is damaged."""
-    frames = [read_parquet(path) for _, path in list_parts(existing_run(workdir) / "metrics")]
-    return pl.concat([pl.DataFrame(schema=METRICS), *(frame for frame in frames if frame is not None)])
+    frames = manifest.read_parts(existing_run(workdir), "metrics", partial(_part, schema=METRICS))
+    return pl.concat([pl.DataFrame(schema=METRICS), *frames])
 
 
 def runs(workdir: epath.PathLike) -> pl.DataFrame:
-    """A row a run: `RUNS`' columns and the hyper-parameters. Raises DamagedFileError naming a part that is damaged."""
-    frames = [read_parquet(path) for path in sorted((existing_run(workdir) / "runs").glob("*.parquet"))]
-    table = pl.concat([pl.DataFrame(schema=RUNS), *(f for f in frames if f is not None)], how="diagonal_relaxed")
+    """A row a run: `RUNS`' columns and the hyper-parameters. Raises DamagedFileError naming a part that is damaged,
+    missing or a copy of another."""
+    root = existing_run(workdir)
+    for tried in range(manifest.TRIES):
+        manifests = manifest.read(root)
+        frames = {path.name: _read(path, RUNS) for path in listing(root / "runs") if path.suffix == ".parquet"}
+        frames = {name: frame for name, frame in frames.items() if frame is not None}
+        wrong = _wrong_runs(manifests, frames)
+        if not wrong or (manifest.read(root) == manifests and tried):
+            break
+    if wrong:
+        raise DamagedFileError(f"{root / 'runs'}: " + "; ".join(wrong))
+    try:
+        table = pl.concat([pl.DataFrame(schema=RUNS), *frames.values()], how="diagonal_relaxed")
+    except pl.exceptions.PolarsError as error:
+        raise DamagedFileError(f"the parts of {root / 'runs'} do not go together: {error}") from error
     # A pack taken over by another number of processes has two parts for a moment.
     return table.unique("run", keep="last", maintain_order=True)
 
 
 def hidden(workdir: epath.PathLike) -> Iterator[HiddenSnapshot]:
     """The snapshots of hidden states, one at a time, pack by pack and by step."""
-    for _, path in list_parts(existing_run(workdir) / "hidden"):
-        if (arrays := _read_npz(path)) is not None:
-            run = arrays["run"].tolist()
-            yield HiddenSnapshot(int(arrays["step"]), arrays["hidden"], arrays["concepts"], run)
+    yield from manifest.read_parts(existing_run(workdir), "hidden", _snapshot)
+
+
+def _wrong_runs(manifests: list[manifest.Manifest], frames: dict[str, pl.DataFrame]) -> list[str]:
+    """What is wrong with the parts of the runs table, in words."""
+    wrong, owners = [], {}
+    for of in manifests:
+        name = f"{of.pack}{of.suffix}.parquet"
+        rows = frames[name].height if name in frames else None
+        if of.runs is not None and rows != of.runs:
+            wrong.append(f"{name} is missing" if rows is None else f"{name} must hold {of.runs} runs, and holds {rows}")
+    for name, frame in frames.items():
+        for run in frame["run"]:
+            other = owners.setdefault(run, name)
+            if other.partition(".")[0] != name.partition(".")[0]:
+                wrong.append(f"{name} and {other} both hold run {run!r}; delete the one that no run has written")
+    return wrong[:5]
 
 
 def conform(frame: pl.DataFrame, schema: pl.Schema, nullable: tuple[str, ...], others: bool = False) -> pl.DataFrame:
@@ -88,27 +115,54 @@ def to_parquet(frame: pl.DataFrame) -> bytes:
 def read_parquet(path: epath.Path) -> pl.DataFrame | None:
     """The table, or None if the part has been dropped or replaced since it was listed."""
     try:
-        return pl.read_parquet(io.BytesIO(path.read_bytes()))
+        return _parquet(path, path.read_bytes())
     except FileNotFoundError:
         return None
-    except pl.exceptions.PolarsError as error:
+
+
+def is_readable(path: epath.Path, sha256: str | None = None) -> bool:
+    """Whether a part can be read whole and has the hash, if one is given (one that has gone counts as readable)."""
+    try:
+        data = path.read_bytes()
+        _snapshot(path, data) if path.suffix == ".npz" else _parquet(path, data)
+    except FileNotFoundError:
+        return True
+    except DamagedFileError:
+        return False
+    return sha256 in (None, manifest.digest(data))
+
+
+def _read(path: epath.Path, schema: pl.Schema) -> pl.DataFrame | None:
+    try:
+        return _part(path, path.read_bytes(), schema)
+    except FileNotFoundError:
+        return None
+
+
+def _part(path: epath.Path, data: bytes, schema: pl.Schema) -> pl.DataFrame:
+    """The table with the schema's columns first. Raises DamagedFileError naming a column that is missing or another."""
+    frame = _parquet(path, data)
+    for name, dtype in schema.items():
+        if (given := frame.schema.get(name)) != dtype:
+            raise DamagedFileError(f"damaged table part {path}: column {name} must be {dtype}, got {given or 'none'}")
+    if schema == METRICS and (unknown := [name for name in frame.columns if name not in schema]):
+        raise DamagedFileError(f"damaged table part {path}: columns must be {', '.join(schema)}, got {unknown[0]} too")
+    return frame.select(*schema, *(name for name in frame.columns if name not in schema))
+
+
+def _parquet(path: epath.Path, data: bytes) -> pl.DataFrame:
+    try:
+        return pl.read_parquet(io.BytesIO(data))
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         raise DamagedFileError(f"damaged table part {path}: {error}") from error
 
 
-def _read_npz(path: epath.Path) -> dict[str, np.ndarray] | None:
+def _snapshot(path: epath.Path, data: bytes) -> HiddenSnapshot:
     try:
-        with np.load(io.BytesIO(path.read_bytes())) as file:
-            return dict(file)
-    except FileNotFoundError:
-        return None
-    except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
+        with np.load(io.BytesIO(data)) as file:
+            hidden, concepts, run, step = (file[name] for name in ("hidden", "concepts", "run", "step"))
+        if hidden.ndim != 4 or hidden.shape[0] != run.size or concepts.shape != hidden.shape[2:3]:
+            raise ValueError(f"hidden {hidden.shape}, concepts {concepts.shape} and {run.size} runs do not go together")
+        return HiddenSnapshot(int(step), hidden, concepts, run.tolist())
+    except Exception as error:  # The bytes may be anything, and so may what numpy raises for them.
         raise DamagedFileError(f"damaged snapshot {path}: {error}") from error
-
-
-def is_readable(path: epath.Path) -> bool:
-    """Whether a part can be read whole (one that has gone counts as readable)."""
-    try:
-        _read_npz(path) if path.suffix == ".npz" else read_parquet(path)
-    except DamagedFileError:
-        return False
-    return True

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from jaxconcepts.tasks.biographies_people import ATTRIBUTES, People
+from jaxconcepts.tasks.biographies_people import ATTRIBUTES, People, Person
 from jaxconcepts.tasks.biographies_questions import LABELS, Question
 from jaxconcepts.tasks.biographies_text import Biography
 from jaxconcepts.tasks.biographies_vocabulary import PATTERNS, Tokenizer
@@ -39,7 +39,7 @@ class Item:
         return len(self.tokens)
 
 
-def biography_item(biography: Biography, person: int, tokenizer: Tokenizer) -> Item:
+def biography_item(biography: Biography, person: Person, tokenizer: Tokenizer) -> Item:
     """A biography as tokens; all but bos are targets. Spots: before each value, and at the name's end."""
     ids, spans, words = _encoded(biography.text, tokenizer)
     spots = [(_first(spans, start) - 1, person, MARKS.index(name)) for name, (start, _) in biography.values.items()]

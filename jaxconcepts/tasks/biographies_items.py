@@ -67,7 +67,7 @@ def labels(people: People, tokenizer: Tokenizer, form: str = "english") -> dict[
 
 def biography_items(
     people: People,
-    persons: Sequence[int],
+    persons: Sequence[int] | Int[np.ndarray, " P"],
     tokenizer: Tokenizer,
     variant: str = "single",
     seed: int = 0,
@@ -89,7 +89,9 @@ def biography_items(
     return _items(items, ordered, tokenizer, labels(people, tokenizer, form))
 
 
-def name_items(people: People, persons: Sequence[int], tokenizer: Tokenizer, form: str = "english") -> Items:
+def name_items(
+    people: People, persons: Sequence[int] | Int[np.ndarray, " P"], tokenizer: Tokenizer, form: str = "english"
+) -> Items:
     """The name alone of some people, bos before and eos after it, for the probe at eos (Q). spots: [P, 1]."""
     items = []
     for person in _checked(people, persons):
@@ -103,7 +105,7 @@ def name_items(people: People, persons: Sequence[int], tokenizer: Tokenizer, for
 
 def question_items(
     people: People,
-    persons: Sequence[int],
+    persons: Sequence[int] | Int[np.ndarray, " P"],
     kind: str,
     tokenizer: Tokenizer,
     hint: bool = False,

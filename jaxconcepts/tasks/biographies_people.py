@@ -23,6 +23,8 @@ ATTRIBUTES = ("birth_date", "birth_city", "university", "major", "employer", "em
 DATE_PARTS = ("birth_month", "birth_day", "birth_year")
 FORMS = ("english", "compact")
 PRONOUNS = ("he", "she")
+# A row of the table, by Python's number or NumPy's.
+Person = int | np.integer
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,17 +49,17 @@ class People:
         """The table as lists: looking up one person in them is fast."""
         return self.table.to_dict(as_series=False)
 
-    def check(self, person: int, field: str = "person") -> int:
+    def check(self, person: Person, field: str = "person") -> int:
         """The person's number as an int. Raises ValueError where it is no row of the table."""
         if not isinstance(person, Integral) or isinstance(person, bool) or not 0 <= person < len(self):
             raise ValueError(f"{field} must be an integer in 0 ... {len(self) - 1}, got {person!r}")
         return int(person)
 
-    def name(self, person: int) -> str:
+    def name(self, person: Person) -> str:
         """The full name: first, middle and last, one space between them."""
         return self.columns["name"][person]
 
-    def value(self, person: int, field: str, form: str = "english") -> str:
+    def value(self, person: Person, field: str, form: str = "english") -> str:
         """An attribute, or a part of the birth date, as it is written in a text.
 
         English: "October 2, 1996", a month by its name. Compact: one token a value, spaces as underscores; the birth
@@ -88,7 +90,7 @@ class People:
         return float(np.bincount(self.codes[field]).max() / len(self))
 
 
-def people(count: int, seed: int = 0, cardinalities: Cardinalities | None = None) -> People:
+def people(count: int | np.integer, seed: int = 0, cardinalities: Cardinalities | None = None) -> People:
     """`count` people with distinct full names; all attributes are uniform and independent.
 
     The exception is the employer's city, a function of the employer that is the same for every seed.

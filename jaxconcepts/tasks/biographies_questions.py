@@ -12,7 +12,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from jaxconcepts.tasks.biographies_people import ATTRIBUTES, DATE_PARTS, People, check_form, check_seed
+from jaxconcepts.tasks.biographies_people import ATTRIBUTES, DATE_PARTS, People, Person, check_form, check_seed
 from jaxconcepts.tasks.biographies_values import Cardinalities
 
 KINDS = ("extract", "classify", "compare", "subtract", "reverse", "partial", "dual")
@@ -97,11 +97,11 @@ class Question:
 
 def questions(
     people: People,
-    person: int,
+    person: Person,
     kind: str = "extract",
     *,
     hint: bool = False,
-    partner: int | None = None,
+    partner: Person | None = None,
     form: str = "english",
     seed: int = 0,
 ) -> list[tuple[str, str]]:
@@ -126,10 +126,10 @@ def questions(
 
 def ask(
     people: People,
-    person: int,
+    person: Person,
     kind: str = "extract",
     hint: bool = False,
-    partner: int | None = None,
+    partner: Person | None = None,
     form: str = "english",
     seed: int = 0,
 ) -> list[Question]:

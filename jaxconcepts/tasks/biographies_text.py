@@ -10,7 +10,7 @@ from itertools import islice, permutations
 
 import numpy as np
 
-from jaxconcepts.tasks.biographies_people import ATTRIBUTES, People, check_form, check_seed
+from jaxconcepts.tasks.biographies_people import ATTRIBUTES, People, Person, check_form, check_seed
 from jaxconcepts.tasks.biographies_templates import NAME_LAST, TEMPLATES
 
 POSSESSIVES = {"he": "his", "she": "her"}
@@ -80,7 +80,7 @@ def parse_variant(variant: str) -> Variant:
     return Variant(**fields)
 
 
-def biography(people: People, person: int, variant: str = "single", seed: int = 0, form: str = "english") -> str:
+def biography(people: People, person: Person, variant: str = "single", seed: int = 0, form: str = "english") -> str:
     """The biography of a person.
 
     variant: see `parse_variant`. seed: picks one of the person's texts, number `seed` modulo the variant's versions;
@@ -93,7 +93,7 @@ def biography(people: People, person: int, variant: str = "single", seed: int = 
 
 
 def compose(
-    people: People, person: int, variant: str | Variant = "single", seed: int = 0, form: str = "english"
+    people: People, person: Person, variant: str | Variant = "single", seed: int = 0, form: str = "english"
 ) -> Biography:
     """As `biography`, with where the values and the name stand."""
     settings = variant if isinstance(variant, Variant) else parse_variant(variant)

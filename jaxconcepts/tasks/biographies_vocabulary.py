@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from itertools import chain
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int
@@ -22,6 +22,7 @@ SPECIAL = ("<pad>", "<bos>", "<eos>", "<mask>")
 PATTERNS = {"english": re.compile(r"'s|-?\d+|\w+|[^\w\s]"), "compact": re.compile(r"\S+")}
 
 
+@runtime_checkable
 class Tokenizer(Protocol):
     """What a token bank needs of a tokenizer.
 

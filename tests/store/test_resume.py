@@ -35,14 +35,14 @@ def state_at(step):
     return {"x": jnp.full(3, float(step))}
 
 
-def train(run, pack="a", last=40, upto=None):
+def train(run, pack="a", last=40, upto=None, name="r0"):
     """Writes a part at every 10 steps and a checkpoint at every 20, stopping early at `upto`."""
     step, state = run.restore(pack, state_at(0))
     start = step
     while step < (last if upto is None else upto):
         step += 10
-        run.write_metrics(pack, step, rows(step))
-        run.write_hidden(pack, step, np.full((1, 2, 3, 4), step), np.arange(3), ["r0"])
+        run.write_metrics(pack, step, rows(step, name))
+        run.write_hidden(pack, step, np.full((1, 2, 3, 4), step), np.arange(3), [name])
         if step % 20 == 0:
             run.save(pack, step, state_at(step))
     return start, state
@@ -112,7 +112,7 @@ def test_a_resume_drops_what_lies_past_its_checkpoint(tmp_path, caplog):
 def test_another_pack_is_left_alone(tmp_path):
     with store.open_run(tmp_path, CONFIG) as run:
         train(run, "a", upto=30)
-        train(run, "a-1", upto=30)
+        train(run, "a-1", upto=30, name="r1")
     with store.open_run(tmp_path, CONFIG) as run:
         run.restore("a", state_at(0))
     assert sorted(p.name for p in (tmp_path / "metrics").iterdir()) == [
@@ -212,16 +212,16 @@ def test_several_processes_write_one_workdir(tmp_path):
                 run.write_metrics("shared", step, rows(step, name))
             run.write_runs("shared", run_rows(20, name))
         first.save("shared", 10, state_at(10))  # Its part at 20 is not covered.
-        train(second, "own")
-    assert store.metrics(tmp_path).filter(step=20)["run"].to_list() == ["r0", "r0", "r1"]
+        train(second, "own", name="own")
+    assert store.metrics(tmp_path).filter(step=20)["run"].to_list() == ["own", "r0", "r1"]
     assert len(store.provenance(tmp_path)["resumes"]) == 1
     with store.open_run(tmp_path, CONFIG) as alone:
         assert alone.restore("shared", state_at(0))[0] == 10
         assert store.runs(tmp_path)["run"].to_list() == ["r0", "r1"]
         alone.write_metrics("shared", 20, pl.concat([rows(20, "r0"), rows(20, "r1")]))
         alone.write_runs("shared", pl.concat([run_rows(20, "r0"), run_rows(20, "r1")]))
-    assert store.metrics(tmp_path).filter(step=20)["run"].to_list() == ["r0", "r0", "r1"]
-    assert store.metrics(tmp_path).filter(step=10)["run"].to_list() == ["r0", "r0", "r1"]
+    assert store.metrics(tmp_path).filter(step=20)["run"].to_list() == ["own", "r0", "r1"]
+    assert store.metrics(tmp_path).filter(step=10)["run"].to_list() == ["own", "r0", "r1"]
     assert store.runs(tmp_path)["run"].to_list() == ["r0", "r1"]
     assert [path.name for path in (tmp_path / "runs").iterdir()] == ["shared.parquet"]
 

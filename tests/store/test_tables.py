@@ -80,7 +80,7 @@ def test_other_bad_input_is_refused(tmp_path):
             run.write_runs("a", pl.concat([run_rows(5)] * 2))
         with pytest.raises(ValueError, match=r"got hidden \(1, 2, 3\)"):
             run.write_hidden("a", 5, np.zeros((1, 2, 3)), np.zeros(3), ["r0"])
-        with pytest.raises(ValueError, match="pack must consist of letters, digits, - and _, got 'a.b'"):
+        with pytest.raises(ValueError, match="pack must consist of letters, digits, -, _ and %, got 'a.b'"):
             run.write_metrics("a.b", 5, rows(5))
         with pytest.raises(ValueError, match="step must be from 0 to 999 999 999, got -1"):
             run.write_metrics("a", -1, rows(-1))

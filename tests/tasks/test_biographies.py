@@ -1,8 +1,10 @@
 """People and their biographies: against the sizes of arXiv 2309.14316, and read back from the texts."""
 
+import doctest
 import re
 from collections import Counter
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -256,3 +258,9 @@ def test_numbers_of_numpy_are_accepted_and_other_forms_refused(people):
     assert biographies.biography(people, np.int64(17)) == biographies.biography(people, 17)
     with pytest.raises(ValueError, match="form must be one of english, compact, got 'french'"):
         biographies.biography(people, 17, form="french")
+
+
+def test_the_page_of_the_documentation_is_true():
+    page = Path(__file__).parents[2] / "docs" / "biographies.md"
+    results = doctest.testfile(str(page), module_relative=False)
+    assert results.attempted >= 10 and results.failed == 0

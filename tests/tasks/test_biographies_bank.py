@@ -307,7 +307,7 @@ def test_tokens_of_names_and_values_are_known(variant, form):
         assert words.decode(tokens[parts == NAME_TOKEN]) == people.name(person)
         values = [people.value(person, attribute, form) for attribute in biographies.ATTRIBUTES]
         counted = sorted(word for value in values for word in words.decode(words.encode(value)[0]).split())
-        stated = sorted(words.decode([token]) for token in tokens[parts == VALUE_TOKEN])
+        stated = sorted(words.decode([int(token)]) for token in tokens[parts == VALUE_TOKEN])
         pronoun = [word for word in stated if word.lower() in ("he", "his", "she", "her")]
         assert len(pronoun) == (variant != "fullname")
         rest = [word for word in stated if word not in pronoun]

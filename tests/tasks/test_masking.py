@@ -29,7 +29,7 @@ def test_all_words_are_masked_at_rate_one():
     assert (masking.whole_words(WORDS, 1.0, np.random.default_rng(0)) == (WORDS >= 0)).all()
 
 
-@pytest.mark.parametrize("rate", [0, -0.1, 1.5, float("nan")])
+@pytest.mark.parametrize("rate", [0.0, -0.1, 1.5, float("nan")])
 def test_a_rate_outside_is_refused(rate):
     with pytest.raises(ValueError, match=r"rate must be in \(0, 1\], got"):
         masking.whole_words(WORDS, rate, np.random.default_rng(0))

@@ -217,8 +217,8 @@ REFERENCE = Path(reasoning.__file__).parents[1] / "data" / "physics_igsm_measure
     ],
 )
 def test_structures_are_distributed_as_the_official_ones(row, most, instances, forced):
-    """Against shares measured on the official generator's problems: within 0.08 (its small problems had rows of other
-    wording, so that words are not compared), solutions' lengths within 0.4 sentences, about one try a problem."""
+    """Shares of the official generator's problems, within 0.08 (dep: 0.1); sentences a solution, within 0.4; about one
+    try a problem. Words a problem are not compared: the wording is another."""
     with REFERENCE.open() as file:
         reference = next(line for line in csv.DictReader(file) if line["op"] == row)
     measured, steps, tries = shares(most, instances, forced, 600)

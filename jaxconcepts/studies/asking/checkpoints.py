@@ -60,10 +60,13 @@ def series(text: str) -> list[Checkpoint]:
 
 
 def check_series(checkpoints: Sequence[Checkpoint]) -> list[Checkpoint]:
-    """By step. Raises ValueError where there is none, or two at one step."""
+    """By step. Raises ValueError where there is none, two at one step, or one that is no folder and no repository."""
     ordered = sorted((Checkpoint(*checkpoint) for checkpoint in checkpoints), key=lambda c: c.step)
     if not ordered:
         raise ValueError("checkpoints must name at least one, got none")
+    for checkpoint in ordered:
+        if not Path(checkpoint.source).is_dir() and not re.fullmatch(r"\w[\w.-]*/[\w.-]+", str(checkpoint.source)):
+            raise ValueError(f"{str(checkpoint.source)!r} is neither a folder nor a repository id (owner/name)")
     for first, second in zip(ordered, ordered[1:], strict=False):
         if first.step == second.step:
             raise ValueError(

@@ -12,15 +12,17 @@ import dataclasses
 import json
 import logging
 import time
-from pathlib import Path
 
 import numpy as np
 import polars as pl
 from etils import epath
 
 from jaxconcepts import store
+from jaxconcepts.models import pretrained, sharding
+from jaxconcepts.models import tokenizer as tokenizer_file
 from jaxconcepts.prompts import render
 from jaxconcepts.prompts.family import Family
+from jaxconcepts.store import files
 from jaxconcepts.studies.asking import checkpoints
 from jaxconcepts.studies.causal import edited_pass as causal_pass
 from jaxconcepts.studies.causal import experiments as causal_experiments
@@ -45,17 +47,21 @@ def run(config: CausalConfig, model: str, workdir: epath.PathLike, revision: str
         _check(config, name, family)
     described = json.loads(json.dumps(dataclasses.asdict(config))) | {"model": str(model), "revision": revision}
     how = {name: value for name, value in described.items() if name not in ("experiments", "batch_size")}
+    todo = [
+        (name, experiment)
+        for name in families
+        for experiment in config.experiments
+        if not store.has_result(workdir, STUDY, experiment, _part(name))
+    ]
+    if todo:
+        # What is wrong with the checkpoint is said before the workdir is given this config.
+        folder = pretrained.resolve(model, revision)
+        loaded, tokenizer = pretrained.read_config(folder, config.dtype), tokenizer_file.load(folder)
     with store.open_study(workdir, STUDY, how):
-        todo = [
-            (name, experiment)
-            for name in families
-            for experiment in config.experiments
-            if not store.has_result(workdir, STUDY, experiment, _part(name))
-        ]
         if not todo:
             log.info("all experiments are done")
             return
-        session = _load(config, model, revision)
+        session = Session(config, loaded, pretrained.read_params(loaded, folder, sharding.auto_mesh(None)), tokenizer)
         row = checkpoints.Checkpoint(0, str(model), revision).described(session.model)
         store.write_result(workdir, STUDY, "models", "model", pl.DataFrame([row]))
         started, number = time.monotonic(), 0
@@ -132,13 +138,5 @@ def _check(config: CausalConfig, name: str, family: Family) -> None:
         render.prompts(family, concept, config.shots, 1, seed=0, template=config.template, split="train")
 
 
-def _load(config: CausalConfig, model: str, revision: str | None) -> Session:
-    from jaxconcepts.models import pretrained, tokenizer
-
-    folder = pretrained.resolve(model, revision)
-    words = tokenizer.load(folder)
-    return Session(config, *pretrained.load_pretrained(folder, dtype=config.dtype), words)
-
-
 def _part(name: str) -> str:
-    return Path(name).stem
+    return files.safe_name(name)

@@ -36,6 +36,7 @@ from jaxconcepts.models import tokenizer as tokenizer_file
 from jaxconcepts.models.decoder import Decoder
 from jaxconcepts.prompts import render
 from jaxconcepts.prompts.family import Family
+from jaxconcepts.store import files
 from jaxconcepts.studies.asking import checkpoints
 from jaxconcepts.studies.asking.prompt_pass import read_prompts
 from jaxconcepts.studies.finetuning import arms as finetuning_arms
@@ -123,8 +124,8 @@ def finetune(
             made = tuning.make_tuning(config.tune, model, partial(_objective, model, config))
             labels = {"model": checkpoint, "family": name, "train_shots": config.shots}
             state = finetuning_arms.tune(
-                config, made, arms[name], base, jax.tree.map(jnp.asarray, data[name]), run, name, checkpoint_seconds,
-                labels,
+                config, made, arms[name], base, jax.tree.map(jnp.asarray, data[name]), run, files.safe_name(name),
+                checkpoint_seconds, labels,
             )  # fmt: skip
             stacked = tuning.stack_arms([arm.hparams for arm in arms[name]])
             for index, arm in enumerate(arms[name]):
@@ -165,7 +166,7 @@ def _measure(config, family, model, tokenizer, encoded, root, checkpoint, params
     """CD at every layer and accuracy, of every cell of a family that is not there yet."""
     run = f"{family.name}-before" if arm is None else arm.run
     for cell, prompts in encoded.items():
-        name = f"{run}-{cell}"
+        name = f"{files.safe_name(run)}-{cell}"
         if store.has_result(root, STUDY, "metrics", name):
             continue
         found = read_prompts(config.measure, model, params, tokenizer, prompts, name)

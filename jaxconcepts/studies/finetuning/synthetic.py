@@ -21,6 +21,7 @@ from etils import epath
 
 from jaxconcepts import store
 from jaxconcepts.experiments import regression as synthetic
+from jaxconcepts.store import files
 from jaxconcepts.studies.finetuning import arms as finetuning_arms
 from jaxconcepts.studies.finetuning.config import Arm, FinetuneConfig, make_arms
 from jaxconcepts.studies.icl import rows as icl_rows
@@ -84,7 +85,7 @@ def finetune(
     labels = {"model": epath.Path(source).name, "family": PACK, "shots": task.num_pairs - 1, "variant": "plain"}
 
     def write(root, params, arm: Arm | None, tuned_steps):
-        name = "before" if arm is None else arm.run
+        name = "before" if arm is None else files.safe_name(arm.run)
         if store.has_result(root, STUDY, "metrics", name):
             return
         values = jax.device_get(measure(params, held_out))

@@ -5,7 +5,6 @@ Everything here is done, and everything wrong with it said, before a model's wei
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -15,6 +14,7 @@ from jaxtyping import Int
 from jaxconcepts.models.decoder import Decoder
 from jaxconcepts.prompts import render
 from jaxconcepts.prompts.family import Family
+from jaxconcepts.store import files
 from jaxconcepts.studies.asking.answers import SPARE
 from jaxconcepts.studies.icl.config import IclConfig
 
@@ -27,7 +27,7 @@ class Cell(NamedTuple):
     variant: str
 
     def __str__(self) -> str:
-        return f"{re.sub(r'[^A-Za-z0-9_]', '_', self.family)}-{self.shots}-{self.variant}"
+        return f"{files.safe_name(self.family)}-{self.shots}-{self.variant}"
 
 
 class Encoded(NamedTuple):
