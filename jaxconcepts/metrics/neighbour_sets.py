@@ -100,12 +100,14 @@ def design_effects(
     states, concepts, halved = states[shuffled], concepts[shuffled], halved[:, shuffled]
     squared = neighbours.all_distances(states[None], None if group is None else group[shuffled]).squared
     values, nearest = (part[0] for part in neighbours.nearest_candidates(squared, min(listed, points - 1)))
-    hot = votes.one_hot(concepts[nearest], num_concepts) * jnp.isfinite(values)[..., None]
+    hot = (votes.one_hot(concepts[nearest], num_concepts) * jnp.isfinite(values)[..., None]).astype(jnp.float32)
     own = votes.one_hot(concepts, num_concepts).astype(jnp.float32)
+    # A product with it counts those up to each: several times faster on a CPU than a running sum.
+    up_to = jnp.triu(jnp.ones((nearest.shape[1],) * 2))
 
     def of_half(half):
-        same = half[nearest] == half[:, None]
-        used = same & (jnp.cumsum(same, -1) <= k)
+        same = (half[nearest] == half[:, None]).astype(jnp.float32)
+        used = same * (same @ up_to <= k)
         right = votes.share(jnp.sum(hot * used[..., None], 1), concepts)
         parts = jnp.stack([half, ~half]).astype(jnp.float32)
         return (parts * right) @ own / jnp.maximum(parts @ own, 1)
