@@ -27,10 +27,10 @@ from jaxconcepts.fields import FieldError, field, section
 from jaxconcepts.models import llama, pretrained
 from jaxconcepts.prompts import render
 from jaxconcepts.prompts.family import Family
-from jaxconcepts.runs import rows
 from jaxconcepts.runs.pacing import Pace
 from jaxconcepts.runs.preemption import PreemptedError, stop_requested
 from jaxconcepts.runs.progress import Progress
+from jaxconcepts.store import tidy
 from jaxconcepts.studies.icl import config as icl_config
 from jaxconcepts.studies.icl import prompt_corpus
 from jaxconcepts.training import language, optimizers
@@ -271,7 +271,7 @@ def _states(config, model, data, run: store.Run, checkpoint_seconds: float) -> I
             pace.reached(step)
             pace.adapt(pace.microseconds)
             if step == next_row:
-                losses.append(rows.scalars([PACK], step, "train_loss", loss))
+                losses.append(tidy.scalars([PACK], step, "train_loss", loss))
             progress.update(step, loss, None)
             if step in config.saved_steps or signals or time.monotonic() - last >= checkpoint_seconds:
                 if losses:
