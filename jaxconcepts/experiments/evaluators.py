@@ -90,7 +90,7 @@ def pairwise_cd(states: States, outputs, held_out: HeldOut) -> dict[str, Named]:
     """CD within each pair of concepts; the label is the other one."""
     measured = {}
     for name, concept in held_out.concepts.items():
-        score = partial(pairwise_decodability, k=held_out.settings.neighbours, num_concepts=concept.classes)
+        score = _split(pairwise_decodability, held_out, concept)
         names = (("token", concept.tokens), ("label", tuple(map(str, range(concept.classes)))))
         axes = ("token", "layer", "concept", "label")
         measured[metric("pairwise_cd", name)] = Named(
@@ -144,10 +144,8 @@ def _cd_surface(experiment, held_out: HeldOut, untrained) -> dict[str, Named]:
     measured = {}
     for name, values in features.items():
         concept = held_out.concepts[name]
-        scores = _by_token(
-            partial(concept_decodability_per_concept, k=held_out.settings.neighbours, num_concepts=concept.classes),
-            jnp.broadcast_to(values, (len(concept.tokens), 1, *values.shape)), concept,
-        )  # fmt: skip
+        states = jnp.broadcast_to(values, (len(concept.tokens), 1, *values.shape))
+        scores = _by_token(_split(concept_decodability_per_concept, held_out, concept), states, concept)
         measured[metric("cd_surface", name)] = Named(
             scores[:, 0], ("token", "concept"), "fraction", 1 / concept.classes, ("concept",),
             (("token", concept.tokens),),
@@ -158,12 +156,18 @@ def _cd_surface(experiment, held_out: HeldOut, untrained) -> dict[str, Named]:
 def _cd(states, held_out, name):
     measured = {}
     for kind, concept in held_out.concepts.items():
-        score = partial(concept_decodability_per_concept, k=held_out.settings.neighbours, num_concepts=concept.classes)
+        score = _split(concept_decodability_per_concept, held_out, concept)
         measured[metric(name, kind)] = Named(
             _by_token(score, states[kind], concept), ("token", "layer", "concept"), "fraction", 1 / concept.classes,
             ("concept",), (("token", concept.tokens),),
         )  # fmt: skip
     return measured
+
+
+def _split(measure, held_out: HeldOut, concept: Concept):
+    """A score of neighbours as it is reported: ties split, and no votes within a group."""
+    options = {"ties": "split", "group": concept.group, "num_concepts": concept.classes}
+    return partial(measure, k=held_out.settings.neighbours, **options)
 
 
 def _by_layer(name, score, states, held_out, unit="", chance=None):
