@@ -82,7 +82,7 @@ def _predict(hidden, concepts, alpha, *, folds, num_concepts):
         scores = lax.map(
             lambda held_out: _scores(states / unit, targets, fold != held_out, penalty), jnp.arange(folds)
         )[fold, jnp.arange(len(fold))]
-        return jnp.where(jnp.all(jnp.isfinite(scores), -1), jnp.argmax(scores, -1), -1)
+        return jnp.where(jnp.all(jnp.isfinite(scores), -1), lax.argmax(scores, 1, jnp.int32), -1)
 
     flat = hidden.reshape(-1, *hidden.shape[-2:])
     return lax.map(predict, flat).reshape(hidden.shape[:-1])

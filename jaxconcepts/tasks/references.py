@@ -251,7 +251,7 @@ def _lasso_path(gram, moment, count, target):
         leaves = _until(jnp.abs(weights), -direction * signs, active)
         times = jnp.stack([joins_plus, joins_minus, leaves])
         fall = jnp.minimum(jnp.min(times), penalty - target)
-        kind, chosen = jnp.divmod(jnp.argmin(times), gram.shape[0])
+        kind, chosen = jnp.divmod(jax.lax.argmin(times.reshape(-1), 0, jnp.int32), gram.shape[0])
         one_hot = jnp.arange(gram.shape[0]) == chosen
         event = jnp.where(jnp.min(times) < penalty - target, kind, -1)
         leaving = event == 2
