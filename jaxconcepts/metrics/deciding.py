@@ -105,29 +105,45 @@ def decide_tied(
 
         return _for_open(open_, table, rows.at_once(count - sure), answer)
 
-    def by_kind(table, open_, count):
+    def by_kind(table, open_):
         kinds = _kinds(hidden)
+        order = jnp.argsort(kinds, -1, stable=True)
 
         def answer(b, t):
-            squared, kind = rows.squared(b, t), kinds.at[b].get(mode="clip")
-            row = jnp.arange(len(squared))[:, None]
-            of_kind = jnp.full_like(squared, jnp.inf).at[row, kind].min(squared)
-            candidates, _, beyond = rows.candidates(b, t, of_kind, 0, count)
+            squared, kind, own_order = (
+                rows.squared(b, t), *(x.at[b].get(mode="clip") for x in (kinds, order))
+            )  # fmt: skip
+            # The nearest of each kind, at its last point in the order by kind; the others of the kind not at all.
+            by_order = jnp.take_along_axis(kind, own_order, -1)
+            nearest = _least_of_each(jnp.take_along_axis(squared, own_order, -1), by_order)
+            places, _, beyond = rows.candidates(b, t, nearest, 0, k + MARGIN)
+            candidates = jnp.take_along_axis(own_order, places, -1)
             # What is measured of a kind holds for all points of it that may be neighbours.
-            high, low = (
-                jnp.take_along_axis(jnp.full_like(squared, fill).at[row, candidates].set(part), kind, -1)
-                for part, fill in zip(rows.exact(b, t, candidates), (jnp.inf, 0), strict=True)
-            )
-            high = jnp.where(jnp.isfinite(squared), high, jnp.inf)
-            everyone = jnp.broadcast_to(jnp.arange(points), squared.shape)
-            return entry(start + t, Tied(everyone, *_tie_sets(high, low, k, hidden.shape[-1]))), beyond
+            same = jnp.take_along_axis(kind, candidates, -1)[:, :, None] == kind[:, None]
+            high, low = rows.exact(b, t, candidates)
+            high = jnp.min(jnp.where(same, high[..., None], jnp.inf), 1)
+            low = jnp.sum(jnp.where(same, low[..., None], 0), 1)
+            return of_everyone(t, squared, high, low), beyond
 
-        return _for_open(open_, table, rows.at_once(count), answer)
+        return _for_open(open_, table, rows.at_once(k + MARGIN), answer)
+
+    def everyone(table, open_):
+        def answer(b, t):
+            squared = rows.squared(b, t)
+            candidates, _, beyond = rows.candidates(b, t, squared, 0, points)
+            return of_everyone(t, squared, *rows.exact(b, t, candidates)), beyond
+
+        return _for_open(open_, table, rows.at_once(points), answer)
+
+    def of_everyone(t, squared, high, low):
+        high = jnp.where(jnp.isfinite(squared), high, jnp.inf)
+        candidates = jnp.broadcast_to(jnp.arange(points), squared.shape)
+        return entry(start + t, Tied(candidates, *_tie_sets(high, low, k, hidden.shape[-1])))
 
     def further(table, open_):
         if k + MARGIN < points:
-            table, open_ = by_kind(table, open_, k + MARGIN)
-        return by_kind(table, open_, points)[0]
+            table, open_ = by_kind(table, open_)
+        return everyone(table, open_)[0]
 
     def first(table, open_):
         table, open_ = near(table, open_)
@@ -212,6 +228,18 @@ def _for_open(open_, table, rows: int, answer):
 
     _, table, open_ = lax.while_loop(lambda c: c[0] * rows < order[-1], some, (0, table, open_))
     return table, open_
+
+
+def _least_of_each(values, kinds):
+    """[R, N] values whose kinds stand together: at the last of each kind the least of it, infinite elsewhere."""
+
+    def least(first, second):
+        (kind, value), (other_kind, other) = first, second
+        return other_kind, jnp.where(kind == other_kind, jnp.minimum(value, other), other)
+
+    _, running = lax.associative_scan(least, (kinds, values), axis=1)
+    last = jnp.pad(kinds[:, 1:] != kinds[:, :-1], ((0, 0), (0, 1)), constant_values=True)
+    return jnp.where(last, running, jnp.inf)
 
 
 def _tie_sets(high, low, k: int, width: int):

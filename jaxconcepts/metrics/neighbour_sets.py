@@ -23,19 +23,21 @@ def of_points(
     """
     hidden, points = states[None], len(states)
     distances = neighbours.all_distances(hidden, group)
-    values, indices = neighbours.nearest_candidates(distances.squared, k + 1)
-    last = values[..., k - 1]
-    open_ = neighbours.unproved(distances, last, values[..., k])
-    sets = _marked(indices[0, :, :k], points) * INSIDE
+    values, _ = neighbours.nearest_candidates(distances.squared, k + 1)
+    last, following = values[..., k - 1], values[..., k]
+    open_ = neighbours.unproved(distances, last, following)
+    limit = jnp.minimum(last + (following - last) / 2, jnp.finfo(last.dtype).max)
+    sets = (distances.squared <= limit[..., None])[0].astype(jnp.int8) * INSIDE
     if ties == "first":
         return deciding.decide(
             hidden, distances, last, open_, k, 0, sets[None], lambda nearest: _marked(nearest, points) * INSIDE
         )[0]
 
     def entry(_, tied):
-        codes = jnp.where(tied.inside, INSIDE, 0) + jnp.where(tied.boundary, BOUNDARY, 0)
-        row = jnp.arange(len(codes))[:, None]
-        return jnp.zeros((len(codes), points), jnp.int8).at[row, tied.candidates].max(codes.astype(jnp.int8))
+        codes = (jnp.where(tied.inside, INSIDE, 0) + jnp.where(tied.boundary, BOUNDARY, 0)).astype(jnp.int8)
+        if codes.shape[1] == points > k + deciding.NEAR:
+            return codes  # of everyone, in order
+        return jnp.max(jnp.where(_is(tied.candidates, points), codes[..., None], 0), 1)
 
     return deciding.decide_tied(hidden, distances, last, open_, k, 0, sets[None], entry)[0]
 
@@ -124,5 +126,9 @@ def design_effects(
 
 def _marked(indices, points):
     """[R, k] indices as [R, points] of 1 and 0."""
-    row = jnp.arange(len(indices))[:, None]
-    return jnp.zeros((len(indices), points), jnp.int8).at[row, indices].set(1)
+    return jnp.any(_is(indices, points), 1).astype(jnp.int8)
+
+
+def _is(indices, points):
+    """[R, C, points]: which point each index is. Comparing beats a scatter, which a CPU does row by row."""
+    return indices[..., None] == jnp.arange(points)

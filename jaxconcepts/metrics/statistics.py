@@ -26,7 +26,7 @@ Z = float(norm.ppf((1 + LEVEL) / 2))
 # Random halves of a draw that the design effect is estimated from.
 HALVES = 40
 # Nearest points listed for a half, whose k nearest are among them with near certainty.
-LISTED = 4
+LISTED = 3
 # Votes of permuted labels held at once.
 NULL_ELEMENTS = 1 << 23
 

@@ -8,7 +8,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from jaxconcepts.metrics import statistics
 from jaxconcepts.studies.icl import scores as icl_scores
 
-CONCEPTS, EACH, PER_DRAW = 3, 20, 8
+CONCEPTS, EACH, PER_DRAW = 3, 24, 8
 
 
 def shares(hidden, labels, k):
@@ -74,7 +74,9 @@ def test_prompts_of_one_query_do_not_find_each_other():
 def test_a_checkpoint_that_diverged_is_named():
     hidden = jax.numpy.full((2, CONCEPTS * EACH, 4), np.nan)
     with pytest.raises(ValueError, match="hidden states must be finite"):
-        icl_scores.reduce_states(hidden, np.arange(60), PER_DRAW, CONCEPTS, 2, k=3, draws=2, permutations=5, seed=0)
+        icl_scores.reduce_states(
+            hidden, np.arange(CONCEPTS * EACH), PER_DRAW, CONCEPTS, 2, k=3, draws=2, permutations=5, seed=0
+        )
 
 
 def test_wrong_answers_are_counted_by_the_rules_they_follow():
