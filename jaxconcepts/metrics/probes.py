@@ -82,7 +82,9 @@ def _predict(hidden, concepts, alpha, *, folds, num_concepts):
         scores = lax.map(
             lambda held_out: _scores(states / unit, targets, fold != held_out, penalty), jnp.arange(folds)
         )[fold, jnp.arange(len(fold))]
-        return jnp.where(jnp.all(jnp.isfinite(scores), -1), lax.argmax(scores, 1, jnp.int32), -1)
+        # XLA's argmax of float64 does not lower where float64 is off outside.
+        most = jnp.where(scores == jnp.max(scores, -1, keepdims=True), jnp.arange(num_concepts), num_concepts)
+        return jnp.where(jnp.all(jnp.isfinite(scores), -1), jnp.min(most, -1), -1).astype(jnp.int32)
 
     flat = hidden.reshape(-1, *hidden.shape[-2:])
     return lax.map(predict, flat).reshape(hidden.shape[:-1])

@@ -251,7 +251,9 @@ def _lasso_path(gram, moment, count, target):
         leaves = _until(jnp.abs(weights), -direction * signs, active)
         times = jnp.stack([joins_plus, joins_minus, leaves])
         fall = jnp.minimum(jnp.min(times), penalty - target)
-        kind, chosen = jnp.divmod(jax.lax.argmin(times.reshape(-1), 0, jnp.int32), gram.shape[0])
+        # The first of the least; XLA's argmin of float64 does not lower where float64 is off outside.
+        place = jnp.where(times == jnp.min(times), jnp.arange(times.size).reshape(times.shape), times.size - 1)
+        kind, chosen = jnp.divmod(jnp.min(place), gram.shape[0])
         one_hot = jnp.arange(gram.shape[0]) == chosen
         event = jnp.where(jnp.min(times) < penalty - target, kind, -1)
         leaving = event == 2
