@@ -14,9 +14,10 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Num, Shaped
 
+from jaxconcepts.float64 import in_double
 from jaxconcepts.metrics import neighbours
 from jaxconcepts.metrics.decodability import nearest_neighbours
-from jaxconcepts.metrics.inputs import check_hidden, check_points, in_double
+from jaxconcepts.metrics.inputs import check_hidden, check_points
 
 
 def silhouette(

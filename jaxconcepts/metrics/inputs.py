@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxconcepts.float64 import narrow
+
 
 class Points(NamedTuple):
     """Checked input.
@@ -30,26 +32,8 @@ class Points(NamedTuple):
         group = {} if self.group is None else {"group": jnp.asarray(self.group)}
         if isinstance(self.hidden, np.ndarray) and self.hidden.dtype == np.float64:
             with jax.enable_x64(True):
-                return jax.tree.map(_narrow, function(*map(jnp.asarray, arguments), **group))
+                return jax.tree.map(narrow, function(*map(jnp.asarray, arguments), **group))
         return function(*map(jnp.asarray, arguments), **group)
-
-
-def in_double(function: Callable, hidden, *arrays):
-    """`function(hidden, *arrays)` with the states in float64, also inside jit; the answer in 32 bits.
-
-    For what squares or cancels: one massive dimension leaves float32 no digits of the others. hidden: an array or
-    several. Accelerators without float64 emulate it.
-    """
-    with jax.enable_x64(True):
-        wide = jax.tree.map(lambda states: jnp.asarray(states).astype(jnp.float64), hidden)
-        return jax.tree.map(_narrow, function(wide, *map(jnp.asarray, arrays)))
-
-
-def _narrow(out):
-    """The answer in 32 bits, as without float64; truth values stay."""
-    if out.dtype == bool:
-        return out
-    return out.astype(jnp.int32 if jnp.issubdtype(out.dtype, jnp.integer) else jnp.float32)
 
 
 def check_points(

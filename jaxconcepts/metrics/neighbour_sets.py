@@ -43,16 +43,28 @@ def of_points(
 
 
 def scores(
-    sets: Int[Array, "N N"], labels: Int[Array, " N"], k: int, num_concepts: int, ties: str
-) -> Float[Array, " N"]:
-    """What each point scores under these labels; what `decodability` gives, vote for vote."""
-    hot = votes.one_hot(labels, num_concepts).astype(jnp.float32)
-    count = partial(jnp.matmul, precision=lax.Precision.HIGHEST)
-    inside = count((sets == INSIDE).astype(jnp.float32), hot)
-    if ties == "first":
-        return (jnp.argmax(inside, -1) == labels).astype(jnp.float32)
-    boundary = count((sets == BOUNDARY).astype(jnp.float32), hot)
-    return votes.share(votes.votes_of_sets(inside, boundary, k), labels)
+    sets: Int[Array, "N N"], labels: Int[Array, "P N"], k: int, num_concepts: int, ties: str
+) -> Float[Array, "P N"]:
+    """What each point scores under each of P labellings; what `decodability` gives, vote for vote.
+
+    NaN for points with fewer than k others that may be neighbours.
+    """
+
+    def of_lists():
+        nearest = lax.top_k(sets.astype(jnp.float32), k)[1]
+        counts = jnp.sum(votes.one_hot(labels[:, nearest], num_concepts), -2)
+        if ties == "first":
+            return (jnp.argmax(counts, -1) == labels).astype(jnp.float32)
+        return votes.share(counts, labels)
+
+    def of_products():
+        hot = votes.one_hot(labels, num_concepts).astype(jnp.float32)
+        count = partial(jnp.einsum, "nm,pmk->pnk", precision=lax.Precision.HIGHEST)
+        inside, boundary = (count((sets == code).astype(jnp.float32), hot) for code in (INSIDE, BOUNDARY))
+        return votes.share(votes.votes_of_sets(inside, boundary, k), labels)
+
+    right = of_lists() if ties == "first" else lax.cond(jnp.any(sets == BOUNDARY), of_products, of_lists)
+    return jnp.where(jnp.sum(sets > 0, -1) >= k, right, jnp.nan)
 
 
 def halves(

@@ -14,7 +14,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int, Num, Shaped
 
-from jaxconcepts.metrics.inputs import check_points, in_double
+from jaxconcepts.float64 import in_double
+from jaxconcepts.metrics.inputs import check_points
 
 
 def linear_probe(

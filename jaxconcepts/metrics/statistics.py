@@ -252,10 +252,14 @@ def _scores_by_concept(sets, labels, k, num_concepts, ties):
 
     def of_labels(labels):
         scores = neighbour_sets.scores(sets, labels, k, num_concepts, ties)
-        return decodability.mean_by_concept(scores, labels, num_concepts)
+        return jax.vmap(partial(decodability.mean_by_concept, num_concepts=num_concepts))(scores, labels)
 
-    at_once = max(1, min(len(labels), NULL_ELEMENTS // (sets.shape[0] * num_concepts)))
-    return lax.map(of_labels, labels, batch_size=at_once)
+    # As many labellings at once as the memory allows; the last ones overlap those before.
+    at_once = max(1, min(len(labels), NULL_ELEMENTS // (len(sets) * max(num_concepts, k))))
+    starts = np.minimum(np.arange(0, len(labels), at_once), len(labels) - at_once)
+    parts = lax.map(lambda start: of_labels(lax.dynamic_slice_in_dim(labels, start, at_once)), jnp.asarray(starts))
+    rows = (starts[:, None] + np.arange(at_once)).ravel()
+    return parts.reshape(-1, num_concepts)[np.unique(rows, return_index=True)[1]]
 
 
 @partial(jax.jit, static_argnames=("draws", "per_concept", "k", "permutations", "num_concepts", "averaged", "ties"))

@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jaxconcepts.float64 import double_inside
 from jaxconcepts.tasks.regression import Batch, RegressionConfig, RegressionHParams
 
 # A noise below this is taken to be this: the predictive variance of a basis that explains the data exactly would be
@@ -199,9 +200,13 @@ def _lasso(inputs, targets, alpha):
     """[B, n]: lasso fitted on the pairs before. With fewer pairs than dimensions coordinate descent needs thousands of
     sweeps, so the solution is followed exactly, from the penalty at which it is zero down to alpha; in float64, since
     with much noise the weights are large and nearly cancel."""
-    with jax.enable_x64(True):
-        wide = (part.astype(jnp.float64) for part in (inputs, targets))
-        return _lasso_sequences(*wide, alpha).astype(jnp.float32)
+
+    def sequences(inputs, targets):
+        with jax.enable_x64(True):
+            wide = (part.astype(jnp.float64) for part in (inputs, targets))
+            return _lasso_sequences(*wide, alpha).astype(jnp.float32)
+
+    return double_inside(sequences)(inputs, targets)
 
 
 def _lasso_sequences(inputs, targets, alpha):
@@ -239,6 +244,7 @@ def _lasso_path(gram, moment, count, target):
         active = signs != 0
         # On A the correlation is penalty * sign; what rounding took from that is given back.
         weights += _times(inverse, jnp.where(active, moment - _times(gram, weights) - penalty * signs, 0.0))
+        weights = jnp.where(active, weights, 0.0)
         correlation = moment - _times(gram, weights)
         direction = _times(inverse, signs)
         decrease = _times(gram, direction)
@@ -266,7 +272,7 @@ def _lasso_path(gram, moment, count, target):
         return (
             events + 1,
             jnp.where(event >= 0, penalty - fall, target),
-            jnp.where(one_hot & leaving, 0.0, weights + fall * direction),
+            jnp.where(active & ~(one_hot & leaving), weights + fall * direction, 0.0),
             jnp.where(one_hot & (event >= 0), sign, signs),
             inverse + jnp.outer(edge, edge * scale),
         )
