@@ -1,4 +1,4 @@
-"""float64 inside programs that are float32 otherwise, for sums that squares or cancellation would leave no digits of."""
+"""float64 inside programs that are float32 otherwise, for sums whose squares or differences need the digits."""
 
 from __future__ import annotations
 
