@@ -41,6 +41,8 @@ def measure(experiment, params, held_out: HeldOut) -> dict[str, Named]:
 
     Raises ValueError, naming the evaluator, for what is no named array and axes that are not known.
     """
+    if not experiment.measuring.metrics:
+        return {}
     states, outputs = experiment.read(params, held_out)
     measured: dict[str, Named] = {}
     for name in experiment.measuring.metrics:

@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, Num, Shaped
 
 from jaxconcepts.float64 import in_double
 from jaxconcepts.metrics import neighbours
+from jaxconcepts.metrics.arrays import as_array
 from jaxconcepts.metrics.decodability import nearest_neighbours
 from jaxconcepts.metrics.inputs import check_hidden, check_points
 
@@ -39,7 +40,7 @@ def mutual_knn(first: Num[Array, "*lead N d"], second: Num[Array, "*lead N e"], 
 
     Huh et al. 2024, "The Platonic Representation Hypothesis" (arXiv 2405.07987), here with Euclidean distance.
     """
-    _check_same_points(first, second)
+    first, second = _same_points(first, second)
     ours, theirs = nearest_neighbours(first, k), nearest_neighbours(second, k)
     shared = jnp.sum(ours[..., :, None] == theirs[..., None, :], (-1, -2))
     return jnp.mean(shared / k, -1)
@@ -51,7 +52,7 @@ def linear_cka(first: Num[Array, "*lead N d"], second: Num[Array, "*lead N e"]) 
     Kornblith et al. 2019, "Similarity of Neural Network Representations Revisited" (arXiv 1905.00414), equation 3. NaN
     where all points of one representation coincide.
     """
-    _check_same_points(first, second)
+    first, second = _same_points(first, second)
     return in_double(_linear_cka, (check_hidden(first), check_hidden(second)))
 
 
@@ -144,9 +145,11 @@ def _two_nn(hidden, nearest, *, discard):
     return slopes.reshape(hidden.shape[:-2])
 
 
-def _check_same_points(first, second):
+def _same_points(first, second):
+    first, second = as_array(first), as_array(second)
     if np.shape(first)[:-1] != np.shape(second)[:-1] or np.ndim(first) < 2:
         raise ValueError(
             f"both representations must have shape [..., points, width] of the same points; got {np.shape(first)} and "
             f"{np.shape(second)}"
         )
+    return first, second

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxconcepts.float64 import narrow
+from jaxconcepts.metrics.arrays import as_array
 
 
 class Points(NamedTuple):
@@ -41,6 +42,8 @@ def check_points(
 ) -> Points:
     """Raises ValueError for shapes that do not fit, k outside 1 to N - 1, and, outside jit, values not finite, missing
     labels (left out with `drop_missing`) and points with fewer than k others outside their group."""
+    hidden = as_array(hidden)
+    concepts, group = (None if labels is None else _as_labels(labels) for labels in (concepts, group))
     if np.ndim(hidden) < 2:
         raise ValueError(f"hidden must have shape [..., points, width], got {np.shape(hidden)}")
     for name, labels in (("concepts", concepts), ("group", group)):
@@ -71,15 +74,9 @@ def check_points(
 
 
 def missing(labels) -> np.ndarray:
-    """[N]: which labels are None, NaN, NaT or masked. Labels of any kind, outside jit."""
-    if isinstance(labels, (list, tuple)):
-        # NumPy would make the text "nan" of a NaN among texts.
-        array = np.empty(len(labels), object)
-        array[:] = labels
-    else:
-        array = labels
-    masked = np.ma.getmaskarray(array) if np.ma.isMaskedArray(array) else False
-    array = np.asarray(array)
+    """[N]: which labels are None, NaN, NaT or masked. An array of any kind, outside jit."""
+    masked = np.ma.getmaskarray(labels) if np.ma.isMaskedArray(labels) else False
+    array = np.asarray(labels)
     if array.dtype.kind in "fc":
         return np.isnan(array) | masked
     if array.dtype.kind in "mM":
@@ -104,6 +101,15 @@ def checked_labels(name: str, labels) -> np.ndarray:
     return array
 
 
+def _as_labels(labels):
+    """An array; of a list in which labels are missing one of objects, since NumPy would make the text "nan" of them."""
+    if not isinstance(labels, list | tuple):
+        return as_array(labels)
+    objects = np.empty(len(labels), object)
+    objects[:] = labels
+    return objects if missing(objects).any() else as_array(labels)
+
+
 def _is_missing(label) -> bool:
     try:
         return label is None or bool(label != label)
@@ -116,7 +122,7 @@ def _without_missing(hidden, concepts, group):
     if isinstance(concepts, jax.core.Tracer):
         raise ValueError("drop_missing must be False inside jit, where the labels are not known; got True")
     kept = np.flatnonzero(~missing(concepts))
-    labels = np.asarray(concepts)[kept] if not isinstance(concepts, (list, tuple)) else [concepts[i] for i in kept]
+    labels = np.asarray(np.asarray(concepts)[kept].tolist())
     return hidden[..., kept, :], labels, None if group is None else np.asarray(group)[kept]
 
 
@@ -134,6 +140,7 @@ def _check_group(group, k):
 
 def check_hidden(hidden):
     """Hidden states as a floating array; NumPy float64 stays, everything narrower becomes float32."""
+    hidden = as_array(hidden)
     if isinstance(hidden, jax.Array):
         hidden = hidden if hidden.dtype == jnp.float64 else hidden.astype(jnp.float32)
         if isinstance(hidden, jax.core.Tracer):

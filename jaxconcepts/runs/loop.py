@@ -13,11 +13,12 @@ import bisect
 import contextlib
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from jaxconcepts import experiments, store
 from jaxconcepts.runs import packs, processes
+from jaxconcepts.runs.events import CallbackError, Event, name_of
 from jaxconcepts.runs.pacing import Pace
 from jaxconcepts.runs.points import Point
 from jaxconcepts.runs.preemption import PreemptedError, stop_requested
@@ -53,6 +54,7 @@ def run_pack(
     progress: Any = None,
     signals: list[int] | None = None,
     size: int = 0,
+    callbacks: Sequence[Callable[[Event], Any]] = (),
 ) -> None:
     """Trains and measures the points (of one experiment) from where their last checkpoint left them.
 
@@ -60,7 +62,10 @@ def run_pack(
     by default. signals: those received, where the caller collects them.
     size: of the program, at least; a smaller pack is padded, so that it shares a larger one's compilation.
 
-    Raises PreemptedError after SIGTERM or SIGINT, with everything done so far checkpointed.
+    callbacks: called at every measured step, before training goes on, each with an `Event`.
+
+    Raises PreemptedError after SIGTERM or SIGINT, and CallbackError where a callback raises, with everything done so
+    far checkpointed.
     """
     experiment = points[0].experiment
     steps, settings = experiment.train.steps, experiment.measuring
@@ -87,8 +92,31 @@ def run_pack(
     progress = progress or Progress(log, steps, step, len(points))
     pace = Pace(step)
     rows_at = _row_steps(steps, [*measured_at, *keep_steps], experiment.ROW_STEPS)
+
+    def checkpoint():
+        record.settle(progress, pace)
+        record.flush(step)
+        run.save(name, step, state)
+        record.write_runs(step, finished=step == steps)
+
+    def call_back():
+        record.settle(progress, pace)
+        for callback in callbacks:
+            try:
+                callback(record.event(step, state.params))
+            except Exception as error:
+                checkpoint()
+                raise CallbackError(
+                    f"callback {name_of(callback)} raised at step {step}: {type(error).__name__}: {error}; "
+                    "everything up to that step is checkpointed"
+                ) from error
+
     last_checkpoint = time.monotonic()
     with stop_requested() if signals is None else contextlib.nullcontext(signals) as signals:
+        if fresh and 0 in measured_at and callbacks:
+            call_back()
+        if fresh and 0 in keep_steps:
+            checkpoint()
         while step < steps:
             following = bisect.bisect_right(rows_at, step)
             last_row, next_row = rows_at[following - 1 : following + 1]
@@ -100,13 +128,12 @@ def run_pack(
             if stop in hidden_at:
                 record.hidden(stop, program.hidden(state, numbers, held_out, data))
             step = stop
+            if measured is not None and callbacks:
+                call_back()
             due = time.monotonic() - last_checkpoint >= checkpoint_seconds
             stopping, due, microseconds = processes.largest(bool(signals), due, pace.microseconds)
             if stopping or due or step == steps or step in keep_steps:
-                record.settle(progress, pace)
-                record.flush(step)
-                run.save(name, step, state)
-                record.write_runs(step, finished=step == steps)
+                checkpoint()
                 last_checkpoint = time.monotonic()
                 pace.reached(step)  # Writing is not training.
             pace.adapt(microseconds)

@@ -11,6 +11,7 @@ import polars as pl
 
 from jaxconcepts import store
 from jaxconcepts.runs import packs
+from jaxconcepts.runs.events import Event
 from jaxconcepts.runs.points import Point
 from jaxconcepts.store import tidy
 
@@ -69,6 +70,17 @@ class Record:
                 self._frames.append(tidy.rows(self._runs, step, measured, self._detail))
             progress.update(step, losses, measured)
         self._pending.clear()
+
+    def event(self, step, params) -> Event:
+        """What callbacks see of a measured step that has been settled."""
+        of_step = [frame.filter(step=step) for frame in self._frames]
+        metrics = pl.concat([pl.DataFrame(schema=store.METRICS), *of_step])
+
+        def add(metric, values):
+            frame = tidy.scalars(self._runs, step, metric, values)
+            self._frames.append(frame.filter(pl.col("value").is_not_nan()))
+
+        return Event(step, tuple(self._runs), metrics, lambda: self._fetch(params), add)
 
     def flush(self, step):
         """Writes the rows gathered so far as the part that the checkpoint at `step` will cover."""
