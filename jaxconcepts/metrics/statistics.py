@@ -80,6 +80,24 @@ def decodability_statistics(
     return points.run(run, concepts=True)
 
 
+def decodability_interval(
+    hidden: Num[Array, "*lead N d"],
+    concepts: Shaped[Array, " N"],
+    cd: Float[Array, "*lead K"],
+    k: int = 10,
+    *,
+    group: Shaped[Array, " N"] | None = None,
+    num_concepts: int | None = None,
+) -> tuple[Float[Array, "*lead K1"], Float[Array, "*lead K1"]]:
+    """95 % interval (low, high) of CD by concept, `cd`, and last of its average, as in `decodability_statistics`.
+
+    The random halves are the same at every call.
+    """
+    points = decodability.checked(hidden, concepts, k, "split", group, num_concepts)
+    run = partial(_interval, cd=jnp.asarray(cd), k=k, num_concepts=points.num_concepts)
+    return points.run(run, concepts=True)
+
+
 def key_of_draws(key: Key[Array, ""]) -> Key[Array, ""]:
     """The key with which `sample_draws` gives the draws of `decodability_statistics`."""
     return jax.random.split(key, 3)[0]
@@ -298,6 +316,18 @@ def _statistics(
     lead = hidden.shape[:-2]
     parts = (part.reshape(*lead, *part.shape[1:]) for part in (cd, low, high, null, p, jnp.mean(null, -2)))
     return Statistics(*parts, decodability.coincident(hidden))
+
+
+@partial(jax.jit, static_argnames=("k", "num_concepts"))
+def _interval(hidden, concepts, *, cd, k, num_concepts, group=None):
+    halves = neighbour_sets.halves(jax.random.key(0), concepts, group, num_concepts, HALVES)
+
+    def of_slice(states):
+        listed = LISTED * k + 8
+        return neighbour_sets.design_effects(states, concepts, halves, k, num_concepts, num_concepts, group, listed)
+
+    effects = lax.map(of_slice, hidden.reshape(-1, *hidden.shape[-2:])).reshape(*hidden.shape[:-2], -1)
+    return interval(cd, effects, jnp.bincount(concepts, length=num_concepts), num_concepts)
 
 
 def with_average(by_concept: Float[Array, "*lead K"], averaged: int) -> Float[Array, "*lead K1"]:
