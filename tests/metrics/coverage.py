@@ -82,18 +82,21 @@ def _covered(low, high, true) -> float:
 
 def main(repetitions: int) -> None:
     rows = []
-    for concepts in CONCEPTS:
-        for points in POINTS:
-            for separation in SEPARATIONS:
-                rows += of_decodability(concepts, points, separation, repetitions)
-                print(rows[-2:], flush=True)
+    for concepts in (4, 6, 7, 12):
+        for correlation in CORRELATIONS:
+            rows += of_association(concepts, correlation, repetitions)
     for concepts in CONCEPTS:
         for points in (50, 500):
             for accuracy in ACCURACIES:
                 rows += of_accuracy(concepts, points, accuracy, repetitions)
-    for concepts in (4, 6, 7, 12):
-        for correlation in CORRELATIONS:
-            rows += of_association(concepts, correlation, repetitions)
+    for concepts in CONCEPTS:
+        for points in POINTS:
+            for separation in SEPARATIONS:
+                rows += of_decodability(concepts, points, separation, repetitions)
+            _write(rows)
+
+
+def _write(rows) -> None:
     with TABLE.open("w", newline="") as file:
         table = csv.DictWriter(file, ["of", "concepts", "points", "true", "coverage"])
         table.writeheader()

@@ -71,6 +71,14 @@ def test_statistics_are_those_of_the_draws_and_of_their_permuted_labels():
     assert result.coincident.tolist() == [False, False, True]
 
 
+def test_the_interval_of_given_scores_is_that_of_the_statistics_but_for_its_halves():
+    hidden, labels = states(120)
+    result = statistics.decodability_statistics(hidden, labels, jax.random.key(0), k=5, permutations=1)
+    ends = statistics.decodability_interval(hidden, labels, result.cd[:, :3], 5)
+    for end, other in zip(ends, (result.low, result.high), strict=True):
+        np.testing.assert_allclose(end, other, atol=0.05)
+
+
 @pytest.mark.parametrize("ties", ["first", "split"])
 def test_null_by_concept_is_cd_of_permuted_labels(ties):
     hidden, labels = states(60)
