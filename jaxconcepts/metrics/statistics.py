@@ -25,6 +25,9 @@ LEVEL = 0.95
 Z = float(norm.ppf((1 + LEVEL) / 2))
 # Random halves of a draw that the design effect is estimated from.
 HALVES = 40
+# Degrees of freedom that their estimate has, about: of a concept (its spread in the simulation is a third), of the
+# average (a quarter).
+FREEDOM = (16, 32)
 # Nearest points listed for a half, whose k nearest are among them with near certainty.
 LISTED = 3
 # Votes of permuted labels held at once.
@@ -338,7 +341,8 @@ def with_average(by_concept: Float[Array, "*lead K"], averaged: int) -> Float[Ar
 def interval(cd: Float[Array, "*lead K"], effects: Float[Array, "*lead K1"], sizes: Int[Array, " K"], averaged: int):
     """Wilson's 95 % intervals [..., K + 1] of CD by concept and of the average, from their design effects.
 
-    sizes: [K] points of each concept, in all draws. An effect below 1 counts as 1.
+    sizes: [K] points of each concept, in all draws. An effect below 1 counts as 1. Effects are themselves estimates:
+    Student's quantile takes the place of the normal one (Korn and Graubard 1998, Survey Methodology 24).
     """
     effects = jnp.maximum(effects, 1)
     # A share of 0 or 1 of few points does not mean that CD does not vary (Agresti and Coull 1998).
@@ -347,4 +351,5 @@ def interval(cd: Float[Array, "*lead K"], effects: Float[Array, "*lead K1"], siz
     mean = jnp.mean(smoothed[..., :averaged], -1)
     together = mean * (1 - mean) / (jnp.sum(varies[..., :averaged], -1) / averaged**2)
     trials = jnp.concatenate([jnp.broadcast_to(sizes, cd.shape), together[..., None]], -1)
-    return wilson(with_average(cd, averaged), trials / effects)
+    freedom = np.repeat(FREEDOM, (cd.shape[-1], 1))
+    return wilson(with_average(cd, averaged), trials / effects * (Z / t.ppf((1 + LEVEL) / 2, freedom)) ** 2)
