@@ -116,10 +116,11 @@ def decide_tied(
             # The nearest of each kind, at its last point in the order by kind; the others of the kind not at all.
             by_order = jnp.take_along_axis(kind, own_order, -1)
             nearest = _least_of_each(jnp.take_along_axis(squared, own_order, -1), by_order)
-            places, _, beyond = rows.candidates(b, t, nearest, 0, k + MARGIN)
+            places, approximate, beyond = rows.candidates(b, t, nearest, 0, k + MARGIN)
             candidates = jnp.take_along_axis(own_order, places, -1)
             # What is measured of a kind holds for all points of it that may be neighbours.
             same = jnp.take_along_axis(kind, candidates, -1)[:, :, None] == kind[:, None]
+            same &= jnp.isfinite(approximate)[..., None]  # once each
             high, low = rows.exact(b, t, candidates)
             high = jnp.min(jnp.where(same, high[..., None], jnp.inf), 1)
             low = jnp.sum(jnp.where(same, low[..., None], 0), 1)
