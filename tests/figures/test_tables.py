@@ -18,8 +18,7 @@ def test_the_unit_of_losses_is_that_of_what_is_trained(study):
     assert study.loss_unit == "squared error / r"
     language = Study(study.metrics, study.runs.select("run"), {"task": {"families": ["bitwise"]}})
     assert language.loss_unit == "cross-entropy (nats a token)"
-    (axis,) = synthetic.train_loss(language, ["r0"]).axes
-    assert axis.get_ylabel() == language.loss_unit
+    assert synthetic.train_loss(language, ["r0"]).get_supylabel() == language.loss_unit
 
 
 def test_without_an_interval_in_the_tables_none_is_made_up(study):
