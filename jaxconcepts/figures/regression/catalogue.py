@@ -117,12 +117,7 @@ HALF_WAY = (
     "measurements. A concept counts whose last-position loss falls by a tenth at least (whose CD, in the layer that "
     "decodes it best at the end, rises by 0.1)."
 )
-SWEEP_TRAINED = (
-    "Of regression: squared errors divided by r, the rank of the bases, so that predicting zero scores about 1. Of "
-    "language: cross-entropy in nats a token."
-)
-
-ENTRIES = (
+SWEEP_ENTRIES = (
     Entry(
         "sweep_fields",
         "Loss and CD against each swept field",
@@ -171,12 +166,7 @@ PATCH_CONTROLS = (
 )
 
 
-PATCH_TRAINED = (
-    "Of regression: squared errors divided by r, the rank of the bases, so that predicting zero scores about 1. Of "
-    "language: cross-entropy in nats a token."
-)
-
-ENTRIES = (
+PATCH_ENTRIES = (
     *(
         Entry(
             f"patch_{metric}_{mode.replace(' ', '_')}_{positions}",
