@@ -25,6 +25,7 @@ from jaxconcepts.runs.preemption import PreemptedError, stop_requested
 from jaxconcepts.runs.programs import Programs
 from jaxconcepts.runs.progress import Progress
 from jaxconcepts.runs.recording import Record
+from jaxconcepts.training.train import TrainState
 
 log = logging.getLogger("jaxconcepts")
 
@@ -55,8 +56,10 @@ def run_pack(
     signals: list[int] | None = None,
     size: int = 0,
     callbacks: Sequence[Callable[[Event], Any]] = (),
-) -> None:
+) -> TrainState:
     """Trains and measures the points (of one experiment) from where their last checkpoint left them.
+
+    Returns the last state.
 
     programs: compiled programs to share with other packs. progress: has `update(step, losses, measured)`, a `Progress`
     by default. signals: those received, where the caller collects them.
@@ -79,7 +82,7 @@ def run_pack(
     record = Record(name, points, run, program, state.diverged_at)
     record.write_runs(step, finished=step == steps)
     if step == steps:
-        return
+        return state
     held_out = program.prepare(numbers, data)
     measured_at, keep_steps = settings.at_steps(steps), settings.checkpoint_steps
     hidden_at = set(settings.hidden_steps(steps))
@@ -139,6 +142,7 @@ def run_pack(
             pace.adapt(microseconds)
             if stopping and step < steps:
                 raise PreemptedError(f"stopped by a signal at step {step}; start again to go on")
+    return state
 
 
 def _row_steps(steps: int, at: Sequence[int], each: int) -> list[int]:
