@@ -153,13 +153,13 @@ def test_a_run_that_is_stopped_goes_on_to_the_same_adapters(tuned, checkpoint, t
 
 @pytest.mark.slow
 def test_the_figures_shade_what_is_tuned(tuned):
-    figures = {name: figure for name, _, _, figure in drawn.figures(tuned)}
+    table = store.results(tuned, "finetuning", "metrics")
+    figures = {section.name: section.figure for section in drawn.sections(table, store.config(tuned))}
     assert set(figures) == {"finetuning_cd_bitwise_1_plain", "finetuning_gain_bitwise_1_plain"}
     panels = figures["finetuning_cd_bitwise_1_plain"].axes
     shades = [{p.get_gid(): p.get_x() for p in axis.patches if p.get_gid()} for axis in panels]
     assert shades == [{"tuned/first-1/0": 0.5}, {"tuned/last-1/1": 1.5}, {}]
     lines = {line.get_gid(): line.get_ydata() for line in panels[1].lines}
-    table = store.results(tuned, "finetuning", "metrics")
     np.testing.assert_allclose(lines["cd/last-1/0"], cd(table, "last-1")[:, :-1].mean(1))
     np.testing.assert_allclose(lines["cd/before/last-1"], cd(table, "before")[:, :-1].mean(1))
 
