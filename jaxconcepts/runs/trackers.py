@@ -116,6 +116,6 @@ def _points(frame: pl.DataFrame):
 
 
 def _name(row: dict[str, Any]) -> str:
-    """Such as cd/number/last/layer 3."""
-    parts = [row["metric"], row["label"], row["token"], None if row["layer"] is None else f"layer {row['layer']}"]
+    """Such as cd/number/last/layer_3."""
+    parts = [row["metric"], row["label"], row["token"], None if row["layer"] is None else f"layer_{row['layer']}"]
     return "/".join(part for part in parts if part is not None)

@@ -31,7 +31,7 @@ def train(workdir, trackers, stopped):
 def points(run):
     """(run, name, step, value) of the table's means."""
     rows = run.metrics.filter(pl.col("concept").is_null(), pl.col("position").is_null())
-    layer = pl.format("layer {}", "layer")
+    layer = pl.format("layer_{}", "layer")
     names = pl.concat_str(["metric", "label", "token", layer], separator="/", ignore_nulls=True)
     return sorted(rows.select("run", names.alias("name"), "step", "value").rows())
 
