@@ -15,6 +15,8 @@ import pytest
 
 from jaxconcepts.models import decoder, gemma2, gpt2, gpt_neox, language, layers, llama, rotary, state_space
 
+pytestmark = pytest.mark.usefixtures("compiles_fast")
+
 SMALL = {
     "vocab_size": 97, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4,
     "max_position_embeddings": 131072, "tie_word_embeddings": False,
