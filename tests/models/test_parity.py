@@ -262,6 +262,8 @@ def test_prompts_on_both_sides_of_a_longer_context_are_refused_together(referenc
     found = reference(*CASES["phi3, the longer context"][:1], **CASES["phi3, the longer context"][1])
     with pytest.raises(ValueError, match=r"up to 100 tokens and longer ones.* got lengths \[100, 101\]"):
         language.hidden_states(found.model, found.params, found.tokens[:, :101], np.array([100, 101]))
+    with pytest.raises(ValueError, match="prompts of 101 tokens take other rotary frequencies in this phi3 model"):
+        language.checked(found.model, found.tokens[:, :101], None)
     with pytest.raises(ValueError, match="answers included"):
         language.generate(found.model, found.params, found.tokens[:, :98], max_new_tokens=4)
 
