@@ -34,7 +34,7 @@ from jaxconcepts import field_values
 from jaxconcepts.field_values import FieldError, Limits
 
 __all__ = [
-    "REQUIRED", "Declared", "FieldError", "Limits", "check", "declared", "defaults", "describe", "field", "identity",
+    "REQUIRED", "Declared", "FieldError", "Limits", "check", "checked", "declared", "defaults", "describe", "field", "identity",
     "inferred", "override", "override_text", "part", "plain", "read", "section",
 ]  # fmt: skip
 
@@ -231,12 +231,17 @@ def flat(kind: type, values: Mapping[str, Any], prefix: str = "") -> dict[str, A
     return result
 
 
+def checked(fields: Mapping[str, Declared], name: str, value: Any) -> Any:
+    """The value as the field of that dotted name takes it. Raises FieldError as `read` does. fields: of `declared`."""
+    of = _named(fields, name)
+    return field_values.checked(name, of.type, value, of.limits)
+
+
 def override(kind: type, values: Mapping[str, Any], changed: Mapping[str, Any]) -> dict[str, Any]:
     """A copy of the nested values with fields replaced by dotted name. Raises FieldError as `read` does."""
     fields = declared(kind)
     for name, value in changed.items():
-        of = _named(fields, name)
-        values = _with(values, name.split("."), field_values.checked(name, of.type, value, of.limits))
+        values = _with(values, name.split("."), checked(fields, name, value))
     return dict(values)
 
 
@@ -249,12 +254,13 @@ def override_text(kind: type, values: Mapping[str, Any], changed: Mapping[str, s
     return dict(values)
 
 
-def identity(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
+def identity(kind: type, values: Mapping[str, Any], keep: Iterable[str] = ()) -> dict[str, Any]:
     """What names a run: the nested values, without fields that were added later and are at their default.
 
-    Hashing it, a field added with `added=True` leaves the names of earlier runs as they were.
+    Hashing it, a field added with `added=True` leaves the names of earlier runs as they were. keep: dotted names of
+    fields that stay even so, since they were given or are swept.
     """
-    late = {name: f.default for name, f in declared(kind).items() if f.added}
+    late = {name: f.default for name, f in declared(kind).items() if f.added and name not in set(keep)}
     result: dict[str, Any] = {}
     for name, value in flat(kind, values).items():
         if name not in late or _comparable(value) != _comparable(late[name]):
@@ -318,6 +324,7 @@ def _default(of: dataclasses.Field) -> Any:
 def _named(fields: Mapping[str, Declared], name: str) -> Declared:
     if name in fields:
         return fields[name]
+    name = str(name)
     if below := [other for other in fields if other.startswith(f"{name}.")]:
         raise FieldError(name, f"is a section, so one of its fields must be named, such as {below[0]}")
     raise unknown(name, list(fields))

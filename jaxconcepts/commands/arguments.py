@@ -43,6 +43,24 @@ class Config(NamedTuple):
     changed: tuple[str, ...]
     file: config_files.ConfigFile
 
+    def sweep(self) -> list[dict[str, Any]] | None:
+        """The overrides of get_sweep(), their values checked as the config's own; None where there is none.
+
+        Raises ValueError, naming the point, for a field that there is not and a value that one does not take.
+        """
+        overrides = self.file.sweep()
+        if overrides is None:
+            return None
+        known = fields.declared(type(self.fields))
+        checked = []
+        for place, override in enumerate(overrides):
+            try:
+                values = {name: fields.checked(known, name, value) for name, value in override.items()}
+            except FieldError as error:
+                raise ValueError(f"point {place} of the sweep, {dict(override)}, is invalid: {error}") from None
+            checked.append(_lists(values))
+        return checked
+
 
 def parse(argv: list[str], kind: type[Flags]) -> Flags:
     """The command's flags. With --help they are listed, and that is all.
@@ -78,7 +96,9 @@ def parse_with_config(
     config = fields.read(config_kind, values)
     if "help" in given:
         _show_help(argv[0], kind, example, f"{name}:\n{fields.describe(config_kind, fields.plain(config))}")
-    named = _lists(fields.identity(config_kind, fields.plain(config)))
+    # What the file or the command line names, or a sweep varies, is part of the run's name in any case.
+    kept = [*fields.flat(config_kind, values), *(name for override in file.sweep() or () for name in override)]
+    named = _lists(fields.identity(config_kind, fields.plain(config), keep=kept))
     return flags, Config(config, named, tuple(changed), file)
 
 
