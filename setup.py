@@ -31,7 +31,7 @@ EXTRAS = {
         "scipy>=1.13",
         "sympy>=1.12",
     ],
-    "bench": [*PEERS, "faiss-cpu>=1.9", "nnsight>=0.8", "scikit-learn>=1.5"],
+    "bench": [*PEERS, "faiss-cpu>=1.9", "nltk>=3.9", "nnsight>=0.8", "scikit-learn>=1.5"],
 }
 
 setup(
@@ -55,16 +55,20 @@ setup(
         "Typing :: Typed",
     ],
     python_requires=">=3.11",
-    # The configs lie beside the package in a checkout, and inside it once installed, where they are named without a path.
+    # The configs lie beside the package in a checkout, and inside it once installed, where a name alone finds them.
     packages=[*find_packages(include=["jaxconcepts", "jaxconcepts.*"]), "jaxconcepts.configs"],
     package_dir={"jaxconcepts.configs": "configs"},
     entry_points={"console_scripts": ["jaxconcepts = jaxconcepts.__main__:main"]},
-    package_data={"jaxconcepts": ["py.typed", "data/*.csv", "data/*.txt"], "jaxconcepts.configs": ["*.txt"]},
+    package_data={
+        "jaxconcepts": ["py.typed", "data/*.csv", "data/*.txt", "figures/*.j2"],
+        "jaxconcepts.configs": ["*.txt"],
+    },
     install_requires=[
         "absl-py>=2.1",
         "etils[epath]>=1.9",
         "flax>=0.10.6",
         "jax>=0.10",
+        "jinja2>=3.1",
         "jaxtyping>=0.2.36",
         "matplotlib>=3.9",
         "ml-collections>=1.0",

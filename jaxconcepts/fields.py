@@ -34,8 +34,8 @@ from jaxconcepts import field_values
 from jaxconcepts.field_values import FieldError, Limits
 
 __all__ = [
-    "REQUIRED", "Declared", "FieldError", "Limits", "check", "checked", "declared", "defaults", "describe", "field", "identity",
-    "inferred", "override", "override_text", "part", "plain", "read", "section",
+    "REQUIRED", "Declared", "FieldError", "Limits", "check", "checked", "declared", "defaults", "describe", "field",
+    "identity", "inferred", "override", "override_text", "part", "plain", "read", "section",
 ]  # fmt: skip
 
 Kind = TypeVar("Kind")
