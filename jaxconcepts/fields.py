@@ -75,19 +75,29 @@ def section(kind: type, doc: str = "", *, added: bool = False, **changed: Any) -
     return dataclasses.field(default_factory=lambda: kind(**changed), metadata=metadata)
 
 
-def inferred(values: Mapping[str, Any], added: Mapping[str, Any] | None = None, prefix: str = "") -> type:
-    """A dataclass whose fields are of the types of the nested `values`, their defaults, for what declares none.
+def inferred(
+    values: Mapping[str, Any],
+    added: Mapping[str, Any] | None = None,
+    kinds: Mapping[str, Iterable[type]] | None = None,
+    prefix: str = "",
+) -> type:
+    """A dataclass of the nested `values`, which are the fields' defaults.
 
-    A field that is None by default takes any value, one that is inf takes inf. added: fields by dotted name that came
-    later, and their defaults, see `field`.
+    A field is declared as in `kinds`, dataclasses by the name of their section ("" for no section). What none of them
+    declares has the type of its default; None then takes any value, and inf takes inf. added: fields by dotted name
+    that came later, and their defaults, see `field`.
     """
+    known = {of[0]: of for kind in (kinds or {}).get(prefix.rstrip("."), ()) for of in _hinted(kind)}
     late = {name.removeprefix(prefix): value for name, value in (added or {}).items() if name.startswith(prefix)}
     late = {name: value for name, value in late.items() if "." not in name}
     made = []
     for name, value in {**values, **late}.items():
         if isinstance(value, Mapping) and value:
-            kind = inferred(value, added, f"{prefix}{name}.")
+            kind = inferred(value, added, kinds, f"{prefix}{name}.")
             made.append((name, kind, section(kind)))
+        elif name in known and "limits" in known[name][2].metadata:
+            metadata = {**known[name][2].metadata, "added": name in late}
+            made.append((name, known[name][1], dataclasses.field(default=value, metadata=metadata)))
         else:
             infinite = isinstance(value, float) and math.isinf(value)
             made.append((name, _type_of(value), field(value, "", infinite=infinite, added=name in late)))

@@ -18,9 +18,6 @@ CONFIG = ROOT / "tests" / "small_train.py"
 @pytest.fixture
 def refused(capsys, tmp_path, monkeypatch):
     """refused(command, *flags, workdir=True) -> the line that a command ends with."""
-    compiled = []
-    listen = lambda event, duration, **_: compiled.append(event) if "backend_compile" in event else None  # noqa: E731
-    jax.monitoring.register_event_duration_secs_listener(listen)
     monkeypatch.setattr(jax.stages.Lowered, "compile", lambda *_, **__: pytest.fail("something was compiled"))
     workdir = tmp_path / "run"
 
@@ -30,11 +27,9 @@ def refused(capsys, tmp_path, monkeypatch):
         error = capsys.readouterr().err
         assert code == 2 and error.startswith("error: ") and error.count("\n") == 1 and error.endswith("\n"), error
         assert len(error) < 1500 and "Traceback" not in error and not workdir.exists()
-        assert not compiled
         return error
 
-    yield run
-    jax.monitoring.unregister_event_duration_listener(listen)
+    return run
 
 
 WHOLE = (
@@ -75,11 +70,9 @@ COMMANDS = [
     (("train", "--config.task=3"), "task is a section"),
     (("train", "--config.task.dimm=3"), "did you mean task.dim?"),
     (("train", "--config.noise=3"), "did you mean task.noise?"),
-    (("train", "--config.=3"), "unknown config field"),
     (("train", "--config..=3"), "unknown config field"),
-    (("train", "--config.task.dim"), "--config.task.dim needs a value"),
     (("train", "--wrkdir=x"), "unknown flag --wrkdir; did you mean --workdir?"),
-    (("train", "--k=3"), "unknown flag --k; there are --workdir, --config"),
+    (("train", "--k=3"), "unknown flag --k; there are workdir, config"),
     (("train", "steps=3"), "arguments must be flags of the form --name=value, got 'steps=3'"),
     (("train", "-x"), "arguments must be flags"),
     (("train", "--"), "arguments must be flags"),
@@ -112,6 +105,7 @@ OTHERS = [
     (("train", "--workdir=x", "--config=quickstrat"), "did you mean quickstart?"),
     (("train", "--workdir=x", "--config=nowhere/quickstart.py"), "with the package comes quickstart"),
     (("train", "--workdir"), "--workdir needs a value: --workdir=VALUE"),
+    (("train", "--workdir=x", "--config=quickstart", "--config.seed"), "--config.seed needs a value"),
     (("status", "--workdir"), "--workdir needs a value"),
     (("status", "--workdir=nowhere"), "nowhere"),
     (("report", "--workdir=nowhere"), "nowhere"),
@@ -176,9 +170,8 @@ def test_other_arguments_are_named(refused, arguments, message, monkeypatch, tmp
 
 BASE = "from jaxconcepts.runs.loop import default_config\ndef get_config():\n    config = default_config()\n"
 GOOD = BASE + "    return config\n"
-CONFIG_DICT = "from ml_collections.config_dict import ConfigDict\n" + BASE.replace(
-    "default_config()\n", "ConfigDict(default_config())\n"
-)
+CONFIG_DICT = BASE.replace("= default_config()", "= ConfigDict(default_config())")
+CONFIG_DICT = "from ml_collections.config_dict import ConfigDict\n" + CONFIG_DICT
 FILES = [
     ("", "must have a function get_config(), and has none"),
     ("get_config = 3", "must have a function get_config(), and has none"),
@@ -191,10 +184,10 @@ FILES = [
     ("def get_config():\n    return [1]", "got [1]"),
     ("def get_config(size):\n    return {}", "TypeError: get_config() missing 1 required positional argument"),
     ("def get_config():\n    return {1: 2}", "unknown config field 1"),
-    (BASE + "    config['task']['dim'] = True\n    return config", "task.dim must be an integer, got True"),
-    (BASE + "    config['seed'] = None\n    return config", "seed must be an integer, got None"),
-    (BASE + "    config['seed'] = '0'\n    return config", "seed must be an integer, got '0'"),
-    (BASE + "    config['seed'] = 1.5\n    return config", "seed must be an integer, got 1.5"),
+    (BASE + "    config['task']['dim'] = True\n    return config", "task.dim must be an integer from 1 to 65536, got T"),
+    (BASE + "    config['seed'] = None\n    return config", "seed must be an integer from 0 to 4294967295, got None"),
+    (BASE + "    config['seed'] = '0'\n    return config", "seed must be an integer from 0 to 4294967295, got '0'"),
+    (BASE + "    config['seed'] = 1.5\n    return config", "seed must be an integer from 0 to 4294967295, got 1.5"),
     (BASE + "    config['model']['qk_norm'] = 1\n    return config", "model.qk_norm must be true or false, got 1"),
     (BASE + "    config['task'] = 3\n    return config", "task must be a section with"),
     (BASE + "    config['run'] = None\n    return config", "run must be a section with how"),
@@ -204,7 +197,7 @@ FILES = [
     (BASE + "    config['train']['learning_rate'] = object()\n    return config", "train.learning_rate must be a"),
     (
         CONFIG_DICT + "    config.train.stps = 3\n    return config",
-        "line 5: AttributeError",
+        "unknown config field train.stps; did you mean train.steps?",
     ),
     (
         CONFIG_DICT + "    config.train.steps = 'x'\n    return config",
@@ -279,6 +272,7 @@ def test_a_library_that_is_missing_is_named_with_its_extra(library, extra, argum
     monkeypatch.setitem(sys.modules, library, None)
     (tmp_path / "a.conllu").write_text("1\tA\ta\tNOUN\t_\t_\t0\troot\t_\t_\n\n")
     (tmp_path / "config.json").write_text(json.dumps(LLAMA))
+    (tmp_path / "tokenizer.json").write_text("{}")
     given = [argument.replace("{folder}", str(tmp_path)) for argument in arguments]
     given += [] if arguments[0] == "plan" else [f"--workdir={tmp_path}/run"]
     code = __main__.main(["jaxconcepts", *given])
