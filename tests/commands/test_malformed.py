@@ -10,6 +10,7 @@ import jax
 import pytest
 
 from jaxconcepts import __main__
+from jaxconcepts.commands import command_line
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "tests" / "small_train.py"
@@ -18,6 +19,8 @@ CONFIG = ROOT / "tests" / "small_train.py"
 @pytest.fixture
 def refused(capsys, tmp_path, monkeypatch):
     """refused(command, *flags, workdir=True) -> the line that a command ends with."""
+    # Other tests of this process have started the backend.
+    monkeypatch.setattr(command_line, "make_cpu_devices", lambda count: None)
     monkeypatch.setattr(jax.stages.Lowered, "compile", lambda *_, **__: pytest.fail("something was compiled"))
     workdir = tmp_path / "run"
 
@@ -184,7 +187,7 @@ FILES = [
     ("def get_config():\n    return [1]", "got [1]"),
     ("def get_config(size):\n    return {}", "TypeError: get_config() missing 1 required positional argument"),
     ("def get_config():\n    return {1: 2}", "unknown config field 1"),
-    (BASE + "    config['task']['dim'] = True\n    return config", "task.dim must be an integer from 1 to 65536, got T"),
+    (BASE + "    config['task']['dim'] = True\n    return config", "task.dim must be an integer from 1 to 65536"),
     (BASE + "    config['seed'] = None\n    return config", "seed must be an integer from 0 to 4294967295, got None"),
     (BASE + "    config['seed'] = '0'\n    return config", "seed must be an integer from 0 to 4294967295, got '0'"),
     (BASE + "    config['seed'] = 1.5\n    return config", "seed must be an integer from 0 to 4294967295, got 1.5"),
@@ -275,6 +278,7 @@ def test_a_library_that_is_missing_is_named_with_its_extra(library, extra, argum
     (tmp_path / "tokenizer.json").write_text("{}")
     given = [argument.replace("{folder}", str(tmp_path)) for argument in arguments]
     given += [] if arguments[0] == "plan" else [f"--workdir={tmp_path}/run"]
+    monkeypatch.setattr(command_line, "make_cpu_devices", lambda count: None)
     code = __main__.main(["jaxconcepts", *given])
     error = capsys.readouterr().err
     assert code == 2 and error.count("\n") == 1 and library in error
