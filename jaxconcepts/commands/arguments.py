@@ -13,10 +13,10 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from jaxconcepts import field_values, fields
@@ -104,7 +104,8 @@ def parse_with_config(
 
 def program() -> str:
     """The command line's name as it was started."""
-    return "python -m jaxconcepts" if os.path.basename(sys.argv[0]) == "__main__.py" else "jaxconcepts"
+    as_module = Path(sys.argv[0]).parts[-2:] == ("jaxconcepts", "__main__.py")
+    return "python -m jaxconcepts" if as_module else "jaxconcepts"
 
 
 def _split(arguments: list[str], kind: type, with_config: bool) -> tuple[dict[str, str], dict[str, str]]:
