@@ -74,6 +74,7 @@ def run(argv: list[str]) -> int:
         run_sweep(
             chosen, run, layout, at_once=execution["at_once"], shard=(index, count),
             checkpoint_seconds=execution["checkpoint_seconds"], tune=flags.tune,
+            trackers=execution["trackers"],
         )  # fmt: skip
         log.info("nothing left to run; figures: python -m jaxconcepts report --workdir=%s", run.workdir)
     return 0
