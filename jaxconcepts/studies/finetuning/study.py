@@ -198,6 +198,8 @@ def _export(config, model, made, base, tuned, arm: Arm, hparams, root: Path, fol
     if arm.name in config.merged:
         target = root / "models" / arm.run
         pretrained.save_pretrained(model, made.merged(base, tuned, hparams), target)
+        if folder.is_file():  # A GGUF file holds its tokenizer.
+            tokenizer_file.load(folder).save_pretrained(target)
         for name in (*checkpoints.TOKENIZER_FILES, "special_tokens_map.json", "merges.txt", "added_tokens.json"):
             if (folder / name).exists():
                 shutil.copy(folder / name, target / name)
