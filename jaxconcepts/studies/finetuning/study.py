@@ -26,7 +26,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
@@ -121,12 +120,13 @@ def finetune(
             measure = partial(_measure, config, family, model, tokenizer, own, run.workdir, checkpoint)
             measure(base, None, 0)
             log.info("%s: tuning %s", name, ", ".join(arm.run for arm in arms[name]))
-            made = tuning.make_tuning(config.tune, model, partial(_objective, model, config))
+            made = tuning.make_tuning(config.tune, model)
+            shared = tuning.Shared(base, data[name])
+            tuned_together = tuning.Tuned(model, config.tune, partial(_objective, model, config), shared)
             labels = {"model": checkpoint, "family": name, "train_shots": config.shots}
             state = finetuning_arms.tune(
-                config, made, arms[name], base, jax.tree.map(jnp.asarray, data[name]), run, files.safe_name(name),
-                checkpoint_seconds, labels,
-            )  # fmt: skip
+                config, tuned_together, arms[name], run, files.safe_name(name), checkpoint_seconds, labels
+            )
             stacked = tuning.stack_arms([arm.hparams for arm in arms[name]])
             for index, arm in enumerate(arms[name]):
                 tuned, hparams = finetuning_arms.one(state, index), jax.tree.map(lambda a, i=index: a[i], stacked)
@@ -172,13 +172,13 @@ def _measure(config, family, model, tokenizer, encoded, root, checkpoint, params
         found = read_prompts(config.measure, model, params, tokenizer, prompts, name)
         measure, own = config.measure, len(family.concepts)
         scores = icl_scores.reduce_states(
-            found.states, measure.per_draw, len(family.labels), own, k=measure.k, draws=measure.draws,
-            permutations=measure.permutations, seed=measure.seed,
+            found.states, prompts.queries, measure.per_draw, len(family.labels), own, k=measure.k,
+            draws=measure.draws, permutations=measure.permutations, seed=measure.seed,
         )  # fmt: skip
         labels = {"model": checkpoint} | cell._asdict()
         frame = icl_rows.of_cell(found, scores, prompts, family, measure.seed)
         store.write_result(root, STUDY, "metrics", name, finetuning_arms.keyed(frame, arm, step, labels))
-        cd = scores.cd[..., :own].mean((0, 2))
+        cd = scores.cd[:, -1]
         accuracy = found.correct.reshape(len(family.labels), -1)[:own].mean()
         log.info("%s: accuracy %.3f, CD %s", name, accuracy, _by_part(cd, arm, model.layers))
 
@@ -198,6 +198,8 @@ def _export(config, model, made, base, tuned, arm: Arm, hparams, root: Path, fol
     if arm.name in config.merged:
         target = root / "models" / arm.run
         pretrained.save_pretrained(model, made.merged(base, tuned, hparams), target)
+        if folder.is_file():  # A GGUF file holds its tokenizer.
+            tokenizer_file.load(folder).save_pretrained(target)
         for name in (*checkpoints.TOKENIZER_FILES, "special_tokens_map.json", "merges.txt", "added_tokens.json"):
             if (folder / name).exists():
                 shutil.copy(folder / name, target / name)
