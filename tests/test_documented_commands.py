@@ -61,6 +61,7 @@ FLAGS = {
     "sweep_emergence": ["--shard=0/3456"],
     "patch": ["--per_concept=4", "--mean_per_concept=4", "--layer=1"],
     "extract": ["--batch_size=2"],
+    "decodability": ["--k=2"],
     "plan": ["--batch_size=4", "--length=16"],
 }
 QUICK = re.compile(r"^train .*(quickstart|X)\.py")
@@ -111,7 +112,7 @@ class Runs:
         name, _, text = flag.partition("=")
         if name == "--workdir":
             workdir = self.folder / re.sub(r"^gs://\w+", "runs", text.replace("DIR", "runs/quickstart"))
-            if command in ("patch", "report", "status"):
+            if command in ("patch", "report", "status", "decodability"):
                 self.provide(str(workdir.relative_to(self.folder)))
             return f"--workdir={workdir}"
         if name == "--config":
@@ -130,7 +131,7 @@ class Runs:
             return f"--prompts={prompts}"
         if name == "--topology":
             return "--topology=v5p:2x2x1"
-        return "--k=2" if name == "--k" else flag
+        return flag
 
     def provide(self, workdir):
         """The run directory, made by the documented command that makes it (or the quickstart)."""
