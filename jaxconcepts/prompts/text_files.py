@@ -10,8 +10,8 @@ from typing import Any
 def read_lines(path: str | Path) -> list[str]:
     """The lines of a UTF-8 file, a byte order mark left out.
 
-    Only "\\n", "\\r\\n" and "\\r" end a line: the other characters that Unicode calls line breaks (U+2028, NEL, form feed)
-    stand inside sentences and comments. Raises ValueError where there is no such file, or it is not UTF-8.
+    A line ends with "\\n", "\\r\\n" or "\\r". What else Unicode calls line breaks (U+2028, NEL, form feed) stands in
+    sentences and comments. Raises ValueError where there is no such file, or it is not UTF-8.
     """
     try:
         return Path(path).read_text(encoding="utf-8-sig").split("\n")
@@ -34,7 +34,7 @@ def json_object(text: str | bytes, where: str, expected: str) -> dict[str, Any]:
     try:
         content = json.loads(text, object_pairs_hook=_distinct)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{where}: expected {expected}, got {shown(text.strip())}: not JSON, {error}") from error
+        raise ValueError(f"{where}: not JSON: {error}; expected {expected}, got {shown(text.strip())}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{where}: expected {expected}, got {shown(text.strip())}")
     for part in (*content, *content.values()):

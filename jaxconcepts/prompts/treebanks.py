@@ -64,9 +64,8 @@ def read_conllu(path: str | Path, tags: Mapping[str, str] = UPOS) -> list[Senten
         elif not line.startswith("#"):
             where = f"{path}, line {number}"
             if (found := len(line.split("\t"))) != len(DEFAULT_FIELDS):
-                raise ValueError(
-                    f"{where}: expected {len(DEFAULT_FIELDS)} columns parted by tabs, found {found}: {text_files.shown(line)}"
-                )
+                expected = f"{len(DEFAULT_FIELDS)} columns parted by tabs"
+                raise ValueError(f"{where}: expected {expected}, found {found}: {text_files.shown(line)}")
             try:
                 token = parse_line(line, DEFAULT_FIELDS)
             except (ParseException, ValueError, LookupError) as error:
@@ -74,7 +73,8 @@ def read_conllu(path: str | Path, tags: Mapping[str, str] = UPOS) -> list[Senten
             if isinstance(token["id"], tuple):  # A multiword token or an empty node.
                 continue
             if token["id"] != len(words) + 1:
-                raise ValueError(f"{where}: expected id {len(words) + 1}, found {text_files.shown(line)}")
+                found = text_files.shown(line.partition("\t")[0])
+                raise ValueError(f"{where}: expected id {len(words) + 1}, found {found}")
             if token["upos"] != "_" and token["upos"] not in tags:
                 raise ValueError(
                     f"{where}: UPOS must be one of {', '.join(tags)}; found {text_files.shown(token['upos'])}"
@@ -149,9 +149,8 @@ def _parses(path, lines) -> Iterator[list[tuple[str, str]]]:
             else:
                 _, words = stack.pop()
                 if len(words) > 2:
-                    raise ValueError(
-                        f"{path}, line {number}: expected (TAG word), found {text_files.shown(' '.join(words))}"
-                    )
+                    found = " ".join(words)[:80]
+                    raise ValueError(f"{path}, line {number}: expected (TAG word), found ({found})")
                 if len(words) == 2 and words[0] != "-NONE-":
                     sentence.append((BRACKETS.get(words[1], words[1].replace("\\/", "/")), words[0]))
                 if not stack:
