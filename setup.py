@@ -31,7 +31,7 @@ EXTRAS = {
         "scipy>=1.13",
         "sympy>=1.12",
     ],
-    "bench": [*PEERS, "faiss-cpu>=1.9", "nnsight>=0.8", "scikit-learn>=1.5"],
+    "bench": [*PEERS, "faiss-cpu>=1.9", "nltk>=3.9", "nnsight>=0.8", "scikit-learn>=1.5"],
 }
 
 setup(
@@ -43,12 +43,13 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["jaxconcepts", "jaxconcepts.*"]),
-    package_data={"jaxconcepts": ["data/*.csv", "data/*.txt"]},
+    package_data={"jaxconcepts": ["data/*.csv", "data/*.txt", "figures/*.j2"]},
     install_requires=[
         "absl-py>=2.1",
         "etils[epath]>=1.9",
         "flax>=0.10.6",
         "jax>=0.10",
+        "jinja2>=3.1",
         "jaxtyping>=0.2.36",
         "matplotlib>=3.9",
         "ml-collections>=1.0",

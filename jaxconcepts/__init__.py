@@ -3,6 +3,17 @@
 from importlib import import_module
 
 _WHERE = {
+    "config": "jaxconcepts.api",
+    "load": "jaxconcepts.api",
+    "open_run": "jaxconcepts.api",
+    "sweep": "jaxconcepts.api",
+    "train": "jaxconcepts.api",
+    "choice": "jaxconcepts.sweeps",
+    "log_uniform": "jaxconcepts.sweeps",
+    "product": "jaxconcepts.sweeps",
+    "sample": "jaxconcepts.sweeps",
+    "uniform": "jaxconcepts.sweeps",
+    "zip_": "jaxconcepts.sweeps",
     "concept_decodability": "jaxconcepts.metrics.decodability",
     "pairwise_decodability": "jaxconcepts.metrics.decodability",
     "Edits": "jaxconcepts.models.residual",

@@ -20,7 +20,6 @@ def run(argv: list[str]) -> int:
     from etils import epath
 
     from jaxconcepts.figures import report
-    from jaxconcepts.figures.causal import catalogue as causal_catalogue
     from jaxconcepts.studies.causal import config as causal_config
     from jaxconcepts.studies.causal import study as causal
     from jaxconcepts.studies.finetuning import study as finetuning
@@ -31,7 +30,7 @@ def run(argv: list[str]) -> int:
     workdir = epath.Path(flags.workdir)
     command_line.log_to(workdir / "log.txt", opened=workdir / causal.STUDY / "config.json")
     causal.run(config, flags.model, workdir, flags.revision)
-    command_line.log.info("report: %s", causal_catalogue.write_report(workdir))
+    command_line.log.info("report: %s", report.write_report(workdir))
     if tuning is None:
         return 0
     seconds = read.fields.tuning.run.checkpoint_seconds

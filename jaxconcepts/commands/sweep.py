@@ -55,10 +55,10 @@ def run(argv: list[str]) -> int:
 
     packs.make_mesh(len(chosen), layout.data)
     device = command_line.device()
-    keep_steps = {step for point in chosen for step in point.static.measure.checkpoint_steps}
+    keep_steps = {step for point in chosen for step in point.experiment.measuring.checkpoint_steps}
     with store.open_run(
         flags.workdir,
-        config | {"num_seeds": num_seeds},
+        points.stored(config) | {"num_seeds": num_seeds},
         device=device | execution,
         writer=writer,
         keep_steps=keep_steps,

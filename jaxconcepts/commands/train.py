@@ -28,9 +28,12 @@ def run(argv: list[str]) -> int:
     layout = packs.Layout(execution["how"], execution["data"], execution["unroll"])
     packs.make_mesh(len(pack), layout.data)
     device = command_line.device()
-    keep_steps = pack[0].static.measure.checkpoint_steps
+    keep_steps = pack[0].experiment.measuring.checkpoint_steps
     with store.open_run(
-        flags.workdir, config | {"num_seeds": num_seeds}, device=device | execution, keep_steps=keep_steps
+        flags.workdir,
+        points.stored(config) | {"num_seeds": num_seeds},
+        device=device | execution,
+        keep_steps=keep_steps,
     ) as run:
         command_line.log_to(run.workdir / "log.txt")
         log.info("training %d run(s) on %d %s in %s", len(pack), device["count"], device["kind"], run.workdir)

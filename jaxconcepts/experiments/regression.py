@@ -1,254 +1,257 @@
-"""The synthetic study: what one training run on in-context regression is, and what is measured along it.
+"""In-context regression on GPT-2: what one training run is, and what is measured along it.
 
-`parse` turns a configuration (a nested dict) into the static part and the numbers of a run. `make_measure` gives two
-pure functions: `prepare` draws the held-out set and solves it by every reference, once a run; `measure` compares a
-model with them at a step: loss per concept and position, distance to each reference's predictions (which algorithm does
-the model run?), and Concept Decodability at every layer (arXiv 2412.12276, sections 3 and 4).
+Measured are the loss per concept and position, the distance to each reference's predictions (which algorithm does the
+model run?), and Concept Decodability at every layer, at the x token and the y token of the last pair (arXiv 2412.12276,
+sections 3 and 4).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float, Int, PyTree
 
-from jaxconcepts.metrics.decodability import concept_decodability_per_concept
+from jaxconcepts.experiments import evaluators, parsing
 from jaxconcepts.models import gpt2
 from jaxconcepts.tasks import curriculum, references, regression
 from jaxconcepts.training import optimizers, train
+from jaxconcepts.training.experiment import Concept, Experiment, HeldOut, MeasureConfig, Named
 
 TOKENS = ("x", "y")
+LOSSES = ("mse", "log_mse")
+METRICS = ("loss", "cd", "references")
+UNIT = "squared error"
+HELD_OUT_SEED = 20241212
 
 
 @dataclass(frozen=True)
-class MeasureConfig:
-    """When and on what a run is measured.
+class RegressionTrain(train.TrainConfig):
+    """As `train.TrainConfig`, and the loss.
 
-    count, spacing: how many measurements, "log" or "linear" over the steps, the first at step 0, the last at the end.
-    steps: given steps instead.
-    per_concept: held-out sequences of each concept. cd_per_concept: how many of them CD is computed on; neighbours: k.
-    hidden_count: at how many of the measured steps the hidden states are kept for projections (0 for none).
-    checkpoint_steps: steps whose checkpoints are kept for good, for studies over training; the last is kept anyway.
-    detail: how much of a measurement is kept, "full" or, for very many runs, "summary" (see `rows`).
+    loss: what is minimised. "mse": the mean squared error over batch and positions, the paper's. "log_mse": the mean
+        over positions of the logarithm of each position's mean squared error, the likelihood of Gaussian errors with a
+        variance for each position: late positions, whose errors are small, count as much as early ones, which no model
+        can predict. Reported losses are squared errors either way.
     """
 
-    count: int = 50
-    spacing: str = "log"
-    steps: tuple[int, ...] = ()
-    per_concept: int = 250
-    cd_per_concept: int = 100
-    neighbours: int = 10
-    hidden_count: int = 5
-    checkpoint_steps: tuple[int, ...] = ()
-    detail: str = "full"
+    loss: str = "mse"
 
     def __post_init__(self):
-        least = {"count": 2, "per_concept": 1, "cd_per_concept": 1, "neighbours": 1, "hidden_count": 0}
-        for name, low in least.items():
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < low:
-                raise ValueError(f"measure.{name} must be an integer of at least {low}, got {value!r}")
-        if self.spacing not in ("log", "linear"):
-            raise ValueError(f'measure.spacing must be "log" or "linear", got {self.spacing!r}')
-        if self.detail not in ("full", "summary"):
-            raise ValueError(f'measure.detail must be "full" or "summary", got {self.detail!r}')
-        if self.cd_per_concept > self.per_concept:
-            raise ValueError(
-                f"measure.cd_per_concept must be at most measure.per_concept = {self.per_concept}, got "
-                f"{self.cd_per_concept}"
-            )
-
-    def at_steps(self, steps: int) -> list[int]:
-        """The measured steps of a run of `steps` steps, ascending. Raises ValueError for given steps outside it."""
-        for name in ("steps", "checkpoint_steps"):
-            outside = [step for step in getattr(self, name) if not isinstance(step, int) or not 0 <= step <= steps]
-            if outside:
-                raise ValueError(f"measure.{name} must be integers from 0 to train.steps = {steps}, got {outside}")
-        if self.steps:
-            return sorted(set(self.steps))
-        space = np.geomspace(1, steps, self.count - 1) if self.spacing == "log" else np.linspace(0, steps, self.count)
-        return sorted({0, steps, *np.round(space).astype(int).tolist()})
-
-    def hidden_steps(self, steps: int) -> list[int]:
-        """The measured steps at which hidden states are kept: the last, and others evenly among the measurements."""
-        measured = self.at_steps(steps)
-        picked = np.linspace(len(measured) - 1, 0, max(1, self.hidden_count))[: self.hidden_count]
-        return sorted({measured[round(index)] for index in picked})
+        super().__post_init__()
+        if self.loss not in LOSSES:
+            raise ValueError(f"train.loss must be one of {', '.join(LOSSES)}, got {self.loss!r}")
 
 
-@dataclass(frozen=True)
-class Static:
-    """Everything of a run that changes the compiled program; runs that share it are packed together."""
+class Numbers(NamedTuple):
+    """The numbers of a run, a pytree of arrays; every leaf may be traced and swept without compiling again."""
 
-    task: regression.RegressionConfig
-    model: gpt2.GPT2Config
-    train: train.TrainConfig
-    measure: MeasureConfig
+    seed: Int[Array, ""]
+    optimizer: optimizers.OptimizerNumbers
+    init: gpt2.InitScales
+    task: regression.RegressionHParams
+    curriculum: curriculum.Curriculum
+
+
+def predictions(model: gpt2.GPT2Config, params: PyTree, batch: regression.Batch, capture=None, edits=None):
+    """The model's predictions for a batch; capture, edits as in `models.residual.run` (token 2i is x_i, 2i+1 y_i)."""
+    output = gpt2.apply(model, params, regression.interleave(batch), capture=capture, edits=edits)
+    return Predictions(output.out[:, ::2, 0], output.captured)
+
+
+def mean_loss(model: gpt2.GPT2Config, params: PyTree, batch: regression.Batch) -> Float[Array, ""]:
+    """Mean squared error over the batch and the pairs that carry loss, the zero-example one included."""
+    return objective_and_mse(model, "mse", params, batch)[1]
+
+
+def objective_and_mse(
+    model: gpt2.GPT2Config, kind: str, params: PyTree, batch: regression.Batch
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """What the loss of this kind (one of `LOSSES`) minimises, and the mean squared error beside it."""
+    errors = jnp.square(predictions(model, params, batch).out - batch.targets).mean(0)
+    over_pairs = lambda values: (values * batch.pair_mask).sum() / batch.pair_mask.sum()  # noqa: E731
+    mse = over_pairs(errors)
+    return (over_pairs(jnp.log(errors + 1e-4)) if kind == "log_mse" else mse), mse
+
+
+class Predictions(NamedTuple):
+    """out: [B, n], the prediction of y_i read at the token of x_i. captured: [L + 1, B, P, d] or None."""
+
+    out: Float[Array, "B n"]
+    captured: Float[Array, "layers B P d"] | None
+
+
+def square_errors(outputs: Float[Array, "N n"], held_out: HeldOut, targets: Float[Array, "N n"]):
+    """The mean squared difference of each concept's sequences, [K, n]."""
+    concepts = held_out.concepts["concept"].classes
+    return jnp.square(outputs - targets).reshape(concepts, -1, outputs.shape[1]).mean(1)
+
+
+def loss_by_position(states, outputs, held_out: HeldOut) -> dict[str, Named]:
+    """Evaluator "loss": the squared error of each concept at each position."""
+    errors = square_errors(outputs, held_out, held_out.batch.targets)
+    return {"loss": Named(errors, ("concept", "position"), UNIT, means=("concept", "position"))}
+
+
+def distances(states, outputs, held_out: HeldOut) -> dict[str, Named]:
+    """Evaluator "references": the squared difference to what each reference predicts."""
+    return {
+        f"distance_{name}": Named(
+            square_errors(outputs, held_out, predicted), ("concept", "position"), UNIT, 0.0, ("concept", "position"),
+            brief="mean",
+        )
+        for name, predicted in held_out.exact.items()
+    }  # fmt: skip
+
+
+def reference_losses(experiment, held_out: HeldOut, untrained) -> dict[str, Named]:
+    """The squared error of each reference, once."""
+    targets, axes = held_out.batch.targets, ("concept", "position")
+    return {
+        f"loss_{name}": Named(square_errors(predicted, held_out, targets), axes, UNIT, means=axes)
+        for name, predicted in held_out.exact.items()
+    }
 
 
 # Fields of the model that follow from the task.
 _DERIVED = ("context", "input_dim", "output_dim", "vocab_size", "stop_tokens")
-# Fields of the model that a config may leave out, which run directories of before they were there do.
-_OPTIONAL = ("bottleneck", "positions", "rotary_fraction", "rope_theta", "causal")
+# Fields of the model that came after run directories had been made without them.
+_LATE = ("bottleneck", "positions", "rotary_fraction", "rope_theta", "causal")
 
 
-def _field_defaults(cls, without=()) -> dict[str, Any]:
-    return {field.name: field.default for field in fields(cls) if field.name not in without}
+@dataclass(frozen=True)
+class Regression(Experiment):
+    """In-context regression; see the module's head. Runs with equal fields are packed together."""
 
+    task: regression.RegressionConfig
+    model: gpt2.GPT2Config
+    train: RegressionTrain
+    measuring: MeasureConfig = MeasureConfig(metrics=METRICS)
 
-def default_config() -> dict[str, Any]:
-    """The configuration of one run, every field at its default: the paper's main setting."""
-    return {
-        "seed": 0,
-        "task": _field_defaults(regression.RegressionConfig) | {"noise": 0.1, "masks": None, "concept_weights": None},
-        "curriculum": dict(curriculum.Curriculum._field_defaults),
-        "model": _field_defaults(gpt2.GPT2Config, without=_DERIVED + _OPTIONAL),
-        "init": dict(gpt2.InitScales._field_defaults),
-        "train": _field_defaults(train.TrainConfig)
-        | {"learning_rate": 1e-4, "weight_decay": 0.0, "b1": 0.9, "b2": 0.9999, "eps": 1e-8, "clip_norm": float("inf")},
-        "measure": _field_defaults(MeasureConfig),
+    REPORTED: ClassVar = {"train_loss": UNIT}
+    LATER: ClassVar = {"experiment": "regression", "measure.metrics": METRICS} | {
+        f"model.{name}": value for name, value in parsing.defaults(gpt2.GPT2Config).items() if name in _LATE
     }
+    EVALUATORS: ClassVar = {"loss": loss_by_position, "references": evaluators.Evaluator(distances, reference_losses)}
 
+    @classmethod
+    def default_config(cls, values=None) -> dict[str, Any]:
+        """The configuration of one run, every field at its default: the paper's main setting."""
+        task = parsing.defaults(regression.RegressionConfig)
+        return {
+            "experiment": "regression",
+            "seed": 0,
+            "task": task | {"noise": 0.1, "masks": None, "concept_weights": None},
+            "curriculum": dict(curriculum.Curriculum._field_defaults),
+            "model": parsing.defaults(gpt2.GPT2Config, without=_DERIVED + _LATE),
+            "init": dict(gpt2.InitScales._field_defaults),
+            "train": parsing.defaults(RegressionTrain) | parsing.OPTIMIZER,
+            "measure": parsing.defaults(MeasureConfig) | {"metrics": METRICS},
+        }
 
-def parse(config: Mapping[str, Any]) -> tuple[Static, train.HParams]:
-    """The static part and the numbers (float32 NumPy scalars and arrays) of one run's configuration.
-
-    Raises ValueError naming the field: unknown ones, and values that do not fit.
-    """
-    check_fields(config)
-    sections = {name: dict(part) if isinstance(part, Mapping) else part for name, part in config.items()}
-    task_numbers = {name: sections["task"].pop(name) for name in ("noise", "masks", "concept_weights")}
-    train_static = {field.name: sections["train"].pop(field.name) for field in fields(train.TrainConfig)}
-    task = regression.RegressionConfig(**sections["task"] | {"families": tuple(sections["task"]["families"])})
-    static = Static(
-        task=task,
-        model=gpt2.GPT2Config(context=2 * task.num_pairs, input_dim=task.dim, **_hashable(sections["model"])),
-        train=train.TrainConfig(**train_static),
-        measure=MeasureConfig(**_hashable(sections["measure"])),
-    )
-    static.measure.at_steps(static.train.steps)
-    points = static.measure.cd_per_concept * task.num_concepts
-    if static.measure.neighbours >= points:
-        raise ValueError(
-            f"measure.neighbours must be below the number of points, {points}, got {static.measure.neighbours}"
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Regression:
+        """Raises ValueError naming the field: unknown ones, and values that do not fit."""
+        known = cls.default_config()
+        parsing.check_fields(config, known, cls.LATER)
+        task = parsing.static(regression.RegressionConfig, config["task"])
+        made = cls(
+            task=task,
+            model=gpt2.GPT2Config(context=2 * task.num_pairs, input_dim=task.dim, **parsing.hashable(config["model"])),
+            train=parsing.static(RegressionTrain, config["train"]),
+            measuring=MeasureConfig(**{"metrics": METRICS} | parsing.hashable(config["measure"])),
         )
-    _check_numbers(config)
-    numbers = train.HParams(
-        seed=np.uint32(config["seed"]),
-        init=gpt2.InitScales(**sections["init"]),
-        task=regression.hparams(task, **task_numbers),
-        curriculum=curriculum.Curriculum(**sections["curriculum"]),
-        optimizer=optimizers.OptimizerNumbers(**sections["train"]),
-    )
-    as_float = jax.tree.map(lambda a: np.asarray(a, np.float32), numbers)
-    return static, as_float._replace(seed=np.uint32(config["seed"]))
+        made.measuring.at_steps(made.train.steps)
+        points = made.measuring.cd_per_concept * task.num_concepts
+        parsing.check_measuring(made, points)
+        made.numbers(config)
+        return made
 
+    def numbers(self, config: Mapping[str, Any]) -> Numbers:
+        """float32 NumPy scalars and arrays, and the seed. Raises ValueError naming a field that does not fit."""
+        _check_numbers(config)
+        task = {name: config["task"][name] for name in ("noise", "masks", "concept_weights")}
+        numbers = Numbers(
+            seed=np.uint32(config["seed"]),
+            init=gpt2.InitScales(**config["init"]),
+            task=regression.hparams(self.task, **task),
+            curriculum=curriculum.Curriculum(**config["curriculum"]),
+            optimizer=optimizers.OptimizerNumbers(**{name: config["train"][name] for name in parsing.OPTIMIZER}),
+        )
+        as_float = jax.tree.map(lambda a: np.asarray(a, np.float32), numbers)
+        return as_float._replace(seed=np.uint32(config["seed"]))
 
-def _hashable(section):
-    """Tuples for the lists that JSON and the command line give."""
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in section.items()}
+    def init(self, numbers: Numbers, data) -> PyTree:
+        return gpt2.init(self.model, train.init_key(numbers.seed), numbers.init)
 
+    def batch(self, numbers: Numbers, data, step) -> regression.Batch:
+        key = jax.random.fold_in(train.data_key(numbers.seed), step)
+        now = curriculum.at_step(numbers.curriculum, numbers.task, step)
+        return regression.sample(self.task, now, key, self.train.batch_size)
 
-def check_fields(config: Mapping[str, Any]) -> None:
-    """Raises ValueError naming any field of `config` that no run has, or that is missing."""
-    known = default_config()
-    for name, accepted in [("", known)] + [(name, part) for name, part in known.items() if isinstance(part, dict)]:
-        given = config if not name else config.get(name, {})
-        if not isinstance(given, Mapping):
-            raise ValueError(f"config field {name} must be a section with {', '.join(sorted(accepted))}, got {given!r}")
-        prefix = f"{name}." if name else ""
-        unknown = sorted(set(given) - set(accepted) - set(_OPTIONAL if name == "model" else ()))
-        if unknown:
-            raise ValueError(
-                f"unknown config field {prefix}{unknown[0]}; {name or 'the config'} has {', '.join(sorted(accepted))}"
-            )
-        missing = sorted(set(accepted) - set(given))
-        if missing:
-            raise ValueError(f"config field {prefix}{missing[0]} is missing")
+    def loss(self, params: PyTree, batch: regression.Batch):
+        objective, mse = objective_and_mse(self.model, self.train.loss, params, batch)
+        return objective, {"train_loss": mse}
+
+    def held_out(self, numbers: Numbers, data) -> HeldOut:
+        """As many sequences of each concept, in concept order, and what every reference predicts for them, [N, n]."""
+        # One held-out set for all runs that share the task's numbers: the key does not depend on the run.
+        key, each = jax.random.key(HELD_OUT_SEED), self.measuring.per_concept
+        batch = regression.balanced(self.task, numbers.task, key, each)
+        concept = Concept(self._decoding_points(batch.concepts, 0), self.task.num_concepts, TOKENS)
+        exact = references.predict(self.task, numbers.task, batch)
+        return HeldOut(batch, {"concept": concept}, exact, self.measuring)
+
+    def constants(self, held_out: HeldOut, untrained) -> dict[str, Named]:
+        return evaluators.constants(self, held_out, untrained)
+
+    def measure(self, params: PyTree, held_out: HeldOut) -> dict[str, Named]:
+        return evaluators.measure(self, params, held_out)
+
+    def read(self, params: PyTree, held_out: HeldOut):
+        """The states at the last pair's x token and y token, of the points that CD is computed on, and the predictions
+        for all sequences; see `evaluators`."""
+        last = 2 * self.task.num_pairs - jnp.array([2, 1])
+        out, captured = predictions(self.model, params, held_out.batch, capture=last)
+        return {"concept": self._decoding_points(jnp.moveaxis(captured, 2, 0), 2)}, out
+
+    def surface(self, held_out: HeldOut) -> dict[str, Float[Array, "N features"]]:
+        """All numbers of a sequence, for the evaluator "surface"."""
+        tokens = regression.interleave(held_out.batch)
+        return {"concept": self._decoding_points(tokens.reshape(len(tokens), -1), 0)}
+
+    def hidden(self, params: PyTree, held_out: HeldOut):
+        """The states [L + 1, N, d] at the last x token, of the points that CD is computed on, and their concepts."""
+        last = jnp.array([2 * self.task.num_pairs - 2])
+        captured = predictions(self.model, params, held_out.batch, capture=last).captured
+        return self._decoding_points(captured[:, :, 0], 1), held_out.concepts["concept"].labels
+
+    def describe(self) -> str:
+        model, task, settings = self.model, self.task, self.train
+        return (
+            f"{model.layers} layers x {model.width} wide, {model.heads} heads, {model.dtype}; {task.num_concepts} "
+            f"{task.bases} concepts of rank {task.rank}, {task.num_pairs} pairs of {task.dim} dimensions; batch "
+            f"{settings.batch_size}, {settings.steps} steps of {settings.optimizer}"
+        )
+
+    def program_key(self):
+        """All but the concepts (their number, rank and overlap), which only the drawing of data depends on."""
+        task = self.task
+        return self.model, self.train, task.dim, task.num_pairs, task.families
+
+    def _decoding_points(self, values, axis):
+        """The first `cd_per_concept` sequences of each concept, along an axis in concept order."""
+        settings = self.measuring
+        keep = np.arange(self.task.num_concepts)[:, None] * settings.per_concept + np.arange(settings.cd_per_concept)
+        return jnp.take(values, keep.ravel(), axis=axis)
 
 
 def _check_numbers(config):
-    at_least_0 = ("task.noise", "train.learning_rate", "train.weight_decay", "train.eps")
-    at_least_0 += tuple(f"init.{name}" for name in gpt2.InitScales._fields)
-    positive = ("train.clip_norm", "curriculum.concept_ratio", "curriculum.concept_steps")
+    at_least_0 = ("task.noise", *(f"init.{name}" for name in gpt2.InitScales._fields))
+    positive = ("curriculum.concept_ratio", "curriculum.concept_steps")
     positive += ("curriculum.dim_interval", "curriculum.pairs_interval")
-    limits = [
-        (at_least_0, lambda value: value >= 0, "a number of at least 0"),
-        (positive, lambda value: value > 0, "a positive number"),
-        (("train.b1", "train.b2"), lambda value: 0 <= value < 1, "a number of at least 0 and below 1"),
-        (("seed",), lambda value: isinstance(value, int) and 0 <= value < 2**32, "an integer from 0 to 2**32 - 1"),
-    ]
-    for names, holds, accepted in limits:
-        for name in names:
-            section, _, field = name.rpartition(".")
-            value = config[section][field] if section else config[field]
-            if isinstance(value, bool) or not isinstance(value, int | float) or not holds(value):
-                raise ValueError(f"{name} must be {accepted}, got {value!r}")
-
-
-class HeldOut(NamedTuple):
-    """A run's held-out sequences, in concept order, and every reference's predictions for them, by name [B, n]."""
-
-    batch: regression.Batch
-    predictions: dict[str, Float[Array, "B n"]]
-
-
-class Measure(NamedTuple):
-    """prepare(hparams) -> HeldOut. measure(params, held_out) -> arrays by name. hidden(params, held_out) -> states.
-
-    constant(held_out) -> {"loss_<reference>": [K, n]}. measure gives "loss" [K, n], "distance_<reference>" [K, n] and
-    "cd" [token, L + 1, K], the fraction right of each concept's points at the last pair's x token and y token.
-    """
-
-    prepare: Callable[[train.HParams], HeldOut]
-    constant: Callable[[HeldOut], dict[str, Array]]
-    measure: Callable[[PyTree, HeldOut], dict[str, Array]]
-    hidden: Callable[[PyTree, HeldOut], Float[Array, "layers N d"]]
-
-
-def make_measure(static: Static) -> Measure:
-    """The measurement of runs with this static part."""
-    task, config = static.task, static.measure
-    concepts, n = task.num_concepts, task.num_pairs
-    last_pair = jnp.array([2 * n - 2, 2 * n - 1])
-
-    def prepare(hparams):
-        # One held-out set for all runs that share the task's numbers: the key does not depend on the run.
-        batch = regression.balanced(task, hparams.task, jax.random.key(20241212), config.per_concept)
-        return HeldOut(batch, references.predict(task, hparams.task, batch))
-
-    def by_concept(values):
-        return values.reshape(concepts, config.per_concept, n).mean(1)
-
-    def constant(held_out):
-        targets = held_out.batch.targets
-        return {f"loss_{name}": by_concept(jnp.square(p - targets)) for name, p in held_out.predictions.items()}
-
-    def decoding_points(values, axis):
-        """The first `cd_per_concept` sequences of each concept, along an axis in concept order."""
-        keep = np.arange(concepts)[:, None] * config.per_concept + np.arange(config.cd_per_concept)
-        return jnp.take(values, keep.ravel(), axis=axis)
-
-    def measure(params, held_out):
-        out, captured = train.predictions(static.model, params, held_out.batch, capture=last_pair)
-        labels = decoding_points(held_out.batch.concepts, 0)
-        states = decoding_points(jnp.moveaxis(captured, 2, 0), 2)
-        cd = concept_decodability_per_concept(states, labels, config.neighbours, num_concepts=concepts)
-        distances = {f"distance_{name}": by_concept(jnp.square(out - p)) for name, p in held_out.predictions.items()}
-        return {"loss": by_concept(jnp.square(out - held_out.batch.targets)), "cd": cd} | distances
-
-    def hidden(params, held_out):
-        captured = train.predictions(static.model, params, held_out.batch, capture=last_pair[:1]).captured
-        return decoding_points(captured[:, :, 0], 1)
-
-    return Measure(prepare, constant, measure, hidden)
-
-
-def decoding_labels(static: Static) -> np.ndarray:
-    """The concepts [N] of the points that CD and `Measure.hidden` use."""
-    return np.repeat(np.arange(static.task.num_concepts), static.measure.cd_per_concept)
+    parsing.check_numbers(config, at_least_0=at_least_0, positive=positive)

@@ -14,6 +14,7 @@ from jax import lax
 from jaxtyping import Array, Float, Num, Shaped
 
 from jaxconcepts.metrics import neighbours
+from jaxconcepts.metrics.arrays import as_array
 from jaxconcepts.metrics.decodability import nearest_neighbours
 from jaxconcepts.metrics.inputs import check_hidden, check_points
 
@@ -37,7 +38,7 @@ def mutual_knn(first: Num[Array, "*lead N d"], second: Num[Array, "*lead N e"], 
 
     Huh et al. 2024, "The Platonic Representation Hypothesis" (arXiv 2405.07987), here with Euclidean distance.
     """
-    _check_same_points(first, second)
+    first, second = _same_points(first, second)
     ours, theirs = nearest_neighbours(first, k), nearest_neighbours(second, k)
     shared = jnp.sum(ours[..., :, None] == theirs[..., None, :], (-1, -2))
     return jnp.mean(shared / k, -1)
@@ -48,7 +49,7 @@ def linear_cka(first: Num[Array, "*lead N d"], second: Num[Array, "*lead N e"]) 
 
     Kornblith et al. 2019, "Similarity of Neural Network Representations Revisited" (arXiv 1905.00414), equation 3.
     """
-    _check_same_points(first, second)
+    first, second = _same_points(first, second)
     return _linear_cka(jnp.asarray(check_hidden(first)), jnp.asarray(check_hidden(second)))
 
 
@@ -122,9 +123,11 @@ def _two_nn(hidden, *, discard):
     return slopes.reshape(hidden.shape[:-2])
 
 
-def _check_same_points(first, second):
+def _same_points(first, second):
+    first, second = as_array(first), as_array(second)
     if np.shape(first)[:-1] != np.shape(second)[:-1] or np.ndim(first) < 2:
         raise ValueError(
             f"both representations must have shape [..., points, width] of the same points; got {np.shape(first)} and "
             f"{np.shape(second)}"
         )
+    return first, second

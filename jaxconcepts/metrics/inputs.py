@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxconcepts.metrics.arrays import as_array
+
 
 class Points(NamedTuple):
     """Checked input.
@@ -35,6 +37,7 @@ class Points(NamedTuple):
 
 def check_points(hidden, concepts, k: int | None, num_concepts: int | None) -> Points:
     """Raises ValueError for shapes that do not fit, k outside 1 to N - 1, and, outside jit, values not finite."""
+    hidden = as_array(hidden)
     if np.ndim(hidden) < 2:
         raise ValueError(f"hidden must have shape [..., points, width], got {np.shape(hidden)}")
     points = np.shape(hidden)[-2]
@@ -43,6 +46,7 @@ def check_points(hidden, concepts, k: int | None, num_concepts: int | None) -> P
     hidden = check_hidden(hidden)
     if concepts is None:
         return Points(hidden, None, None, None, None)
+    concepts = as_array(concepts)
     if np.shape(concepts) != (points,):
         raise ValueError(
             f"concepts must have one label for each of the {points} points, got shape {np.shape(concepts)}"
@@ -63,6 +67,7 @@ def check_points(hidden, concepts, k: int | None, num_concepts: int | None) -> P
 
 def check_hidden(hidden):
     """Hidden states as a floating array; NumPy float64 stays, everything narrower becomes float32."""
+    hidden = as_array(hidden)
     if isinstance(hidden, jax.Array):
         hidden = hidden if hidden.dtype == jnp.float64 else hidden.astype(jnp.float32)
         if isinstance(hidden, jax.core.Tracer):

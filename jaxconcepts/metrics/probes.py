@@ -54,7 +54,7 @@ def stratified_folds(concepts: Int[Array, " N"], num_concepts: int, folds: int) 
 
 def _probe(hidden, concepts, folds, alpha, num_concepts):
     points = check_points(hidden, concepts, None, num_concepts)
-    total = jnp.shape(hidden)[-2]
+    total = points.hidden.shape[-2]
     if not 2 <= folds <= total:
         raise ValueError(f"folds must be an integer from 2 to the {total} points, got {folds}")
     run = partial(_predict, alpha=alpha, folds=folds, num_concepts=points.num_concepts)

@@ -11,13 +11,13 @@ import math
 import re
 from collections import Counter
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 from jax.extend.core import jaxprs_in_params
 
 from jaxconcepts.runs import packs
-from jaxconcepts.training.train import HParams
+from jaxconcepts.training.experiment import Experiment
 
 COLLECTIVES = (
     "all-reduce", "all-gather", "reduce-scatter", "all-to-all", "ragged-all-to-all", "collective-permute",
@@ -55,18 +55,16 @@ class DoesNotFitError(Exception):
     """The compiler refused the program for want of memory; the message is its own."""
 
 
-def compile_chunk(program: packs.Program, hparams: HParams) -> Cost:
+def compile_chunk(program: packs.Program, experiment: Experiment, numbers: Any) -> Cost:
     """Compiles the training chunk of `program` for the devices of its mesh, which need not exist here.
 
-    hparams: one run's numbers, for their shapes. Raises DoesNotFitError where the compiler runs out of memory.
+    numbers: one run's, for their shapes. Raises DoesNotFitError where the compiler runs out of memory.
     """
-    stacked = jax.tree.map(lambda a: jax.ShapeDtypeStruct((program.size, *a.shape), a.dtype), hparams)
-    arguments = jax.tree.map(
-        lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=program.sharding),
-        (jax.eval_shape(program.init, stacked), stacked),
-    )
-    held_out = jax.eval_shape(program.prepare, stacked)
-    traced = program.chunk.trace(*arguments, packs.step_count(1))
+    stacked = packs.abstract_numbers(program, numbers)
+    data = packs.abstract_data(program, experiment.data())
+    held_out = jax.eval_shape(program.prepare, stacked, data)
+    state = packs.abstract_state(program, stacked, data)
+    traced = program.chunk.trace(state, stacked, data, packs.step_count(1))
     try:
         compiled = traced.lower().compile()
     except jax.errors.JaxRuntimeError as error:

@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 
 import jax
 
-from jaxconcepts.experiments import regression as synthetic
 from jaxconcepts.planning import chips
 from jaxconcepts.planning.program_cost import Cost, DoesNotFitError, compile_chunk
 from jaxconcepts.runs import packs, points
 from jaxconcepts.runs.progress import duration
+from jaxconcepts.training.experiment import Experiment
 
 FIRST_TRY = 4
 """Runs a chip that are compiled first: on a large slice often all there are."""
@@ -32,7 +32,7 @@ class GroupPlan:
     how many such rows are used. cost: of a chip. seconds: a step of that many runs, None where not known. estimate:
     "compiler" or "peak", where the seconds come from."""
 
-    static: synthetic.Static
+    experiment: Experiment
     runs: int
     per_chip: int
     rows: int
@@ -53,7 +53,7 @@ class GroupPlan:
             return None
         full, rest = divmod(self.runs, self.per_chip * self.rows)
         last = math.ceil(rest / self.rows) / self.per_chip
-        return (full + last) * self.seconds * self.static.train.steps / 3600
+        return (full + last) * self.seconds * self.experiment.train.steps / 3600
 
 
 def plan_group(group: Sequence[points.Point], layout: packs.Layout, devices: Sequence[jax.Device]) -> GroupPlan:
@@ -61,15 +61,15 @@ def plan_group(group: Sequence[points.Point], layout: packs.Layout, devices: Seq
 
     Raises CannotFitError where not even one run fits.
     """
-    static, hparams = group[0].static, group[0].hparams
+    experiment, numbers = group[0].experiment, group[0].numbers
     chip = chips.describe(devices[0])
     rows = packs.make_mesh(len(group), layout.data, devices).shape["runs"]
 
     def compile_with(per_chip: int) -> Cost | None:
         """The cost with so many runs on each row of chips; None where they do not fit."""
-        program = packs.make_program(static, min(len(group), per_chip * rows), layout, devices)
+        program = packs.make_program(experiment, min(len(group), per_chip * rows), layout, devices)
         try:
-            cost = compile_chunk(program, hparams)
+            cost = compile_chunk(program, experiment, numbers)
         except DoesNotFitError:
             return None
         return cost if chip.memory is None or cost.memory <= chip.memory else None
@@ -77,7 +77,7 @@ def plan_group(group: Sequence[points.Point], layout: packs.Layout, devices: Seq
     per_chip, cost = largest_fitting(compile_with, math.ceil(len(group) / rows), chip.memory)
     if cost is None:
         raise CannotFitError(
-            f"{describe_group(static)}: not even one run fits a {chip.name}"
+            f"{experiment.describe()}: not even one run fits a {chip.name}"
             + (f" with {_bytes(chip.memory)}" if chip.memory else "")
             + "; make train.batch_size smaller, set model.remat=True or run.data to more chips"
         )
@@ -85,7 +85,7 @@ def plan_group(group: Sequence[points.Point], layout: packs.Layout, devices: Seq
         seconds, estimate = cost.cycles / chip.clock, "compiler"
     else:
         seconds, estimate = (cost.flops / chip.peak if chip.peak else None), "peak"
-    return GroupPlan(static, len(group), per_chip, rows, layout.data, cost, seconds, estimate)
+    return GroupPlan(experiment, len(group), per_chip, rows, layout.data, cost, seconds, estimate)
 
 
 def largest_fitting(
@@ -142,11 +142,11 @@ def plan(
     show(f"{sum(map(len, groups))} run(s) in {len(groups)} group(s) on {count} x {chip.name}{memory}")
     plans, refused, compiled = [], [], {}
     for number, group in enumerate(groups, 1):
-        show(f"\ngroup {number} of {len(groups)}: {describe_group(group[0].static)}, {len(group)} run(s)")
-        alike = _without_concepts(group)
+        show(f"\ngroup {number} of {len(groups)}: {group[0].experiment.describe()}, {len(group)} run(s)")
+        alike = len(group), group[0].experiment.program_key()
         if not each_group and alike in compiled:
             first, planned = compiled[alike]
-            plans.append(replace(planned, static=group[0].static))
+            plans.append(replace(planned, experiment=group[0].experiment))
             show(f"  as group {first}, which differs in the task's concepts alone (not compiled again)")
             continue
         try:
@@ -160,16 +160,6 @@ def plan(
     if refused:
         raise CannotFitError("; ".join(refused))
     return plans
-
-
-def describe_group(static: synthetic.Static) -> str:
-    """A group in a line: what its model, task and training are."""
-    model, task, train = static.model, static.task, static.train
-    return (
-        f"{model.layers} layers x {model.width} wide, {model.heads} heads, {model.dtype}; {task.num_concepts} "
-        f"{task.bases} concepts of rank {task.rank}, {task.num_pairs} pairs of {task.dim} dimensions; batch "
-        f"{train.batch_size}, {train.steps} steps of {train.optimizer}"
-    )
 
 
 def describe_plan(plan: GroupPlan, chip: chips.Chip) -> str:
@@ -192,12 +182,6 @@ def describe_plan(plan: GroupPlan, chip: chips.Chip) -> str:
         chips_used = plan.rows * plan.data
         lines.append(f"in all           {_hours(plan.hours)}, {plan.hours * chips_used:.3g} chip-hours")
     return "\n".join("  " + line for line in lines)
-
-
-def _without_concepts(group):
-    static = group[0].static
-    task = static.task
-    return len(group), static.model, static.train, task.dim, task.num_pairs, task.families
 
 
 def _time(plan, chip):

@@ -6,28 +6,17 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from jaxconcepts import fields
+from jaxconcepts import experiments, fields
 from jaxconcepts.runs.execution import Execution
 
 
 def config_kind(values: Mapping[str, Any]) -> type:
-    """The dataclass of a training's config, for the values of one."""
-    from jaxconcepts.runs import loop
-
-    defaults = dict(loop.default_config())
-    del defaults["num_seeds"], defaults["run"]
+    """The dataclass of a training's config, for the values of one, whose experiment it has the fields of."""
+    experiment = experiments.of_config(values)
     own = [
         ("num_seeds", int, fields.field(1, "runs trained together: seeds seed, seed + 1, ...", low=1, high=2**20)),
         ("run", Execution, fields.section(Execution)),
     ]
-    bases = (fields.inferred(defaults, _added(defaults)),)
+    early = experiment.stored(experiment.default_config(values))
+    bases = (fields.inferred(early, experiment.LATER),)
     return dataclasses.make_dataclass("TrainingConfig", own, bases=bases, frozen=True)
-
-
-def _added(defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields of the model that came after run directories had been made without them."""
-    from jaxconcepts.experiments import regression
-    from jaxconcepts.models import gpt2
-
-    known = {*defaults["model"], *regression._DERIVED}
-    return {f"model.{of.name}": of.default for of in dataclasses.fields(gpt2.GPT2Config) if of.name not in known}

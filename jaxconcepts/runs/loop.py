@@ -13,12 +13,12 @@ import bisect
 import contextlib
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from jaxconcepts import store
-from jaxconcepts.experiments import regression as synthetic
+from jaxconcepts import experiments, store
 from jaxconcepts.runs import packs, processes
+from jaxconcepts.runs.events import CallbackError, Event, name_of
 from jaxconcepts.runs.pacing import Pace
 from jaxconcepts.runs.points import Point
 from jaxconcepts.runs.preemption import PreemptedError, stop_requested
@@ -28,12 +28,9 @@ from jaxconcepts.runs.recording import Record
 
 log = logging.getLogger("jaxconcepts")
 
-ROW_STEPS = 500
-"""The most steps that a row of the training loss covers."""
 
-
-def default_config() -> dict[str, Any]:
-    """Every field of a config file at its default: a run's (`synthetic.default_config`), and how runs are executed.
+def default_config(experiment: str = "regression") -> dict[str, Any]:
+    """Every field of a config file at its default: a run's (`Experiment.default_config`), and how runs are executed.
 
     num_seeds: how many runs are trained together, with seeds seed, seed + 1, ... (in a sweep: of every point).
     run: how, not what; it may change between a run and its resumption. how: runs of a pack side by side ("vmap"), one
@@ -43,7 +40,7 @@ def default_config() -> dict[str, Any]:
         checkpoint_seconds: time between checkpoints.
     """
     run = {"how": "auto", "unroll": "auto", "data": 1, "at_once": 0, "cpu_devices": 1, "checkpoint_seconds": 60.0}
-    return synthetic.default_config() | {"num_seeds": 1, "run": run}
+    return experiments.find(experiment).default_config({"experiment": experiment}) | {"num_seeds": 1, "run": run}
 
 
 def run_pack(
@@ -57,65 +54,93 @@ def run_pack(
     progress: Any = None,
     signals: list[int] | None = None,
     size: int = 0,
+    callbacks: Sequence[Callable[[Event], Any]] = (),
 ) -> None:
-    """Trains and measures the points (of one static part) from where their last checkpoint left them.
+    """Trains and measures the points (of one experiment) from where their last checkpoint left them.
 
     programs: compiled programs to share with other packs. progress: has `update(step, losses, measured)`, a `Progress`
     by default. signals: those received, where the caller collects them.
     size: of the program, at least; a smaller pack is padded, so that it shares a larger one's compilation.
 
-    Raises PreemptedError after SIGTERM or SIGINT, with everything done so far checkpointed.
+    callbacks: called at every measured step, before training goes on, each with an `Event`.
+
+    Raises PreemptedError after SIGTERM or SIGINT, and CallbackError where a callback raises, with everything done so
+    far checkpointed.
     """
-    static = points[0].static
-    program = (programs or Programs(layout)).get(static, max(size, len(points)), points[0].hparams)
-    hparams = packs.stack_hparams(program, [point.hparams for point in points])
-    step, state = run.restore(name, lambda stored: packs.saved_state(program, hparams, stored["step"][0]))
+    experiment = points[0].experiment
+    steps, settings = experiment.train.steps, experiment.measuring
+    programs = programs or Programs(layout)
+    program = programs.get(experiment, max(size, len(points)), points[0].numbers)
+    numbers = packs.stack_numbers(program, [point.numbers for point in points])
+    data = programs.data(experiment, program)
+    step, state = run.restore(name, lambda stored: packs.saved_state(program, numbers, data, stored["step"][0]))
     fresh = state is None
-    state = program.init(hparams) if fresh else packs.fit_state(program, state, len(points))
+    state = program.init(numbers, data) if fresh else packs.fit_state(program, state, len(points))
     record = Record(name, points, run, program, state.diverged_at)
-    record.write_runs(step, finished=step == static.train.steps)
-    if step == static.train.steps:
+    record.write_runs(step, finished=step == steps)
+    if step == steps:
         return
-    held_out = program.prepare(hparams)
-    measured_at = static.measure.at_steps(static.train.steps)
-    keep_steps = static.measure.checkpoint_steps
-    hidden_at = set(static.measure.hidden_steps(static.train.steps))
+    held_out = program.prepare(numbers, data)
+    measured_at, keep_steps = settings.at_steps(steps), settings.checkpoint_steps
+    hidden_at = set(settings.hidden_steps(steps))
     if fresh:
-        record.constants(step, program.constant(held_out))
+        record.constants(step, program.constant(numbers, held_out, data))
         if 0 in measured_at:
-            record.pend(0, None, program.measure(state, held_out))
+            record.pend(0, None, program.measure(state, numbers, held_out, data))
         if 0 in hidden_at:
-            record.hidden(0, program.hidden(state, held_out))
-    progress = progress or Progress(log, static.train.steps, step, len(points))
+            record.hidden(0, program.hidden(state, numbers, held_out, data))
+    progress = progress or Progress(log, steps, step, len(points))
     pace = Pace(step)
-    rows_at = _row_steps(static.train.steps, [*measured_at, *keep_steps])
+    rows_at = _row_steps(steps, [*measured_at, *keep_steps], experiment.ROW_STEPS)
+
+    def checkpoint():
+        record.settle(progress, pace)
+        record.flush(step)
+        run.save(name, step, state)
+        record.write_runs(step, finished=step == steps)
+
+    def call_back():
+        record.settle(progress, pace)
+        for callback in callbacks:
+            try:
+                callback(record.event(step, state.params))
+            except Exception as error:
+                checkpoint()
+                raise CallbackError(
+                    f"callback {name_of(callback)} raised at step {step}: {type(error).__name__}: {error}; "
+                    "everything up to that step is checkpointed"
+                ) from error
+
     last_checkpoint = time.monotonic()
     with stop_requested() if signals is None else contextlib.nullcontext(signals) as signals:
-        while step < static.train.steps:
+        if fresh and 0 in measured_at and callbacks:
+            call_back()
+        if fresh and 0 in keep_steps:
+            checkpoint()
+        while step < steps:
             following = bisect.bisect_right(rows_at, step)
             last_row, next_row = rows_at[following - 1 : following + 1]
             stop = min(next_row, step + pace.steps)
-            state, result = program.chunk(state, hparams, packs.step_count(stop - step, since=step - last_row))
-            measured = program.measure(state, held_out) if stop in measured_at else None
+            state, result = program.chunk(state, numbers, data, packs.step_count(stop - step, step - last_row))
+            measured = program.measure(state, numbers, held_out, data) if stop in measured_at else None
             record.settle(progress, pace)
             record.pend(stop, result, measured, row=stop == next_row)
             if stop in hidden_at:
-                record.hidden(stop, program.hidden(state, held_out))
+                record.hidden(stop, program.hidden(state, numbers, held_out, data))
             step = stop
+            if measured is not None and callbacks:
+                call_back()
             due = time.monotonic() - last_checkpoint >= checkpoint_seconds
             stopping, due, microseconds = processes.largest(bool(signals), due, pace.microseconds)
-            if stopping or due or step == static.train.steps or step in keep_steps:
-                record.settle(progress, pace)
-                record.flush(step)
-                run.save(name, step, state)
-                record.write_runs(step, finished=step == static.train.steps)
+            if stopping or due or step == steps or step in keep_steps:
+                checkpoint()
                 last_checkpoint = time.monotonic()
                 pace.reached(step)  # Writing is not training.
             pace.adapt(microseconds)
-            if stopping and step < static.train.steps:
+            if stopping and step < steps:
                 raise PreemptedError(f"stopped by a signal at step {step}; start again to go on")
 
 
-def _row_steps(steps: int, at: Sequence[int]) -> list[int]:
-    """0 and the steps that a row of the training loss ends at: all in `at`, and every ROW_STEPS counted from step 0."""
-    return sorted({stop for stop in (0, *at, *range(0, steps, ROW_STEPS), steps) if stop <= steps})
+def _row_steps(steps: int, at: Sequence[int], each: int) -> list[int]:
+    """0 and the steps that a row of what is reported ends at: all in `at`, and every `each` counted from step 0."""
+    return sorted({stop for stop in (0, *at, *range(0, steps, each), steps) if stop <= steps})

@@ -1,4 +1,4 @@
-"""A pack: runs with one static part trained as one compiled program, laid out over a mesh of devices.
+"""A pack: runs of one experiment trained as one compiled program, laid out over a mesh of devices.
 
 The mesh has two axes. Runs are independent, so the axis "runs" carries no communication; each run's batch is sharded
 over "data". On a device the runs go side by side (`vmap`) or one after another (`map`): on an accelerator the first
@@ -8,16 +8,16 @@ fills the chip, on a CPU the second is faster and uses less memory, and gives a 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from jaxconcepts.experiments import regression as synthetic
 from jaxconcepts.models import residual
 from jaxconcepts.training import train
+from jaxconcepts.training.experiment import Experiment, HeldOut, Named
 
 HOW = ("auto", "vmap", "map")
 UNROLL = ("auto", "all", "none")
@@ -44,17 +44,23 @@ class Layout:
 
 
 class Program(NamedTuple):
-    """The compiled functions of a pack of `size` runs (padding included), all over arrays with a leading run axis."""
+    """The compiled functions of a pack of `size` runs (padding included), all over arrays with a leading run axis, but
+    for `data`, which all runs share (`place_data`).
+
+    init(numbers, data) -> state. chunk(state, numbers, data, `step_count`) -> (state, what is reported and
+    "diverged_at"). prepare(numbers, data) -> held out. constant(numbers, held_out, data), measure(state, numbers,
+    held_out, data) -> measured. hidden(state, numbers, held_out, data) -> (states, labels).
+    """
 
     mesh: Mesh
     size: int
     sharding: NamedSharding
-    init: Callable[[train.HParams], train.TrainState]
-    chunk: Callable[[train.TrainState, train.HParams, Any], tuple[train.TrainState, dict[str, jax.Array]]]
-    prepare: Callable[[train.HParams], synthetic.HeldOut]
-    constant: Callable[[synthetic.HeldOut], dict[str, jax.Array]]
-    measure: Callable[[train.TrainState, synthetic.HeldOut], dict[str, jax.Array]]
-    hidden: Callable[[train.TrainState, synthetic.HeldOut], jax.Array]
+    init: Callable[[Any, Any], train.TrainState]
+    chunk: Callable[[train.TrainState, Any, Any, Any], tuple[train.TrainState, dict[str, jax.Array]]]
+    prepare: Callable[[Any, Any], HeldOut]
+    constant: Callable[[Any, HeldOut, Any], dict[str, Named]]
+    measure: Callable[[train.TrainState, Any, HeldOut, Any], dict[str, Named]]
+    hidden: Callable[[train.TrainState, Any, HeldOut, Any], tuple[jax.Array, jax.Array]]
 
 
 def make_mesh(runs: int, data: int, devices: Sequence[jax.Device] | None = None) -> Mesh:
@@ -77,26 +83,22 @@ def platform_how(layout: Layout, platform: str | None = None) -> str:
     return layout.how if layout.how != "auto" else ("map" if platform == "cpu" else "vmap")
 
 
-def make_program(static: synthetic.Static, runs: int, layout: Layout, devices=None) -> Program:
+def make_program(experiment: Experiment, runs: int, layout: Layout, devices=None) -> Program:
     """The program of `runs` runs, for `devices` (all by default), which may be ones that are only compiled for.
 
     Raises ValueError where the batch cannot be sharded over the data axis.
     """
     mesh = make_mesh(runs, layout.data, devices)
-    if static.train.batch_size % layout.data:
-        raise ValueError(f"run.data must divide train.batch_size = {static.train.batch_size}, got {layout.data}")
+    if experiment.train.batch_size % layout.data:
+        raise ValueError(f"run.data must divide train.batch_size = {experiment.train.batch_size}, got {layout.data}")
     platform = mesh.devices.flat[0].platform
     how = platform_how(layout, platform)
-    if not static.model.unroll:
-        # By the devices that the program is for, which need not be the default ones.
-        everything = residual.unrolls(platform) if layout.unroll == "auto" else layout.unroll == "all"
-        unroll = static.model.layers if everything else 1
-        static = replace(static, model=replace(static.model, unroll=unroll))
+    # By the devices that the program is for, which need not be the default ones.
+    experiment = experiment.unrolled(residual.unrolls(platform) if layout.unroll == "auto" else layout.unroll == "all")
     rows = mesh.shape["runs"]
     spec = PartitionSpec("runs")
     sharding = NamedSharding(mesh, spec)
-    training = train.make_train(static.task, static.model, static.train, "data" if layout.data > 1 else None)
-    measuring = synthetic.make_measure(static)
+    training = train.make_train(experiment, "data" if layout.data > 1 else None)
 
     def over_runs(function, shared=0, donate=(), once=False):
         """`function` of one run, over the runs of a device and over devices; the last `shared` arguments are common.
@@ -120,55 +122,74 @@ def make_program(static: synthetic.Static, runs: int, layout: Layout, devices=No
         options = {"xla_backend_optimization_level": 0} if once and platform == "cpu" else None
         return jax.jit(everywhere, donate_argnums=donate, out_shardings=sharding, compiler_options=options)
 
-    def chunk(state, hparams, count):
+    def chunk(state, numbers, data, count):
         steps, since = count
-        state, loss = training.chunk(state, hparams, steps, since=since)
-        return state, {"train_loss": loss, "diverged_at": state.diverged_at + 0}
+        state, reported = training.chunk(state, numbers, data, steps, since=since)
+        return state, reported | {"diverged_at": state.diverged_at + 0}
 
-    def measure(state, held_out):
-        return measuring.measure(state.params, held_out)
+    def constant(numbers, held_out, data):
+        def untrained():
+            return experiment.model_params(experiment.init(numbers, data), numbers, data, None)
 
-    def hidden(state, held_out):
-        return measuring.hidden(state.params, held_out)
+        return experiment.constants(held_out, untrained)
+
+    def measure(state, numbers, held_out, data):
+        return experiment.measure(experiment.model_params(state.params, numbers, data, None), held_out)
+
+    def hidden(state, numbers, held_out, data):
+        return experiment.hidden(experiment.model_params(state.params, numbers, data, None), held_out)
 
     return Program(
         mesh=mesh,
         size=-(-runs // rows) * rows,
         sharding=sharding,
-        init=over_runs(training.init),
-        chunk=over_runs(chunk, shared=1, donate=0),
-        prepare=over_runs(measuring.prepare, once=True),
-        constant=over_runs(measuring.constant),
-        measure=over_runs(measure),
-        hidden=over_runs(hidden),
+        init=over_runs(training.init, shared=1),
+        chunk=over_runs(chunk, shared=2, donate=0),
+        prepare=over_runs(experiment.held_out, shared=1, once=True),
+        constant=over_runs(constant, shared=1),
+        measure=over_runs(measure, shared=1),
+        hidden=over_runs(hidden, shared=1),
     )
 
 
-def stack_hparams(program: Program, hparams: Sequence[train.HParams]) -> train.HParams:
+def place_data(program: Program, data: Any) -> Any:
+    """What all runs share, whole on every device of the program, once."""
+    whole = NamedSharding(program.mesh, PartitionSpec())
+    place = lambda a: jax.make_array_from_callback(np.shape(a), whole, lambda index: np.asarray(a)[index])  # noqa: E731
+    return jax.tree.map(place, data)
+
+
+def abstract_data(program: Program, data: Any) -> Any:
+    """The shapes, dtypes and shardings of `place_data`."""
+    whole = NamedSharding(program.mesh, PartitionSpec())
+    return jax.tree.map(lambda a: jax.ShapeDtypeStruct(np.shape(a), np.asarray(a).dtype, sharding=whole), data)
+
+
+def stack_numbers(program: Program, numbers: Sequence[Any]) -> Any:
     """The runs' numbers with a leading run axis, on the program's devices; padded with copies of the last run."""
-    padded = [*hparams, *[hparams[-1]] * (program.size - len(hparams))]
+    padded = [*numbers, *[numbers[-1]] * (program.size - len(numbers))]
     stacked = jax.tree.map(lambda *leaves: np.stack([np.asarray(leaf) for leaf in leaves]), *padded)
     place = lambda a: jax.make_array_from_callback(a.shape, program.sharding, lambda index: a[index])  # noqa: E731
     return jax.tree.map(place, stacked)
 
 
-def abstract_hparams(program: Program, one: train.HParams) -> train.HParams:
-    """The shapes, dtypes and shardings of `stack_hparams`, given one run's numbers."""
+def abstract_numbers(program: Program, one: Any) -> Any:
+    """The shapes, dtypes and shardings of `stack_numbers`, given one run's numbers."""
     return jax.tree.map(lambda a: _abstract(program, np.asarray(a).shape, np.asarray(a).dtype), one)
 
 
-def abstract_state(program: Program, hparams: train.HParams) -> train.TrainState:
+def abstract_state(program: Program, numbers: Any, data: Any) -> train.TrainState:
     """The shapes, dtypes and shardings of the pack's state, for restoring a checkpoint."""
-    shapes = jax.eval_shape(program.init, hparams)
+    shapes = jax.eval_shape(program.init, numbers, data)
     return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=program.sharding), shapes)
 
 
-def saved_state(program: Program, hparams: train.HParams, saved_size: int) -> train.TrainState:
+def saved_state(program: Program, numbers: Any, data: Any, saved_size: int) -> train.TrainState:
     """As `abstract_state`, of a pack that was padded to another size on another layout; see `fit_state`."""
     shared = saved_size % program.mesh.shape["runs"] == 0
     sharding = program.sharding if shared else NamedSharding(program.mesh, PartitionSpec())
     shape = lambda a: jax.ShapeDtypeStruct((saved_size, *a.shape[1:]), a.dtype, sharding=sharding)  # noqa: E731
-    return jax.tree.map(shape, abstract_state(program, hparams))
+    return jax.tree.map(shape, abstract_state(program, numbers, data))
 
 
 def fit_state(program: Program, state: train.TrainState, runs: int) -> train.TrainState:

@@ -11,17 +11,18 @@ from typing import Any
 
 import numpy as np
 
-from jaxconcepts.experiments import regression as synthetic
-from jaxconcepts.training.train import HParams
+from jaxconcepts import experiments
+from jaxconcepts.training.experiment import Experiment
 
 
 @dataclass(frozen=True)
 class Point:
-    """One run. config: its full configuration. hash: of that configuration. run: its name in every table."""
+    """One run. config: its full configuration. experiment, numbers: what it says. hash: of that
+    configuration. run: its name in every table."""
 
     config: Mapping[str, Any]
-    static: synthetic.Static
-    hparams: HParams
+    experiment: Experiment
+    numbers: Any
     hash: str
 
     @property
@@ -30,15 +31,21 @@ class Point:
 
     def hyper_parameters(self) -> dict[str, Any]:
         """Every field by dotted name, for the runs table; sequences as JSON text."""
-        flat = {name: value for name, value in flatten(self.config).items() if "." in name}
+        flat = {name: value for name, value in flatten(stored(self.config)).items() if "." in name}
         return {name: json.dumps(v) if isinstance(v, list | tuple) else v for name, v in flat.items()}
 
 
 def make_point(config: Mapping[str, Any]) -> Point:
-    """Checks a run's configuration and names it. Raises ValueError as `synthetic.parse` does."""
-    static, hparams = synthetic.parse(config)
-    canonical = json.dumps(config, sort_keys=True, default=list)
-    return Point(config, static, hparams, hashlib.sha256(canonical.encode()).hexdigest())
+    """Checks a run's configuration and names it. Raises ValueError naming a field that the experiment does not take."""
+    kind = experiments.of_config(config)
+    experiment = kind.from_config(config)
+    digest = hashlib.sha256(kind.canonical(config).encode()).hexdigest()
+    return Point(config, experiment, experiment.numbers(config), digest)
+
+
+def stored(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration as run directories keep it: without fields added later that are at their defaults."""
+    return experiments.of_config(config).stored(config)
 
 
 def expand(base: Mapping[str, Any], sweep: Iterable[Mapping[str, Any]]) -> list[Point]:
@@ -49,7 +56,7 @@ def expand(base: Mapping[str, Any], sweep: Iterable[Mapping[str, Any]]) -> list[
     Raises ValueError, before anything runs, for an empty sweep, an unknown field, a section given beside one of its
     fields, and for a point that is invalid, which is named by its place and overrides.
     """
-    known = flatten(base)
+    known = flatten(_completed(base))
     points: dict[str, Point] = {}
     place = -1
     for place, override in enumerate(sweep):
@@ -88,21 +95,21 @@ def apply(base: Mapping[str, Any], override: Mapping[str, Any]) -> dict[str, Any
     for name, value in override.items():
         section, _, field = name.rpartition(".")
         part = config[section] if section else config
-        part[field] = _like(name, value, part[field])
+        part[field] = _like(name, value, part.get(field))
     return config
 
 
 def differences(base: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
     """The overrides by dotted field that turn `base` into `config`."""
-    old = flatten(base)
-    return {name: value for name, value in flatten(config).items() if json.dumps(value) != json.dumps(old[name])}
+    old, new = flatten(_completed(base)), flatten(_completed(config))
+    return {name: value for name, value in new.items() if json.dumps(value) != json.dumps(old.get(name))}
 
 
 def group(points: Sequence[Point]) -> list[list[Point]]:
-    """The points by static part, in order of first appearance: one compilation a group."""
-    groups: dict[synthetic.Static, list[Point]] = {}
+    """The points by experiment, in order of first appearance: one compilation a group."""
+    groups: dict[Experiment, list[Point]] = {}
     for point in points:
-        groups.setdefault(point.static, []).append(point)
+        groups.setdefault(point.experiment, []).append(point)
     return list(groups.values())
 
 
@@ -114,6 +121,11 @@ def flatten(config: Mapping[str, Any]) -> dict[str, Any]:
             {f"{name}.{field}": value for field, value in part.items()} if isinstance(part, Mapping) else {name: part}
         )
     return flat
+
+
+def _completed(config):
+    """With every field that a configuration may leave out."""
+    return experiments.of_config(config).completed(config)
 
 
 def _check_swept(name, base, known):

@@ -1,4 +1,4 @@
-"""Compiled programs, shared by the packs of a group: one compilation for each static part and size."""
+"""Compiled programs, shared by the packs of a group: one compilation for each experiment and size."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from typing import Any
 
 import jax
 
-from jaxconcepts.experiments import regression as synthetic
 from jaxconcepts.runs import packs
-from jaxconcepts.training.train import HParams
+from jaxconcepts.training.experiment import Experiment
 
 
 class Programs:
@@ -22,46 +21,64 @@ class Programs:
         self.layout = layout
         self.compilations = 0
         self.seconds = 0.0
-        self._compiled: dict[tuple[synthetic.Static, int], tuple[packs.Program, int]] = {}
+        self._compiled: dict[tuple[Experiment, int], tuple[packs.Program, int]] = {}
+        self._data: dict[tuple[Experiment, Any], Any] = {}
+        self._host_data: dict[Experiment, Any] = {}
 
-    def get(self, static: synthetic.Static, runs: int, hparams: HParams) -> packs.Program:
-        """The compiled program of `runs` runs. hparams: one run's numbers, for their shapes."""
-        return self._get(static, runs, hparams)[0]
+    def get(self, experiment: Experiment, runs: int, numbers: Any) -> packs.Program:
+        """The compiled program of `runs` runs. numbers: one run's, for their shapes."""
+        return self._get(experiment, runs, numbers)[0]
 
-    def memory(self, static: synthetic.Static, runs: int, hparams: HParams) -> int:
+    def memory(self, experiment: Experiment, runs: int, numbers: Any) -> int:
         """Bytes that `runs` runs need on one device at the worst moment, by the compiler's memory analysis."""
-        return self._get(static, runs, hparams)[1]
+        return self._get(experiment, runs, numbers)[1]
 
-    def forget_others(self, static: synthetic.Static) -> None:
-        """Drops the programs of other static parts, which hold memory."""
-        self._compiled = {key: value for key, value in self._compiled.items() if key[0] == static}
+    def data(self, experiment: Experiment, program: packs.Program) -> Any:
+        """What the experiment's runs share, placed on the program's devices once."""
+        key = (experiment, program.mesh)
+        if key not in self._data:
+            self._data[key] = packs.place_data(program, self._shared(experiment))
+        return self._data[key]
 
-    def _get(self, static, runs, hparams):
-        program = packs.make_program(static, runs, self.layout)
-        key = (static, program.size)
+    def forget_others(self, experiment: Experiment) -> None:
+        """Drops the programs and data of other experiments, which hold memory."""
+        for kept in (self._compiled, self._data):
+            for key in [key for key in kept if key[0] != experiment]:
+                del kept[key]
+        self._host_data = {key: value for key, value in self._host_data.items() if key == experiment}
+
+    def _shared(self, experiment):
+        if experiment not in self._host_data:
+            self._host_data[experiment] = experiment.data()
+        return self._host_data[experiment]
+
+    def _get(self, experiment, runs, numbers):
+        program = packs.make_program(experiment, runs, self.layout)
+        key = (experiment, program.size)
         if key not in self._compiled:
+            data = packs.abstract_data(program, self._shared(experiment))
             started = time.monotonic()
-            self._compiled[key] = _compile(program, static, hparams)
+            self._compiled[key] = _compile(program, experiment, numbers, data)
             self.compilations += 1
             self.seconds += time.monotonic() - started
         return self._compiled[key]
 
 
-def _compile(program: packs.Program, static: synthetic.Static, one: HParams) -> tuple[packs.Program, int]:
-    hparams = packs.abstract_hparams(program, one)
-    state = packs.abstract_state(program, hparams)
-    held_out = _sharded(program, jax.eval_shape(program.prepare, hparams))
+def _compile(program: packs.Program, experiment: Experiment, one: Any, data: Any) -> tuple[packs.Program, int]:
+    numbers = packs.abstract_numbers(program, one)
+    state = packs.abstract_state(program, numbers, data)
+    held_out = _sharded(program, jax.eval_shape(program.prepare, numbers, data))
     # Not init: it is also traced for the shapes of the state.
     inputs = {
-        "chunk": (state, hparams, packs.step_count(1)),
-        "prepare": (hparams,),
-        "constant": (held_out,),
-        "measure": (state, held_out),
+        "chunk": (state, numbers, data, packs.step_count(1)),
+        "prepare": (numbers, data),
+        "constant": (numbers, held_out, data),
+        "measure": (state, numbers, held_out, data),
     }
-    if static.measure.hidden_count:
-        inputs["hidden"] = (state, held_out)
+    if experiment.measuring.hidden_count:
+        inputs["hidden"] = (state, numbers, held_out, data)
     compiled = {name: getattr(program, name).lower(*arguments).compile() for name, arguments in inputs.items()}
-    beside = {"chunk": held_out, "measure": hparams}
+    beside = {"chunk": held_out, "measure": numbers}
     memory = max(_memory(compiled[name]) + _bytes(program, tree) for name, tree in beside.items())
     return program._replace(**compiled), memory
 

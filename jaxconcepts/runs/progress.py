@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Mapping
 
 import numpy as np
+
+from jaxconcepts.training.experiment import Named
 
 
 class Progress:
@@ -15,17 +18,15 @@ class Progress:
         self._log, self._steps, self._runs, self._every = log, steps, runs, every
         self._last_line = time.monotonic()
         self._timed_from: tuple[float, int] | None = None
-        self._cd = self._loss = np.nan
+        self._measured = ""
         if start:
             log.info("going on from step %d of %d", start, steps)
 
-    def update(self, step: int, losses: np.ndarray, measured: dict[str, np.ndarray] | None) -> None:
+    def update(self, step: int, losses: np.ndarray, measured: Mapping[str, Named] | None) -> None:
         """Notes that `step` is done. The clock starts after the first chunk, whose time is mostly compilation."""
         now = time.monotonic()
         if measured is not None:
-            runs = slice(0, self._runs)
-            self._cd = measured["cd"][runs, 0].mean(-1).max(-1).mean()
-            self._loss = measured["loss"][runs].mean()
+            self._measured = headline(measured, self._runs)
         if self._timed_from is None:
             if step:
                 self._timed_from = (now, step)
@@ -36,12 +37,23 @@ class Progress:
         self._last_line = now
         rate = (step - first) / (now - started)
         several = f" ({rate * self._runs:.3g} run-steps/s)" if self._runs > 1 else ""
-        measured = "" if np.isnan(self._loss) else f"  held-out loss {self._loss:.4g}  best-layer CD {self._cd:.2f}"
         self._log.info(
             "step %d of %d (%d %%)  %.3g steps/s%s  %s left  train loss %.4g%s",
             step, self._steps, 100 * step // self._steps, rate, several, duration((self._steps - step) / rate),
-            np.nanmean(losses) if np.isfinite(losses).any() else np.nan, measured,
+            np.nanmean(losses) if np.isfinite(losses).any() else np.nan, self._measured,
         )  # fmt: skip
+
+
+def headline(measured: Mapping[str, Named], runs: int) -> str:
+    """The held-out loss and the best layer's CD (of the first kind of concept, at the first token), means over runs."""
+    text = ""
+    if "loss" in measured:
+        text += f"  held-out loss {measured['loss'].values[:runs].mean():.4g}"
+    name = next((name for name in measured if name.partition("/")[0] == "cd"), None)
+    if name is not None:
+        at_first = measured[name].values[:runs, 0]
+        text += f"  best-layer CD {at_first.mean(-1).max(-1).mean():.2f}"
+    return text
 
 
 def duration(seconds: float) -> str:

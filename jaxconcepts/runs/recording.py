@@ -10,9 +10,10 @@ import numpy as np
 import polars as pl
 
 from jaxconcepts import store
-from jaxconcepts.experiments import regression as synthetic
-from jaxconcepts.runs import packs, rows
+from jaxconcepts.runs import packs
+from jaxconcepts.runs.events import Event
 from jaxconcepts.runs.points import Point
+from jaxconcepts.store import tidy
 
 log = logging.getLogger("jaxconcepts")
 
@@ -27,35 +28,31 @@ class Record:
         self._keep = np.asarray([at for at, _ in local], int)
         self._points = [points[place] for _, place in local]
         self._runs = [point.run for point in self._points]
-        self._static = points[0].static
+        self._experiment = points[0].experiment
         self._pending: list[tuple] = []
         self._frames: list[pl.DataFrame] = []
         self._diverged_at = self._fetch(diverged_at)
 
     @property
     def _detail(self) -> str:
-        return self._static.measure.detail
+        return self._experiment.measuring.detail
 
     def constants(self, step, values):
-        """What does not change over training: the references' losses, and the number of points behind a CD."""
-        if not self._runs:
-            return  # Padding only: another process has the runs.
-        count = self._static.task.num_concepts * self._static.measure.cd_per_concept
-        self._frames.append(rows.scalars(self._runs, step, "cd_points", np.full(len(self._runs), count)))
-        for metric, array in self._fetch(values).items():
-            self._frames.append(rows.by_concept_and_position(self._runs, step, metric, array, self._detail))
+        """What does not change over training, such as the references' losses."""
+        if self._runs:  # Else padding only: another process has the runs.
+            self._frames.append(tidy.rows(self._runs, step, self._fetch(values), self._detail))
 
     def pend(self, step, result, measured, row=True):
         """Notes what a chunk and a measurement gave (None for either), without waiting for it.
 
-        row: whether the chunk's mean loss belongs in the tables; if not, it covers only some of the steps up to a row.
+        row: whether the chunk's means belong in the tables; if not, they cover only some of the steps up to a row.
         """
         self._pending.append((step, result, measured, row))
 
-    def hidden(self, step, hidden):
-        hidden = self._fetch(hidden)
+    def hidden(self, step, hidden_and_labels):
+        hidden, labels = self._fetch(hidden_and_labels)
         if self._runs:
-            self._run.write_hidden(self._name, step, hidden, synthetic.decoding_labels(self._static), self._runs)
+            self._run.write_hidden(self._name, step, hidden, labels[0], self._runs)
 
     def settle(self, progress, pace):
         """Fetches what is pending, which waits for the device, and turns it into rows; tells how far that has come."""
@@ -64,14 +61,26 @@ class Record:
             pace.reached(step)
             losses = np.full(len(self._runs), np.nan)
             if result is not None:
-                losses = result["train_loss"]
+                reported = {name: result[name] for name in self._experiment.REPORTED}
+                losses = next(iter(reported.values()))
                 self._note_divergence(result["diverged_at"])
-            if result is not None and row and self._runs:
-                self._frames.append(rows.scalars(self._runs, step, "train_loss", losses))
+                if row and self._runs:
+                    self._frames += [tidy.scalars(self._runs, step, *item) for item in reported.items()]
             if measured is not None and self._runs:
-                self._frames.append(rows.measurement(self._runs, step, measured, synthetic.TOKENS, self._detail))
+                self._frames.append(tidy.rows(self._runs, step, measured, self._detail))
             progress.update(step, losses, measured)
         self._pending.clear()
+
+    def event(self, step, params) -> Event:
+        """What callbacks see of a measured step that has been settled."""
+        of_step = [frame.filter(step=step) for frame in self._frames]
+        metrics = pl.concat([pl.DataFrame(schema=store.METRICS), *of_step])
+
+        def add(metric, values):
+            frame = tidy.scalars(self._runs, step, metric, values)
+            self._frames.append(frame.filter(pl.col("value").is_not_nan()))
+
+        return Event(step, tuple(self._runs), metrics, lambda: self._fetch(params), add)
 
     def flush(self, step):
         """Writes the rows gathered so far as the part that the checkpoint at `step` will cover."""

@@ -93,11 +93,9 @@ class Run:
 
         Raises ValueError for unknown or missing columns, nulls in the others, and rows past `step`.
         """
-        frame = tables.conform(frame, tables.METRICS, nullable=("layer", "token", "concept", "position"))
+        frame = tables.conform(frame, tables.METRICS, tables.NULLABLE)
         if frame.height and frame["step"].max() > step:
             raise ValueError(f"metrics of the part at step {step} must not be past it, got step {frame['step'].max()}")
-        if not (tokens := set(frame["token"].drop_nulls())) <= {"x", "y"}:
-            raise ValueError(f'token must be "x", "y" or null, got {sorted(tokens)}')
         self._write_part("metrics", pack, step, "parquet", tables.to_parquet(frame), frame.height)
 
     def write_hidden(

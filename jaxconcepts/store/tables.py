@@ -18,10 +18,12 @@ from jaxconcepts.store.files import DamagedFileError, existing_run, listing
 METRICS = pl.Schema(
     {
         "run": pl.String, "step": pl.Int64, "metric": pl.String, "layer": pl.Int32,
-        "token": pl.String, "concept": pl.Int32, "position": pl.Int32, "value": pl.Float64,
+        "token": pl.String, "concept": pl.Int32, "position": pl.Int32, "label": pl.String, "value": pl.Float64,
     }
 )  # fmt: skip
-"""Columns of the metrics table. layer (0 = embeddings), token ("x" or "y"), concept and position may be null."""
+"""Columns of the metrics table. layer (0 = embeddings), token (its name), concept, position and label (which of several
+kinds of concept, say) may be null."""
+NULLABLE = ("layer", "token", "concept", "position", "label")
 RUNS = pl.Schema(
     {"run": pl.String, "point": pl.String, "status": pl.String, "seed": pl.Int64, "step": pl.Int64}
     | {"diverged_at": pl.Int64}
@@ -142,6 +144,9 @@ def _read(path: epath.Path, schema: pl.Schema) -> pl.DataFrame | None:
 def _part(path: epath.Path, data: bytes, schema: pl.Schema) -> pl.DataFrame:
     """The table with the schema's columns first. Raises DamagedFileError naming a column that is missing or another."""
     frame = _parquet(path, data)
+    if schema == METRICS and "label" not in frame.columns:
+        # Written before there were labels.
+        frame = frame.with_columns(pl.lit(None, pl.String).alias("label"))
     for name, dtype in schema.items():
         if (given := frame.schema.get(name)) != dtype:
             raise DamagedFileError(f"damaged table part {path}: column {name} must be {dtype}, got {given or 'none'}")

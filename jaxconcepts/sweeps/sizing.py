@@ -11,6 +11,7 @@ import numpy as np
 from jaxconcepts.runs import packs
 from jaxconcepts.runs.points import Point
 from jaxconcepts.runs.programs import Programs
+from jaxconcepts.training import train
 
 SHARE = 0.9
 """Of a device's memory that a pack may take."""
@@ -34,7 +35,7 @@ def runs_at_once(programs: Programs, points: Sequence[Point], most: int, memory:
     memory analysis of the packed program, compiled again where the first guess, from the state, was far off.
     Raises ValueError, naming a point, where a single run does not fit.
     """
-    static, one = points[0].static, points[0].hparams
+    experiment, one = points[0].experiment, points[0].numbers
     devices = packs.make_mesh(len(points), programs.layout.data).shape["runs"]
     room = int(SHARE * memory)
     state = state_bytes(points[0])
@@ -46,7 +47,7 @@ def runs_at_once(programs: Programs, points: Sequence[Point], most: int, memory:
         return min(len(points), devices * max(1, min(CPU_RUNS, room // (4 * state))))
     each = max(1, min(-(-len(points) // devices), room // (8 * state)))
     for _ in range(4):
-        needed = programs.memory(static, each * devices, one) / each
+        needed = programs.memory(experiment, each * devices, one) / each
         fitting = min(-(-len(points) // devices), int(room / needed))
         if fitting < 1 and each == 1:
             raise ValueError(_too_large(points[0], int(needed), memory))
@@ -60,22 +61,12 @@ def runs_at_once(programs: Programs, points: Sequence[Point], most: int, memory:
 
 def state_bytes(point: Point) -> int:
     """Bytes of one run's training state: parameters and optimiser."""
-    from jaxconcepts.training import train
-
-    static = point.static
-    init = train.make_train(static.task, static.model, static.train).init
-    return sum(int(np.prod(a.shape)) * a.dtype.itemsize for a in jax.tree.leaves(jax.eval_shape(init, point.hparams)))
-
-
-def work(point: Point) -> float:
-    """About how much a run takes, for ordering packs and for the time left: tokens times parameters."""
-    static = point.static
-    parameters = static.model.layers * 12 * static.model.width**2 + 10_000  # a floor: tiny steps are mostly overhead
-    return float(static.train.steps * static.train.batch_size * 2 * static.task.num_pairs * parameters)
+    shapes = jax.eval_shape(train.make_train(point.experiment).init, point.numbers, point.experiment.data())
+    return sum(int(np.prod(a.shape)) * a.dtype.itemsize for a in jax.tree.leaves(shapes))
 
 
 def _too_large(point: Point, needed: int, memory: int) -> str:
     return (
-        f"run {point.run} ({point.static.model.layers} layers, {point.static.model.width} wide) does not fit on one "
-        f"device: it needs {needed / 1e9:.3g} GB of {memory / 1e9:.3g} GB"
+        f"run {point.run} ({point.experiment.describe()}) does not fit on one device: it needs {needed / 1e9:.3g} GB "
+        f"of {memory / 1e9:.3g} GB"
     )

@@ -56,14 +56,14 @@ def run_sweep(
     left = [point for point in points if point.hash in chosen]
     going_on = [pack for pack in membership.recorded(run.workdir) if pack.name in set(names)] if names else []
 
-    groups = sorted(sweep_points.group(left), key=lambda group: -sizing.work(group[0]))
+    groups = sorted(sweep_points.group(left), key=lambda group: -group[0].experiment.work())
     if tune and groups:
         layout = tuning.tune(groups[0], layout, at_once, memory)
     programs = Programs(layout)
-    sizes = {group[0].static: sizing.runs_at_once(programs, group, at_once, memory) for group in groups}
+    sizes = {group[0].experiment: sizing.runs_at_once(programs, group, at_once, memory) for group in groups}
     queue = deque(going_on)
     for group in groups:
-        queue.extend(membership.split_evenly(group, sizes[group[0].static]))
+        queue.extend(membership.split_evenly(group, sizes[group[0].experiment]))
     _log_plan(points, ended, left, going_on, queue, sizes, layout, shard)
     progress = SweepProgress(log, run.workdir, queue, programs, shard if jax.process_count() == 1 else None)
 
@@ -73,11 +73,11 @@ def run_sweep(
             pack = queue.popleft()
             if primary:
                 membership.record(run.workdir, pack)
-            room = sizes.get(pack.points[0].static, 0)
-            programs.forget_others(pack.points[0].static) if jax.default_backend() == "cpu" else None
+            room = sizes.get(pack.points[0].experiment, 0)
+            programs.forget_others(pack.points[0].experiment) if jax.default_backend() == "cpu" else None
             progress.begin(pack)
             if not _fits(pack, run, layout, checkpoint_seconds, programs, progress, signals, room):
-                sizes[pack.points[0].static] = -(-len(pack.points) // 2)
+                sizes[pack.points[0].experiment] = -(-len(pack.points) // 2)
                 queue.extendleft(reversed(_halve(pack, run, too_large)))
             elif signals and queue and jax.process_count() == 1:
                 raise PreemptedError("stopped by a signal between packs; start again to go on")
@@ -133,14 +133,11 @@ def _log_plan(points, ended, left, going_on, queue, sizes, layout, shard) -> Non
         log.info("going on with %d started pack(s), %d runs", len(going_on), runs - len(left))
     how = packs.platform_how(layout)
     for number, group in enumerate(groups):
-        own = [pack for pack in queue if pack.points[0].static == group[0].static]
+        own = [pack for pack in queue if pack.points[0].experiment == group[0].experiment]
         largest = max(len(pack.points) for pack in own)
         devices = packs.make_mesh(largest, layout.data).shape["runs"]
         state = -(-largest // devices) * sizing.state_bytes(group[0])
-        model, task = group[0].static.model, group[0].static.task
         log.info(
-            "group %d: %d layers x %d, %d concepts, %d steps: %d runs in %d pack(s) of at most %d (%s), "
-            "state %.3g MB a device",
-            number, model.layers, model.width, task.num_concepts, group[0].static.train.steps,
-            len(group), len(own), largest, how, state / 1e6,
+            "group %d: %s: %d runs in %d pack(s) of at most %d (%s), state %.3g MB a device",
+            number, group[0].experiment.describe(), len(group), len(own), largest, how, state / 1e6,
         )  # fmt: skip

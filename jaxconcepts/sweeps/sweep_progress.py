@@ -7,6 +7,7 @@ import json
 import logging
 import time
 from collections import deque
+from collections.abc import Mapping
 from datetime import UTC, datetime
 
 import numpy as np
@@ -15,8 +16,8 @@ from etils import epath
 from jaxconcepts.runs.programs import Programs
 from jaxconcepts.runs.progress import duration
 from jaxconcepts.store import files
-from jaxconcepts.sweeps import sizing
 from jaxconcepts.sweeps.membership import Pack
+from jaxconcepts.training.experiment import Named
 
 
 class SweepProgress:
@@ -53,9 +54,9 @@ class SweepProgress:
         self._packs = max(self._packs, self._number() + len(self._queue))
         self._tell(0)
 
-    def update(self, step: int, losses: np.ndarray, measured: dict[str, np.ndarray] | None) -> None:
+    def update(self, step: int, losses: np.ndarray, measured: Mapping[str, Named] | None) -> None:
         """Notes that the pack in hand is done up to `step`."""
-        steps, now = self._pack.points[0].static.train.steps, time.monotonic()
+        steps, now = self._pack.points[0].experiment.train.steps, time.monotonic()
         if self._step is None:
             self._begun = now
         else:
@@ -88,16 +89,16 @@ class SweepProgress:
 
     @staticmethod
     def _work(pack: Pack) -> float:
-        return len(pack.points) * sizing.work(pack.points[0])
+        return len(pack.points) * pack.points[0].experiment.work()
 
     def _left(self) -> float | None:
         """Seconds, from the rate so far (compilation apart) and the compilations to come; None before there is one."""
         if not self._done:
             return None
-        steps = self._pack.points[0].static.train.steps
+        steps = self._pack.points[0].experiment.train.steps
         work = (1 - self._step / steps) * self._work(self._pack) + sum(map(self._work, self._queue))
         running = time.monotonic() - self._started - self._programs.seconds
-        groups = {pack.points[0].static for pack in self._queue} - {self._pack.points[0].static}
+        groups = {pack.points[0].experiment for pack in self._queue} - {self._pack.points[0].experiment}
         compiling = len(groups) * self._programs.seconds / max(1, self._programs.compilations)
         return work / self._done * max(running, 1e-3) + compiling
 
@@ -107,7 +108,7 @@ class SweepProgress:
         content = {"at": datetime.now(UTC).isoformat(timespec="seconds"), "pack": None, "packs": self._packs}
         if self._pack is not None:
             left = None if self._step is None else self._left()
-            steps = self._pack.points[0].static.train.steps
+            steps = self._pack.points[0].experiment.train.steps
             content |= {"pack": self._pack.name, "number": self._number(), "step": step, "steps": steps}
             content |= {"runs": len(self._pack.points), "seconds_left": left}
         with contextlib.suppress(OSError):  # A full disk is named by what must be written.

@@ -74,9 +74,11 @@ def load_params(workdir: epath.PathLike, pack: Trained, step: int) -> PyTree:
 
     Raises ValueError where the arrays are not this program's, DamagedFileError where they cannot be read.
     """
-    program = packs.make_program(pack.points[0].static, len(pack.points), packs.Layout())
-    hparams = packs.stack_hparams(program, [point.hparams for point in pack.points])
-    like = lambda stored: packs.saved_state(program, hparams, stored["step"][0])  # noqa: E731
+    experiment = pack.points[0].experiment
+    program = packs.make_program(experiment, len(pack.points), packs.Layout())
+    numbers = packs.stack_numbers(program, [point.numbers for point in pack.points])
+    data = packs.abstract_data(program, experiment.data())
+    like = lambda stored: packs.saved_state(program, numbers, data, stored["step"][0])  # noqa: E731
     return jax.device_get(store.load_checkpoint(workdir, pack.pack, step, like).params)
 
 

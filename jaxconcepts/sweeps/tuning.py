@@ -28,7 +28,7 @@ TIMED_SECONDS = 1.0
 def candidates(layout: Layout, point: Point) -> list[Layout]:
     """The layouts to choose from: `layout` with every part that it leaves to the backend settled in each way."""
     hows = ["map", "vmap"] if layout.how == "auto" else [layout.how]
-    free = layout.unroll == "auto" and not point.static.model.unroll and point.static.model.layers > 1
+    free = layout.unroll == "auto" and point.experiment.unrolled(True) != point.experiment.unrolled(False)
     unrolls = ["all", "none"] if free else [layout.unroll]
     return [replace(layout, how=how, unroll=unroll) for how in hows for unroll in unrolls]
 
@@ -65,20 +65,21 @@ def tune(points: Sequence[Point], layout: Layout, at_once: int, memory: int) -> 
 
 def run_steps_per_second(points: Sequence[Point], layout: Layout) -> tuple[float, float]:
     """Steps a second times runs of a pack of `points`, and the seconds that its first step took, compiling included."""
-    program = packs.make_program(points[0].static, len(points), layout)
-    hparams = packs.stack_hparams(program, [point.hparams for point in points])
-    state = program.init(hparams)
+    program = packs.make_program(points[0].experiment, len(points), layout)
+    numbers = packs.stack_numbers(program, [point.numbers for point in points])
+    data = packs.place_data(program, points[0].experiment.data())
+    state = program.init(numbers, data)
 
     def seconds(state, steps):
         start = time.perf_counter()
-        state, result = program.chunk(state, hparams, packs.step_count(steps))
+        state, result = program.chunk(state, numbers, data, packs.step_count(steps))
         jax.block_until_ready(result)
         return state, time.perf_counter() - start
 
     state, first = seconds(state, 1)
     state, one = seconds(state, 1)
     # The same number in all processes, which run the chunk together.
-    steps = processes.tell_all(max(1, min(points[0].static.train.steps, int(TIMED_SECONDS / one))))
+    steps = processes.tell_all(max(1, min(points[0].experiment.train.steps, int(TIMED_SECONDS / one))))
     state, taken = seconds(state, steps)
     return len(points) * steps / taken, first - one
 

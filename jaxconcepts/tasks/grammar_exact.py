@@ -1,9 +1,8 @@
 """What is true of a grammar's strings, exactly: probability, parses, the next token, and the best reading of the tree.
 
-Strings are tokens [N, T] (terminals from 1; what lies past a length is not read) and lengths [N]. All run in float32
-on the device with a tilt that keeps long strings in range (see `grammar_chart`), and come within 1e-6 of float64.
-Called with known arrays, strings are sorted by length and run in groups of like length; under a trace all take the
-length of the array. The closed forms of length and entropy are `grammar_moments`.
+Strings are tokens [N, T] (terminals from 1; what lies past a length is not read) and lengths [N]. Known arrays are
+read on the host in float64 (`grammar_sparse`), without compiling. Under a trace the same is done on the device in
+float32 (`grammar_chart`), within 1e-6 for probabilities. The closed forms of length and entropy are `grammar_moments`.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxconcepts.tasks.grammar_moments import derivation_entropy, entropy_per_token, length_distribution, mean_length
 from jaxconcepts.tasks.grammar_posteriors import Chart
+from jaxconcepts.tasks.grammar_sparse import Charts, groups
 from jaxconcepts.tasks.grammar_tables import Grammar
 
 __all__ = [
@@ -36,11 +36,8 @@ __all__ = [
     "parses",
 ]
 
-# Bytes that the charts of strings that run together may take.
-MEMORY = 2**24
-# Numbers of nodes (tokens + 1) that strings are padded to, where the grammar's longest string is not below, so that few
-# programs are compiled.
-SIZES = (128, 256, 384, 512, 768, 1024, 1536, 2048)
+# Bytes that the charts of strings that run together on a device may take.
+MEMORY = 2**26
 
 
 def log_probability(grammar: Grammar, tokens: Int[Array, "N T"], lengths: Int[Array, " N"]) -> Float[Array, " N"]:
@@ -127,30 +124,29 @@ def inside(
 
 
 def _run(quantity, grammar, tokens, lengths, *, depth=None, prefix=None):
-    """A method of `Chart` on every string: those of like length together, and put back in their order."""
+    """A method of `Charts` on all strings where they are known, and of `Chart` on every one under a trace."""
     _check(tokens, lengths)
     prefix = np.zeros(np.shape(lengths), np.int32) if prefix is None else prefix
     kernel = partial(_one, quantity, grammar, depth)
     if any(isinstance(x, jax.core.Tracer) for x in (tokens, lengths, prefix)):
         strings = (jnp.asarray(tokens), jnp.asarray(lengths), jnp.asarray(prefix))
         return lax.map(lambda string: kernel(*string), strings, batch_size=_together(grammar, tokens.shape[1] + 1))
-    tokens, lengths, prefix = (np.asarray(x, np.int32) for x in (tokens, lengths, prefix))
-    shapes = jax.eval_shape(kernel, *(jax.ShapeDtypeStruct(x.shape[1:], x.dtype) for x in (tokens, lengths, prefix)))
-    fill = -np.inf if quantity == "inside" else 0
-    out = jax.tree.map(lambda x: np.full((len(lengths), *x.shape), fill, x.dtype), shapes)
-    for members, nodes, count in _groups(grammar, lengths):
-        rows = np.zeros((count, nodes - 1), np.int32)
-        width = min(nodes - 1, tokens.shape[1])
-        rows[: len(members), :width] = tokens[members, :width]
-        sizes, free = (np.pad(x[members], (0, count - len(members))) for x in (lengths, prefix))
-        results = _batched(quantity, grammar, depth, rows, sizes, free)
-        jax.tree.map(partial(_put_back, members), out, results)
-    return jax.tree.map(jnp.asarray, out)
+    return _on_the_host(quantity, grammar, depth, *(np.asarray(x, np.int64) for x in (tokens, lengths, prefix)))
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2))
-def _batched(quantity, grammar, depth, *strings):
-    return jax.vmap(partial(_one, quantity, grammar, depth))(*strings)
+def _on_the_host(quantity, grammar, depth, tokens, lengths, prefix):
+    # Numbers a node: one of all derivations, and one of each ancestor that is asked for.
+    tags = 1 + (sum(map(len, grammar.levels)) if "ancestors" in quantity else 0)
+    parts = []
+    for members in groups(grammar, lengths, tags):
+        method = getattr(Charts(grammar, tokens[members], lengths[members], prefix[members]), quantity)
+        parts.append(method() if depth is None else method(depth))
+    return jax.tree.map(_joined, *parts)
+
+
+def _joined(*parts):
+    whole = np.concatenate(parts)
+    return jnp.asarray(whole if whole.dtype == bool else whole.astype(np.float32))
 
 
 def _one(quantity, grammar, depth, tokens, length, prefix):
@@ -158,34 +154,10 @@ def _one(quantity, grammar, depth, tokens, length, prefix):
     return method() if depth is None else method(depth)
 
 
-def _groups(grammar, lengths):
-    """(indices, nodes, count): strings that run together, the nodes and the count that they are padded to.
-
-    The count is the same for all groups of a size, and a power of two, so that few programs are compiled.
-    """
-    sizes = np.array([_size(grammar, int(length)) for length in lengths], int)
-    for nodes in np.unique(sizes):
-        members = np.flatnonzero(sizes == nodes)
-        count = min(_together(grammar, int(nodes)), 1 << (len(members) - 1).bit_length())
-        for start in range(0, len(members), count):
-            yield members[start : start + count], int(nodes), count
-
-
-def _size(grammar, length):
-    padded = next((size for size in SIZES if size > length), -(-(length + 1) // 1024) * 1024)
-    return min(padded, grammar.max_length + 1) if length <= grammar.max_length else padded
-
-
 def _together(grammar, nodes):
     """How many charts fit in `MEMORY`, at least one; a power of two."""
     symbols = sum(map(len, grammar.levels)) + grammar.terminals
     return 1 << (max(MEMORY // (4 * symbols * nodes**2), 1).bit_length() - 1)
-
-
-def _put_back(members, out, results):
-    """Writes the results of a group where they belong, without what is past the shorter of both widths."""
-    common = tuple(slice(min(a, b)) for a, b in zip(out.shape[1:], results.shape[1:], strict=True))
-    out[(members, *common)] = np.asarray(results)[(slice(len(members)), *common)]
 
 
 def _check(tokens, lengths):

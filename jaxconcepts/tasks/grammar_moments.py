@@ -47,6 +47,22 @@ def bits_of_length(grammar: Grammar) -> Float[np.ndarray, " longest+1"]:
     return np.divide(information, probability, out=np.zeros_like(information), where=probability > 0)
 
 
+@lru_cache(maxsize=64)
+def tilts(grammar: Grammar) -> Float[np.ndarray, " longest+1"]:
+    """The factor a token that keeps the weights of a string of each length in range: 2^(bits a token) at that length.
+
+    Strings longer than the mean have fewer bits a token, by up to a third at the longest. A shorter one may be the
+    begin of a long one, so it has the mean's tilt.
+    """
+    probability = length_distribution(grammar)
+    possible = np.flatnonzero(probability > 0)
+    rates = bits_of_length(grammar)[possible] / possible
+    mean = derivation_entropy(grammar) / mean_length(grammar)
+    lengths = np.arange(len(probability))
+    rates = np.where(lengths > mean_length(grammar), np.interp(lengths, possible, rates), mean)
+    return 2.0**rates
+
+
 @lru_cache(maxsize=32)
 def _by_length(grammar: Grammar):
     """The probability of each length, and the same weighted by the derivation's information in bits."""

@@ -1,18 +1,17 @@
 """What is asked of the chart of one string: probabilities and posteriors, normalized and cut at the string's end.
 
-Everything is for one string of static width, is traced, and is batched by vmap; `grammar_exact` is its public face.
+Everything is for one string of static width, is traced, and is batched by vmap.
 """
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from jaxconcepts.tasks import grammar_chart, grammar_moments
+from jaxconcepts.tasks import grammar_chart
+from jaxconcepts.tasks.grammar_moments import tilts
 from jaxconcepts.tasks.grammar_tables import Grammar
 
 
@@ -85,22 +84,6 @@ class Chart(NamedTuple):
         return jnp.where(known, weights / jnp.where(known, totals, 1.0), 0.0)
 
     def _spans(self, top=1):
-        table = jnp.asarray(_tilts(self.grammar))
+        table = jnp.asarray(tilts(self.grammar), jnp.float32)
         tilt = table[jnp.clip(self.length, 0, len(table) - 1)]
         return grammar_chart.spans(self.grammar, self.tokens, tilt, mode="weights", top=top), tilt
-
-
-@lru_cache(maxsize=64)
-def _tilts(grammar: Grammar) -> np.ndarray:
-    """The tilt for a string of each length: 2^(bits a token) of derivations of that length.
-
-    Strings longer than the mean have fewer bits a token, by up to a third at the longest. A shorter one may be the
-    begin of a long one, so it has the mean's tilt.
-    """
-    probability = grammar_moments.length_distribution(grammar)
-    possible = np.flatnonzero(probability > 0)
-    rates = grammar_moments.bits_of_length(grammar)[possible] / possible
-    mean = grammar_moments.derivation_entropy(grammar) / grammar_moments.mean_length(grammar)
-    lengths = np.arange(len(probability))
-    rates = np.where(lengths > grammar_moments.mean_length(grammar), np.interp(lengths, possible, rates), mean)
-    return (2.0**rates).astype(np.float32)

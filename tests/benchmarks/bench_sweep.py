@@ -32,8 +32,9 @@ def rows(quick: bool = False) -> list[dict]:
             seconds, compiling = pack(point, runs, steps, devices)
             packed[devices] = seconds
             name = f"sweep, {runs} runs in a pack, {devices} device{'s' * (devices > 1)}"
-            static = point.static
-            shape = f"{static.model.layers} x {static.model.width}, batch {static.train.batch_size}, {steps} steps"
+            experiment = point.experiment
+            model, batch = experiment.model, experiment.train.batch_size
+            shape = f"{model.layers} x {model.width}, batch {batch}, {steps} steps"
             for peer, peer_s, ours_s, aim in (
                 ("JAX, one run after another", singly, seconds, None),
                 ("the same, compiling counted", singly + singly_compiling, seconds + compiling, None),
@@ -49,29 +50,29 @@ def rows(quick: bool = False) -> list[dict]:
 
 def pack(point, runs: int, steps: int, devices: int) -> tuple[float, float]:
     """Seconds a run-step of all runs as one program, the best of three; and of compiling it, shared out likewise."""
-    program = packs.make_program(point.static, runs, packs.Layout(), jax.devices()[:devices])
-    chunk, hparams, compiling = _compile(program, point, runs)
+    program = packs.make_program(point.experiment, runs, packs.Layout(), jax.devices()[:devices])
+    chunk, numbers, compiling = _compile(program, point, runs)
     best = float("inf")
     for _ in range(3):
-        state = jax.block_until_ready(program.init(hparams))
+        state = jax.block_until_ready(program.init(numbers, None))
         start = time.perf_counter()
-        jax.block_until_ready(chunk(state, hparams, packs.step_count(steps)))
+        jax.block_until_ready(chunk(state, numbers, None, packs.step_count(steps)))
         best = min(best, time.perf_counter() - start)
     return best / (runs * steps), compiling / (runs * steps)
 
 
 def one_after_another(point, runs: int, steps: int) -> tuple[float, float]:
     """As `pack`, of one program for one run, called for each run in turn (two rounds for the best of few runs)."""
-    program = packs.make_program(point.static, 1, packs.Layout(), jax.devices()[:1])
+    program = packs.make_program(point.experiment, 1, packs.Layout(), jax.devices()[:1])
     chunk, _, compiling = _compile(program, point, 1)
-    hparams = [packs.stack_hparams(program, [_seeded(point, seed)]) for seed in range(runs)]
+    numbers = [packs.stack_numbers(program, [_seeded(point, seed)]) for seed in range(runs)]
     best = float("inf")
     for _ in range(1 if runs > 64 else 3):
         seconds = 0.0
-        for one in hparams:
-            state = jax.block_until_ready(program.init(one))
+        for one in numbers:
+            state = jax.block_until_ready(program.init(one, None))
             start = time.perf_counter()
-            jax.block_until_ready(chunk(state, one, packs.step_count(steps)))
+            jax.block_until_ready(chunk(state, one, None, packs.step_count(steps)))
             seconds += time.perf_counter() - start
         best = min(best, seconds)
     return best / (runs * steps), compiling / (runs * steps)
@@ -81,7 +82,7 @@ def torch_one_after_another(point, runs: int, steps: int) -> float:
     """Seconds a run-step; making each model, and its first step, are left out."""
     seconds = 0.0
     for _ in range(runs):
-        step = torch_step(point.static)
+        step = torch_step(point.experiment)
         step()
         start = time.perf_counter()
         for _ in range(steps):
@@ -104,11 +105,13 @@ def fewer_torch_threads(point) -> int:
 
 def _compile(program, point, runs):
     """The compiled chunk, the runs' numbers on their devices, and the seconds that compiling took."""
-    hparams = packs.stack_hparams(program, [_seeded(point, seed) for seed in range(runs)])
+    numbers = packs.stack_numbers(program, [_seeded(point, seed) for seed in range(runs)])
     start = time.perf_counter()
-    chunk = program.chunk.lower(packs.abstract_state(program, hparams), hparams, packs.step_count(1)).compile()
-    return chunk, hparams, time.perf_counter() - start
+    chunk = program.chunk.lower(
+        packs.abstract_state(program, numbers, None), numbers, None, packs.step_count(1)
+    ).compile()
+    return chunk, numbers, time.perf_counter() - start
 
 
 def _seeded(point, seed: int):
-    return point.hparams._replace(seed=point.hparams.seed + seed)
+    return point.numbers._replace(seed=point.numbers.seed + seed)

@@ -14,7 +14,7 @@ from statistics import median
 
 import jax
 
-from jaxconcepts.experiments import regression as synthetic
+from jaxconcepts.experiments.regression import Regression
 from jaxconcepts.runs import packs, points
 
 # config: our timed steps in a chunk, the peer's, the aim.
@@ -28,13 +28,13 @@ def rows(quick: bool = False) -> list[dict]:
         if quick and name == "paper":
             continue
         point = make_point(name)
-        static = point.static
-        program = packs.make_program(static, 1, packs.Layout(data=jax.device_count()))
-        ours, peer = seconds_a_step(program, point, steps), torch_seconds_a_step(static, peer_steps)
+        experiment = point.experiment
+        program = packs.make_program(experiment, 1, packs.Layout(data=jax.device_count()))
+        ours, peer = seconds_a_step(program, point, steps), torch_seconds_a_step(experiment, peer_steps)
         row = {
             "benchmark": f"training step, {name}",
-            "shape": f"{static.model.layers} x {static.model.width}, batch {static.train.batch_size}, "
-            f"{static.model.context} tokens",
+            "shape": f"{experiment.model.layers} x {experiment.model.width}, batch {experiment.train.batch_size}, "
+            f"{experiment.model.context} tokens",
             "ours_s": ours,
             "peer": "PyTorch + Hugging Face GPT2Model",
             "peer_s": peer,
@@ -47,14 +47,14 @@ def rows(quick: bool = False) -> list[dict]:
 
 def measurement_row(name: str, program: packs.Program, point: points.Point, step_seconds: float) -> dict:
     """What 50 measurements of a run take, as the steps' time over theirs: at the aim they take 5 %."""
-    hparams = packs.stack_hparams(program, [point.hparams])
-    state, held_out = program.init(hparams), program.prepare(hparams)
+    numbers = packs.stack_numbers(program, [point.numbers])
+    state, held_out = program.init(numbers, None), program.prepare(numbers, None)
     times = []
     for _ in range(4):
         start = time.perf_counter()
-        jax.block_until_ready(program.measure(state, held_out))
+        jax.block_until_ready(program.measure(state, numbers, held_out, None))
         times.append(time.perf_counter() - start)
-    steps = point.static.train.steps
+    steps = point.experiment.train.steps
     ours, peer = 50 * median(times[1:]), steps * step_seconds
     return {
         "benchmark": f"measuring in training, {name}",
@@ -82,21 +82,21 @@ def make_point(config_name: str) -> points.Point:
 
 def seconds_a_step(program: packs.Program, point: points.Point, steps: int) -> float:
     """Median over five chunks of our compiled training, the batch sharded over all host devices."""
-    hparams = packs.stack_hparams(program, [point.hparams])
-    state = program.init(hparams)
+    numbers = packs.stack_numbers(program, [point.numbers])
+    state = program.init(numbers, None)
     count = packs.step_count(steps)
     times = []
     for _ in range(6):
         start = time.perf_counter()
-        state, result = program.chunk(state, hparams, count)
+        state, result = program.chunk(state, numbers, None, count)
         jax.block_until_ready(result)
         times.append((time.perf_counter() - start) / steps)
     return median(times[1:])
 
 
-def torch_seconds_a_step(static: synthetic.Static, steps: int) -> float:
+def torch_seconds_a_step(experiment: Regression, steps: int) -> float:
     """Median over five chunks of the PyTorch loop."""
-    step = torch_step(static)
+    step = torch_step(experiment)
     for _ in range(3):
         step()
     times = []
@@ -108,12 +108,12 @@ def torch_seconds_a_step(static: synthetic.Static, steps: int) -> float:
     return median(times)
 
 
-def torch_step(static: synthetic.Static):
+def torch_step(experiment: Regression):
     """A new PyTorch model and optimiser as Garg et al. train it. Each call is a step, which draws its batch."""
     import torch
     from transformers import GPT2Config, GPT2Model
 
-    task, model = static.task, static.model
+    task, model = experiment.task, experiment.model
     config = GPT2Config(
         n_positions=model.context, n_embd=model.width, n_layer=model.layers, n_head=model.heads,
         n_inner=model.mlp_width or None, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, use_cache=False,
@@ -127,7 +127,7 @@ def torch_step(static: synthetic.Static):
         masks[k, k * task.rank : (k + 1) * task.rank] = 1
 
     def step():
-        size, n = static.train.batch_size, task.num_pairs
+        size, n = experiment.train.batch_size, task.num_pairs
         weights = torch.randn(size, task.dim) * masks[torch.randint(task.num_concepts, (size,))]
         inputs = torch.randn(size, n, task.dim)
         targets = torch.einsum("bnd,bd->bn", inputs, weights) + 0.1 * torch.randn(size, n)

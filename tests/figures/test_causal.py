@@ -12,6 +12,7 @@ from jaxconcepts import store
 from jaxconcepts.__main__ import main
 from jaxconcepts.figures.causal import catalogue as causal_catalogue
 from jaxconcepts.figures.causal import panels as causal
+from jaxconcepts.figures.report import write_report
 from jaxconcepts.figures.tables import MissingData
 
 CONCEPTS, LAYERS, REPLICATES = ("AND", "XOR"), range(3), range(5)
@@ -126,7 +127,7 @@ def test_the_paper_s_patches_stand_beside_its_own_model_alone(of_the_paper, size
     (entry,) = (entry for entry in causal_catalogue.ENTRIES if entry.name == "patched")
     entry = entry._replace(draw=lambda tables: figures.append(draw(tables)) or figures[-1])
     monkeypatch.setattr(causal_catalogue, "ENTRIES", (entry,))
-    causal_catalogue.write_report(tmp_path)
+    write_report(tmp_path)
     axis = figures[0].axes[0]
     found = {line.get_gid(): line.get_ydata() for line in axis.lines if str(line.get_gid()).startswith("paper/")}
     if not there:
@@ -157,19 +158,19 @@ def test_interchange_counts_tokens_from_the_end(tables):
 
 def test_the_page_has_every_figure_and_names_what_is_skipped(tables, tmp_path):
     write_study(tables, tmp_path)
-    html = causal_catalogue.write_report(tmp_path).read_text()
+    html = write_report(tmp_path).read_text()
     for name in (entry.name for entry in causal_catalogue.ENTRIES):
         assert f'<figure id="causal_{name}_bits">' in html
         assert (tmp_path / "figures" / f"causal_{name}_bits.png").stat().st_size > 5000
-    assert "bits: NOR is skipped, none of its prompts is answered rightly" in html
-    with pytest.raises(ValueError, match="must hold a causal study"):
-        causal_catalogue.write_report(tmp_path / "figures")
+    assert "bits: NOR: skipped, none of its prompts is answered rightly" in html
+    with pytest.raises(ValueError, match="workdir must hold a run"):
+        write_report(tmp_path / "figures")
 
 
 def test_the_report_command_draws_a_causal_study_without_a_run(tables, tmp_path, capsys):
     write_study(tables, tmp_path)
     assert main(["jaxconcepts", "report", f"--workdir={tmp_path}"]) == 0
-    assert capsys.readouterr().out == f"report: {tmp_path / 'causal.html'}\n"
+    assert capsys.readouterr().out == f"report: {tmp_path / 'report.html'}\n"
 
 
 def write_study(tables, workdir):

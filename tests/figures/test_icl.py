@@ -208,7 +208,7 @@ def test_cd_stands_beside_the_untrained_models(tmp_path):
         np.testing.assert_allclose(drawn[gid], expected)
         ids = [str(line.get_gid()) for axis in draw(alone).axes for line in axis.lines]
         assert not [gid for gid in ids if "untrained" in gid]
-    captions = [caption for name, _, caption, _ in icl_catalogue.figures(tables, []) if name != "icl_hidden"]
+    captions = [part.caption for part in icl_catalogue.sections(tables) if not part.name.startswith("icl_hidden")]
     assert sum("that of the untrained model" in caption for caption in captions) == 4
 
 
@@ -235,7 +235,6 @@ def test_what_is_missing_is_named(tmp_path):
         icl.over_checkpoints(tables)
     with pytest.raises(MissingData, match="no variant but one"):
         icl.variants(tables)
-    missing = []
-    names = [name for name, *_ in icl_catalogue.figures(tables, missing)]
-    assert "icl_series" not in names and "icl_variants" not in names and len(missing) == 2
+    missing = {part.name: part.missing for part in icl_catalogue.sections(tables) if part.missing}
+    assert list(missing) == ["icl_series", "icl_variants"]
     assert icl_tables.load(tmp_path) is None

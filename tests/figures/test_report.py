@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 import re
@@ -8,6 +9,7 @@ import polars as pl
 import pytest
 from PIL import Image
 
+from jaxconcepts.figures import claims, style
 from jaxconcepts.figures.regression import catalogue
 from jaxconcepts.figures.report import write_report
 
@@ -30,7 +32,7 @@ def report(workdir):
 def test_every_figure_is_written_as_png_and_svg(report, workdir):
     path, _ = report
     assert os.fspath(path) == os.fspath(workdir / "report.html")
-    written = sorted(file.name for file in (workdir / "figures").iterdir())
+    written = sorted(file.name for file in (workdir / "figures").iterdir() if file.suffix != ".csv")
     assert written == sorted(f"{name}.{kind}" for name in NAMES for kind in ("png", "svg"))
     for name in NAMES:
         with Image.open(workdir / "figures" / f"{name}.png") as image:
@@ -44,11 +46,66 @@ def test_svg_elements_are_named_by_what_they_show(report, workdir):
     assert 'id="r2/loss/3"' in (workdir / "figures" / "loss_mean.svg").read_text()
 
 
+def test_the_data_of_each_figure_is_kept_as_csv(report, workdir):
+    curves = pl.read_csv(workdir / "figures" / "loss_mean.csv")
+    metrics = pl.read_parquet(workdir / "metrics" / "*.parquet").filter(
+        pl.col("metric") == "loss", pl.col("run") == "r2", pl.col("concept") == 3, pl.col("position").is_null()
+    )
+    drawn = curves.filter(pl.col("element") == "r2/loss/3")
+    assert drawn["x"].to_list() == metrics.sort("step")["step"].to_list()
+    assert drawn["y"].to_numpy() == pytest.approx(metrics.sort("step")["value"].to_numpy() / 4)
+    cells = pl.read_csv(workdir / "figures" / "cd_map_x.csv").filter(pl.col("value").is_not_null())
+    assert cells["value"].is_between(0, 1).all()
+    assert cells["y"].n_unique() > 1
+
+
+def test_the_page_says_what_came_out(report, workdir):
+    """The sentence of a run against its tables: CD and layer, the nearest reference, and since when."""
+    _, html = report
+    metrics = pl.read_parquet(workdir / "metrics" / "*.parquet").filter(
+        pl.col("run") == "r0", pl.col("concept").is_null(), pl.col("position").is_null()
+    )
+    cd = metrics.filter(pl.col("metric") == "cd", pl.col("token") == "x", pl.col("step") == 20000)
+    best = cd.sort("layer").sort("value", descending=True, maintain_order=True).row(0, named=True)
+    (sentence,) = re.findall(r"<li>([^<]*seed 0[^<]*)</li>", html)
+    assert f"CD {best['value']:.2f} [" in sentence
+    assert f"at layer {best['layer']}, chance 0.25" in sentence
+    distances = metrics.filter(pl.col("metric").str.starts_with("distance_"))
+    nearest = distances.sort("value").group_by("step", maintain_order=True).first().sort("step")
+    last = nearest["metric"][-1]
+    since = nearest.filter(pl.col("metric") != last)["step"].max()
+    first = nearest.filter(pl.col("step") > (-1 if since is None else since))["step"][0]
+    label = style.REFERENCE_LABELS[last.removeprefix("distance_")]
+    assert f"predictions are nearest to {label} from step {first:,} on".replace(",", " ") in sentence
+
+
+def test_claims_of_the_run_directory_come_first(make_workdir):
+    workdir = make_workdir(seeds=3, measurements=3, layers=1, pairs=3)
+    shutil.rmtree(workdir / "hidden")
+    claim = claims.Claim("above chance", "concepts can be read off", claims.Quantity("cd"), (claims.Arm("all"),))
+    claims.write(workdir, [claim, dataclasses.replace(claim, name="none", quantity=claims.Quantity("nothing"))])
+    html = write_report(workdir, umap=False).read_text()
+    assert html.index("<h2>Claims</h2>") < html.index("<h2>Concepts forming in training</h2>")
+    assert "<li>concepts can be read off: holds</li>" in html
+    assert "the metric nothing in every arm is needed; 0 seed(s) have it" in html
+    assert '<figure id="claims">' in html
+
+
+def test_the_page_of_a_run_that_goes_on_loads_itself_again(make_workdir):
+    workdir = make_workdir(seeds=1, measurements=3, layers=1, pairs=3)
+    assert 'http-equiv="refresh"' not in write_report(workdir, umap=False).read_text()
+    for path in (workdir / "runs").iterdir():
+        pl.read_parquet(path).with_columns(status=pl.lit("running")).write_parquet(path)
+    assert '<meta http-equiv="refresh" content="30">' in write_report(workdir, umap=False).read_text()
+
+
 def test_the_page_needs_nothing_else(report):
     _, html = report
     sources = re.findall(r'(?:src|href)="([^"]{0,30})', html)
-    assert len(sources) == len(NAMES) + 1
-    assert all(source.startswith("data:") for source in sources)
+    assert sum(source.startswith("data:") for source in sources) == len(NAMES) + 1
+    anchors = [source[1:] for source in sources if not source.startswith("data:")]
+    assert set(NAMES) < set(anchors)
+    assert all(f'id="{anchor}"' in html for anchor in anchors)
     assert "<script" not in html and "url(" not in html and "@import" not in html
 
 
@@ -64,7 +121,7 @@ def test_the_page_shows_numbers_config_and_provenance(report, workdir):
         assert f"<td>{cd:.3f} [" in row and f"<td>{loss / 4:.3g}</td>" in row
     for name in NAMES:
         assert f'<figure id="{name}">' in html
-    assert "&quot;learning_rate&quot;: 0.001" in html
+    assert "&#34;learning_rate&#34;: 0.001" in html
     assert "train &lt;made up&gt;" in html
     assert 'id="missing"' not in html or "UMAP" in html.split('id="missing"')[1].split("</div>")[0]
 
@@ -102,7 +159,7 @@ def test_without_hidden_states_and_runs(make_workdir):
 
 
 def test_more_runs_than_are_drawn(make_workdir, monkeypatch):
-    monkeypatch.setattr("jaxconcepts.figures.report.RUNS_PER_FIGURE", 2)
+    monkeypatch.setattr("jaxconcepts.figures.regression.sections.RUNS_PER_FIGURE", 2)
     workdir = make_workdir(seeds=4, measurements=3, layers=1, pairs=3)
     shutil.rmtree(workdir / "hidden")
     html = write_report(workdir, max_runs=3).read_text()

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxconcepts.experiments import regression as synthetic
+from jaxconcepts.experiments.regression import Regression
 from jaxconcepts.models import bottleneck, gpt2, residual
 
 pytestmark = pytest.mark.usefixtures("compiles_fast")
@@ -111,8 +111,8 @@ def test_what_has_no_bottleneck_says_so(fields):
 def test_a_config_may_leave_the_bottleneck_out_and_keeps_its_name_then():
     from jaxconcepts.runs import points
 
-    config = synthetic.default_config()
-    assert "bottleneck" not in config["model"] and synthetic.parse(config)[0].model.bottleneck == 0
+    config = Regression.default_config()
+    assert "bottleneck" not in config["model"] and Regression.from_config(config).model.bottleneck == 0
     with_field = config | {"model": config["model"] | {"bottleneck": 4}}
-    assert synthetic.parse(with_field)[0].model.bottleneck == 4
+    assert Regression.from_config(with_field).model.bottleneck == 4
     assert points.make_point(config).hash != points.make_point(with_field).hash

@@ -31,7 +31,8 @@ def test_tables_come_back_in_the_schema(tmp_path):
         run.write_runs("b", run_rows(7, run="r9", **{"train.learning_rate": 1, "task.dim": 8}))
     table = store.metrics(tmp_path)
     assert table.schema == store.METRICS
-    assert table.rows() == [("r0", 5, "loss", 2, "y", None, None, 1.0), ("r0", 7, "loss", None, None, None, None, 0.5)]
+    none = [None] * 5
+    assert table.rows() == [("r0", 5, "loss", 2, "y", *none[:3], 1.0), ("r0", 7, "loss", *none, 0.5)]
     (snapshot,) = store.hidden(tmp_path)
     np.testing.assert_array_equal(snapshot.hidden, hidden.astype(np.float32))
     assert (snapshot.step, snapshot.run, snapshot.concepts.tolist()) == (7, ["r0", "r1"], [0, 1, 0, 1])
@@ -58,7 +59,6 @@ def test_a_new_run_reads_as_empty_tables(tmp_path):
         (rows(5).with_columns(value=pl.lit(None, pl.Float64)), "column value must have no nulls, got 1"),
         (rows(5).with_columns(layer=1.5), "column layer must be Int32, got Float64"),
         (rows(5).with_columns(run=7), "column run must be String, got Int32"),
-        (rows(5).with_columns(token=pl.lit("z")), r'token must be "x", "y" or null, got \[\'z\'\]'),
         (rows(6), "part at step 5 must not be past it, got step 6"),
     ],
 )

@@ -14,7 +14,7 @@ import polars as pl
 import pytest
 
 from jaxconcepts import store
-from jaxconcepts.experiments import regression as synthetic
+from jaxconcepts.experiments.regression import Regression
 from jaxconcepts.figures import paper
 from jaxconcepts.figures.finetuning import panels as drawn
 from jaxconcepts.models import language, pretrained
@@ -201,15 +201,15 @@ def training(tmp_path):
     """The run directory of a training of two runs, at its first weights."""
     config = small_config()
     runs = [points.make_point(config | {"seed": seed}) for seed in (0, 1)]
-    program = packs.make_program(runs[0].static, 2, packs.Layout())
+    program = packs.make_program(runs[0].experiment, 2, packs.Layout())
     with store.open_run(tmp_path / "run", config | {"num_seeds": 2}) as run:
         run.restore("train", None)
-        run.save("train", 7, program.init(packs.stack_hparams(program, [point.hparams for point in runs])))
+        run.save("train", 7, program.init(packs.stack_numbers(program, [point.numbers for point in runs]), None))
     return tmp_path / "run"
 
 
 def small_config():
-    config = synthetic.default_config()
+    config = Regression.default_config()
     config["task"].update(dim=4, num_concepts=2, rank=1, num_pairs=2)
     config["model"].update(layers=2, heads=1, width=4)
     config["train"].update(steps=24, batch_size=4)

@@ -12,11 +12,13 @@ import pytest
 import jaxconcepts as jc
 from jaxconcepts import store
 from jaxconcepts.commands import config_files
+from jaxconcepts.experiments import prompt_corpus
 from jaxconcepts.prompts import bitwise, render
+from jaxconcepts.runs import loop
 from jaxconcepts.runs.preemption import PreemptedError
-from jaxconcepts.studies.icl import from_scratch, prompt_corpus
-from jaxconcepts.training import language
-from jaxconcepts.training.language import LanguageTrainConfig
+from jaxconcepts.studies.icl import from_scratch
+from jaxconcepts.training import initial
+from jaxconcepts.training.train import TrainConfig
 
 TEMPLATE = render.Template()
 NUMBERS = {
@@ -29,7 +31,7 @@ MODEL = {
 
 def config(steps=40, **fields):
     corpus = from_scratch.CorpusConfig(prompts=200, shots=2, vocab_size=300)
-    train = LanguageTrainConfig(steps=steps, batch_size=8)
+    train = TrainConfig(steps=steps, batch_size=8, optimizer="muon", schedule="linear")
     return from_scratch.FromScratchConfig(corpus, train, MODEL, NUMBERS, checkpoint_steps=(0, 10), **fields)
 
 
@@ -98,7 +100,7 @@ def test_the_loss_falls_and_the_folders_load_in_transformers(trained):
 
 def test_a_stopped_training_goes_on_to_the_same_folders(family, trained, tmp_path, monkeypatch):
     stop = lambda *_: os.kill(os.getpid(), signal.SIGTERM)  # noqa: E731
-    monkeypatch.setattr(from_scratch.Progress, "update", stop)
+    monkeypatch.setattr(loop.Progress, "update", stop)
     with pytest.raises(PreemptedError):
         train(config(), [family], tmp_path)
     monkeypatch.undo()
@@ -120,7 +122,7 @@ def test_a_finished_training_only_returns_its_folders(family, trained):
 
 def test_matrices_begin_with_deviation_by_their_inputs():
     model = from_scratch.make_model(config(), 300)
-    params = language.fan_in_init(model, jax.random.key(0))
+    params = initial.fan_in(model, jax.random.key(0))
     for name, inputs, shrink in (("q", 16, 1.0), ("down", 32, 0.5), ("out", 16, 0.5)):
         np.testing.assert_allclose(params["blocks"][name]["kernel"].std(), inputs**-0.5 * shrink, rtol=0.12)
 
@@ -150,7 +152,7 @@ def test_the_config_that_comes_with_the_package_is_read():
         ),
         (lambda: from_fields(model={"heads": 3}), "model.heads must divide width = 64, got 3"),
         (lambda: from_fields(checkpoint_steps=[2000]), "checkpoint_steps must be at most train.steps = 1000, got 2000"),
-        (lambda: LanguageTrainConfig(steps=0), "train.steps must be an integer of at least 1, got 0"),
+        (lambda: TrainConfig(steps=0), "train.steps must be an integer of at least 1, got 0"),
         (lambda: config(steps=5), "checkpoint_steps must be integers from 0 to train.steps = 5"),
     ],
 )

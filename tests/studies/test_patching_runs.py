@@ -40,10 +40,10 @@ def untouched(tmp_path_factory):
     config, workdir = base_config(), tmp_path_factory.mktemp("trained") / "run"
     one = {name: value for name, value in config.items() if name != "num_seeds"}
     runs = [points.make_point(one | {"seed": seed}) for seed in (0, 1)]
-    program = packs.make_program(runs[0].static, 2, packs.Layout())
+    program = packs.make_program(runs[0].experiment, 2, packs.Layout())
     with store.open_run(workdir, config, keep_steps=STEPS) as run:
         run.restore("train", None)
-        state = program.init(packs.stack_hparams(program, [point.hparams for point in runs]))
+        state = program.init(packs.stack_numbers(program, [point.numbers for point in runs]), None)
         for step in STEPS:
             scaled = state._replace(params=jax.tree.map(lambda a, step=step: a * (1 + 0.1 * step), state.params))
             run.save("train", step, scaled)
@@ -103,7 +103,7 @@ def test_the_tables_hold_what_the_programs_give(patched, untouched):
     workdir, (program,) = patched
     (pack,) = trained.trained(workdir)
     params = jax.tree.map(lambda a: a[1], trained.load_params(workdir, pack, 5))
-    prepared = program.prepare(pack.points[1].hparams.task)
+    prepared = program.prepare(pack.points[1].numbers.task)
     clean, found = jax.tree.map(np.asarray, program.grid(params, prepared))
     own = {"run": untouched[1][1], "step": 5}
     cell = {"layer": 1, "positions": "x", "mode": "add", "patch": "random", "target": 0, "source": 1, "at": "mean"}

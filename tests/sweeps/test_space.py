@@ -82,7 +82,7 @@ def test_expand_overrides_the_base_and_keeps_each_point_once():
     made = points.expand(base(), product(**{NOISE: [0, 0.5], "task.rank": [1, 2]}) + [{NOISE: 0.5, "task.rank": 2}])
     assert len(made) == 4 and len({point.hash for point in made}) == 4
     assert [point.config["task"]["noise"] for point in made] == [0.0, 0.0, 0.5, 0.5]
-    assert [point.static.task.rank for point in made] == [1, 2, 1, 2]
+    assert [point.experiment.task.rank for point in made] == [1, 2, 1, 2]
     assert len(points.group(made)) == 2
     assert points.differences(base(), made[3].config) == {NOISE: 0.5, "task.rank": 2}
 

@@ -22,7 +22,7 @@ FILE = runpy.run_path(str(Path(__file__).with_name("small_sweep.py")))
 BASE = json.loads(json.dumps(FILE["get_config"]().to_dict()))
 for name in ("run", "num_seeds"):
     BASE.pop(name)
-GROUP = [point for point in points.expand(BASE, FILE["get_sweep"]()) if point.static.task.rank == 1]
+GROUP = [point for point in points.expand(BASE, FILE["get_sweep"]()) if point.experiment.task.rank == 1]
 
 
 @pytest.fixture(autouse=True)
@@ -57,10 +57,10 @@ def test_what_is_left_open_is_compared(layout, point, expected):
 @pytest.mark.parametrize("layers", [1, 3])
 def test_unroll_changes_the_program(layers):
     def scans(unroll):
-        program = packs.make_program(deep(layers).static, 1, Layout("map", 1, unroll), jax.devices()[:1])
-        stacked = jax.tree.map(lambda a: jax.ShapeDtypeStruct((1, *np.shape(a)), np.asarray(a).dtype), GROUP[0].hparams)
-        state = jax.eval_shape(program.init, stacked)
-        return str(program.chunk.trace(state, stacked, packs.step_count(1)).jaxpr)
+        program = packs.make_program(deep(layers).experiment, 1, Layout("map", 1, unroll), jax.devices()[:1])
+        stacked = packs.abstract_numbers(program, GROUP[0].numbers)
+        state = packs.abstract_state(program, stacked, None)
+        return str(program.chunk.trace(state, stacked, None, packs.step_count(1)).jaxpr)
 
     assert scans("all") == scans("auto")
     assert ("unroll=3" in scans("all"), "unroll=3" in scans("none")) == (layers == 3, False)

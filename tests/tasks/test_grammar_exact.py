@@ -2,6 +2,7 @@
 
 import csv
 from collections import Counter, defaultdict
+from functools import partial
 from importlib import resources
 
 import jax
@@ -25,48 +26,62 @@ def language(toy, trees):
     return tokens, lengths, strings
 
 
-def test_probabilities_sum_to_one_and_are_those_of_all_derivations(toy, trees, language):
+@pytest.fixture(params=["host", "device"])
+def ask(request, toy):
+    """ask(quantity, tokens, lengths, ...): the answer for known strings, and the same under a trace."""
+
+    def known(quantity, tokens, lengths, *rest):
+        return getattr(grammar_exact, quantity)(toy, tokens, lengths, *rest)
+
+    @partial(jax.jit, static_argnums=(0, 3))
+    def traced(quantity, tokens, lengths, *rest):
+        return known(quantity, tokens, lengths, *rest)
+
+    return known if request.param == "host" else traced
+
+
+def test_probabilities_sum_to_one_and_are_those_of_all_derivations(ask, toy, trees, language):
     tokens, lengths, strings = language
     expected = defaultdict(float)
     for probability, string, _ in trees:
         expected[string] += probability
-    logs = np.asarray(grammar_exact.log_probability(toy, tokens, lengths))
+    logs = np.asarray(ask("log_probability", tokens, lengths))
     np.testing.assert_allclose(np.exp(logs).sum(), 1, atol=TOLERANCE)
     np.testing.assert_allclose(logs, np.log([expected[string] for string in strings]), atol=TOLERANCE)
 
 
-def test_parses_are_counted_and_strings_outside_the_language_have_none(toy, trees, language):
+def test_parses_are_counted_and_strings_outside_the_language_have_none(ask, toy, trees, language):
     tokens, lengths, strings = language
     counts = Counter(string for _, string, _ in trees)
     assert max(counts.values()) > 1
-    np.testing.assert_array_equal(grammar_exact.parses(toy, tokens, lengths), [counts[string] for string in strings])
-    assert np.asarray(grammar_exact.membership(toy, tokens, lengths)).all()
+    np.testing.assert_array_equal(ask("parses", tokens, lengths), [counts[string] for string in strings])
+    assert np.asarray(ask("membership", tokens, lengths)).all()
 
     known = set(strings)
     changed = np.asarray(grammar.flip_tokens(toy, jax.random.key(0), tokens, 0.1))
     inside = [tuple(row[:length].tolist()) in known for row, length in zip(changed, lengths, strict=True)]
     assert 0.1 < np.mean(inside) < 0.9
-    np.testing.assert_array_equal(grammar_exact.membership(toy, changed, lengths), inside)
-    logs = np.asarray(grammar_exact.log_probability(toy, changed, lengths))
+    np.testing.assert_array_equal(ask("membership", changed, lengths), inside)
+    logs = np.asarray(ask("log_probability", changed, lengths))
     np.testing.assert_array_equal(np.isneginf(logs), ~np.array(inside))
-    np.testing.assert_array_equal(grammar_exact.parses(toy, changed, lengths) > 0, inside)
+    np.testing.assert_array_equal(ask("parses", changed, lengths) > 0, inside)
 
 
-def test_special_tokens_and_the_empty_string_are_outside_the_language(toy, language):
+def test_special_tokens_and_the_empty_string_are_outside_the_language(ask, toy, language):
     tokens, lengths, _ = language
     strings = np.stack([tokens[0]] * 4)
     strings[1, 2], strings[2, 2] = toy.end, -1
-    answers = grammar_exact.membership(toy, strings, np.array([lengths[0]] * 3 + [0]))
+    answers = ask("membership", strings, np.array([lengths[0]] * 3 + [0]))
     np.testing.assert_array_equal(answers, [True, False, False, False])
 
 
-def test_the_next_token_given_every_prefix(toy, trees, language):
+def test_the_next_token_given_every_prefix(ask, toy, trees, language):
     tokens, lengths, strings = language
     expected = defaultdict(lambda: np.zeros(toy.terminals + 1))
     for probability, string, _ in trees:
         for t in range(len(string) + 1):
             expected[string[:t]][string[t] - 1 if t < len(string) else -1] += probability
-    answers = np.asarray(grammar_exact.next_token(toy, tokens, lengths))
+    answers = np.asarray(ask("next_token", tokens, lengths))
     assert answers.shape == (len(strings), toy.max_length + 1, toy.terminals + 1)
     for answer, string in zip(answers, strings, strict=True):
         reference = np.array([expected[string[:t]] / expected[string[:t]].sum() for t in range(len(string) + 1)])
@@ -74,15 +89,15 @@ def test_the_next_token_given_every_prefix(toy, trees, language):
         assert not answer[len(string) + 1 :].any()
 
 
-def test_the_next_token_of_a_prefix_that_no_string_has_is_nothing(toy):
-    answers = np.asarray(grammar_exact.next_token(toy, np.array([[1, 2, 3, 3, 1]]), np.array([5])))
+def test_the_next_token_of_a_prefix_that_no_string_has_is_nothing(ask, toy):
+    answers = np.asarray(ask("next_token", np.array([[1, 2, 3, 3, 1]]), np.array([5])))
     np.testing.assert_allclose(answers[0].sum(-1), [1, 1, 1, 1, 0, 0], atol=TOLERANCE)
 
 
-def test_ancestors_and_boundaries_given_every_prefix(toy, trees, language):
+def test_ancestors_and_boundaries_given_every_prefix(ask, toy, trees, language):
     tokens, lengths, strings = language
-    every = grammar_exact.all_ancestors(toy, tokens, lengths)
-    ends = np.asarray(grammar_exact.boundaries(toy, tokens, lengths))
+    every = ask("all_ancestors", tokens, lengths)
+    ends = np.asarray(ask("boundaries", tokens, lengths))
     for level, symbols in enumerate(toy.levels):
         expected, ended = defaultdict(dict(zip(symbols, [0.0] * len(symbols), strict=True)).copy), defaultdict(float)
         for probability, string, labels in trees:
@@ -90,7 +105,7 @@ def test_ancestors_and_boundaries_given_every_prefix(toy, trees, language):
                 expected[string[: t + 1]][symbol] += probability
                 last = t + 1 == len(string) or labels[level][t + 1][1] != index
                 ended[string[: t + 1]] += probability * last
-        answers = np.asarray(grammar_exact.ancestors(toy, tokens, lengths, level))
+        answers = np.asarray(ask("ancestors", tokens, lengths, level))
         assert answers.shape == (len(strings), toy.max_length, len(symbols))
         np.testing.assert_array_equal(answers, every[level])
         for answer, end, string in zip(answers, ends[:, level], strings, strict=True):
@@ -113,10 +128,10 @@ def test_levels_go_by_index_and_by_the_literatures_names(toy, language):
             grammar_exact.ancestors(toy, tokens, lengths, level)
 
 
-def test_inside_weights_of_every_span(toy, derivations_of, language):
+def test_inside_weights_of_every_span(ask, toy, derivations_of, language):
     tokens, lengths = (part[:2] for part in language[:2])
     for level, symbols in enumerate(toy.levels):
-        weights = np.exp(np.asarray(grammar_exact.inside(toy, tokens, lengths, level)))
+        weights = np.exp(np.asarray(ask("inside", tokens, lengths, level)))
         assert weights.shape == (2, len(symbols), toy.max_length + 1, toy.max_length + 1)
         for symbol, of_symbol in zip(symbols, weights.swapaxes(0, 1), strict=True):
             yields = defaultdict(float)
@@ -130,22 +145,23 @@ def test_inside_weights_of_every_span(toy, derivations_of, language):
                 np.testing.assert_allclose(weight, expected, atol=TOLERANCE)
 
 
-def test_completions_of_a_corrupted_prefix(toy, language):
+def test_completions_of_a_corrupted_prefix(ask, toy, language):
     tokens, lengths, strings = language
     prefix = 6
     corrupted = np.asarray(grammar.flip_tokens(toy, jax.random.key(1), tokens, 0.5, until=prefix))
-    assert np.asarray(grammar_exact.completes(toy, corrupted, lengths, prefix)).all()
-    assert not np.asarray(grammar_exact.membership(toy, corrupted, lengths)).all()
+    assert np.asarray(ask("completes", corrupted, lengths, prefix)).all()
+    assert not np.asarray(ask("membership", corrupted, lengths)).all()
 
     ends = {(len(string), string[prefix:]) for string in strings}
     broken = np.asarray(grammar.flip_tokens(toy, jax.random.key(2), tokens, 0.1))
     pairs = zip(broken.tolist(), lengths.tolist(), strict=True)
     expected = [(length, tuple(row[prefix:length])) in ends for row, length in pairs]
     assert 0.1 < np.mean(expected) < 0.9
-    np.testing.assert_array_equal(grammar_exact.completes(toy, broken, lengths, prefix), expected)
+    np.testing.assert_array_equal(ask("completes", broken, lengths, prefix), expected)
     each = np.where(np.arange(len(lengths)) % 2, prefix, 0)
-    inside = np.asarray(grammar_exact.membership(toy, broken, lengths))
-    np.testing.assert_array_equal(grammar_exact.completes(toy, broken, lengths, each), np.where(each, expected, inside))
+    inside = np.asarray(ask("membership", broken, lengths))
+    answers = grammar_exact.completes(toy, broken, lengths, each)
+    np.testing.assert_array_equal(answers, np.where(each, expected, inside))
 
 
 def test_traced_and_known_strings_get_the_same_answers():
@@ -229,6 +245,12 @@ def test_official_grammars_have_the_measured_length_and_entropy(row):
 CEILINGS = [row for row in table("physics_cfg_ceiling") if row["reader"] == "bayes_from_prefix"]
 
 
+# Rows of the table were sampled, on a number of strings that is not recorded. A string of a whole grammar holds two or
+# three symbols of NT2 and about six of NT3, so that samples differ most there. The strict check is calibration:
+# posteriors are right as often as they say.
+SAMPLED = {"NT2": 0.05, "NT3": 0.05, "NT4": 0.02, "NT5": 0.02, "NT6": 0.02}
+
+
 def check_ceilings(name, count):
     g = grammar.load(name)
     strings = grammar.sample(g, jax.random.key(0), count)
@@ -238,10 +260,18 @@ def check_ceilings(name, count):
     assert rows
     for row in rows:
         level = g.level_index(row["level"])
-        truth = np.asarray((strings.ancestors if row["target"] == "ancestor" else strings.boundaries)[:, level])
-        best = np.asarray(readings[row["level"]]).argmax(-1) if row["target"] == "ancestor" else ends[:, level] > 0.5
+        ancestor = row["target"] == "ancestor"
+        truth = np.asarray((strings.ancestors if ancestor else strings.boundaries)[:, level])
+        posterior = (
+            np.asarray(readings[row["level"]]) if ancestor else np.stack([1 - ends[:, level], ends[:, level]], -1)
+        )
         inside = np.arange(truth.shape[1]) < np.asarray(strings.lengths)[:, None]
-        np.testing.assert_allclose((best == truth)[inside].mean(), float(row["accuracy"]), atol=0.01, err_msg=str(row))
+        right = posterior.argmax(-1) == truth
+        tolerance = 0.01 if name == "cfg3b@16" or not ancestor else SAMPLED[row["level"]]
+        np.testing.assert_allclose(right[inside].mean(), float(row["accuracy"]), atol=tolerance, err_msg=str(row))
+        # The posterior knows how often it is right; the error is that of strings, which are independent.
+        surplus = ((right - posterior.max(-1)) * inside).sum(1)
+        assert abs(surplus.mean()) <= 4 * surplus.std() / count**0.5 + 1e-6, row
 
 
 def test_ceilings_of_a_small_root_are_the_measured():
@@ -251,4 +281,4 @@ def test_ceilings_of_a_small_root_are_the_measured():
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["cfg3f@16", "cfg3b@22", "cfg3h@22", "cfg3g@22", "cfg3f@22", "cfg3i@22"])
 def test_ceilings_of_larger_grammars_are_the_measured(name):
-    check_ceilings(name, 512 if name == "cfg3f@16" else 256)
+    check_ceilings(name, 512)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxconcepts.experiments import regression as synthetic
+from jaxconcepts.experiments.regression import Regression, RegressionTrain, mean_loss
 from jaxconcepts.models import gpt2
 from jaxconcepts.tasks import regression
 from jaxconcepts.training import train
@@ -17,19 +17,26 @@ MODEL = gpt2.GPT2Config(layers=2, heads=2, width=16, context=6, input_dim=4, unr
 
 
 def make(model=MODEL, **fields):
-    made = train.make_train(TASK, model, train.TrainConfig(steps=1000, batch_size=16, **fields))
-    return made._replace(init=jax.jit(made.init), chunk=jax.jit(made.chunk))
+    made = train.make_train(Regression(TASK, model, RegressionTrain(steps=1000, batch_size=16, **fields)))
+    chunk = jax.jit(made.chunk)
+
+    def run(state, numbers, steps, **since):
+        state, reported = chunk(state, numbers, None, steps, **since)
+        return state, reported["train_loss"]
+
+    run.jitted = chunk
+    return made._replace(init=jax.jit(partial(made.init, data=None)), chunk=run)
 
 
 def numbers(**overrides):
-    config = synthetic.default_config()
+    config = Regression.default_config()
     config["task"].update(num_concepts=2, dim=4, rank=2, num_pairs=3)
     config["model"].update(layers=2, heads=2, width=16)
     config["train"].update(learning_rate=1e-3, b2=0.99)
     for name, value in overrides.items():
         section, _, field = name.rpartition("__")
         (config[section] if section else config)[field] = value
-    return synthetic.parse(config)[1]
+    return Regression.from_config(config).numbers(config)
 
 
 def count(steps):
@@ -57,7 +64,7 @@ def outputs(params, batch):
     return gpt2.apply(MODEL, params, regression.interleave(batch)).out
 
 
-mean_loss = jax.jit(partial(train.mean_loss, MODEL))
+mean_loss = jax.jit(partial(mean_loss, MODEL))
 
 
 def test_the_loss_is_the_mean_over_the_batch_and_the_pairs_that_count(adam):
@@ -115,7 +122,7 @@ def test_the_mean_loss_of_a_stretch_has_the_same_bits_in_whatever_chunks(adam):
 
 
 def test_other_numbers_and_lengths_need_no_other_program(adam):
-    before = adam.chunk._cache_size()
+    before = adam.chunk.jitted._cache_size()
     settings = {
         "seed": 3, "train__learning_rate": 0.01, "train__b1": 0.5, "task__noise": 0.7, "train__clip_norm": 1.0,
         "init__weights": 0.3, "curriculum__dim_start": 1.0, "task__concept_weights": [1.0, 2.0],
@@ -127,7 +134,7 @@ def test_other_numbers_and_lengths_need_no_other_program(adam):
         state, loss = adam.chunk(state, hparams, count(2))
         found.add(float(loss))
     assert len(found) == len(settings)
-    assert adam.chunk._cache_size() == max(before, 1) and adam.init._cache_size() == 1
+    assert adam.chunk.jitted._cache_size() == max(before, 1) and adam.init._cache_size() == 1
 
 
 VANISHING_PAIRS = {
@@ -162,7 +169,7 @@ def test_rematerialised_training_is_the_same_training(adam):
     losses, state = curve(adam, numbers())
     again = gpt2.GPT2Config(**{**vars(MODEL), "remat": True})
     made, hparams = make(model=again), numbers()
-    traced = [str(m.chunk.trace(m.init(hparams), hparams, count(1)).jaxpr) for m in (adam, made)]
+    traced = [str(m.chunk.jitted.trace(m.init(hparams), hparams, None, count(1)).jaxpr) for m in (adam, made)]
     assert ["remat" in text or "checkpoint" in text for text in traced] == [False, True]
     remat_losses, remat_state = curve(made, hparams)
     np.testing.assert_allclose(remat_losses, losses, rtol=1e-5)
@@ -220,4 +227,4 @@ def test_the_logarithm_is_taken_of_each_position():
 )
 def test_bad_settings_are_named(fields, message):
     with pytest.raises(ValueError, match=message):
-        train.TrainConfig(**fields)
+        RegressionTrain(**fields)

@@ -2,37 +2,24 @@
 
 from __future__ import annotations
 
-import base64
 import json
-from collections.abc import Callable
-from html import escape
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping
 
 import polars as pl
 from etils import epath
-from matplotlib.figure import Figure
 
 from jaxconcepts import store
-from jaxconcepts.figures import page, paper, style
+from jaxconcepts.figures import paper
 from jaxconcepts.figures.causal import panels as causal
-from jaxconcepts.figures.tables import MissingData
+from jaxconcepts.figures.section import Entry, Group, Section, Table, drawn
 
 KINDS = ("patching", "task_vectors", "function_vectors", "steering", "heads", "interchange", "concepts")
 LAST = "The state at the prompt's last token is changed"
 INTERVAL = "Means over replicates of disjoint prompts with 95 % t intervals."
 
 
-class CausalEntry(NamedTuple):
-    """draw(tables of one family by kind) -> Figure; an absent table is None. "paper": the paper's numbers."""
-
-    name: str
-    title: str
-    draw: Callable[..., Figure]
-    caption: str
-
-
 ENTRIES = (
-    CausalEntry(
+    Entry(
         "patching",
         "Accuracy after a patch, by layer",
         causal.patching,
@@ -40,7 +27,7 @@ ENTRIES = (
         f"of prompts without information; other, of another concept; random, a random direction as long as the way "
         f"from positive to negative. {INTERVAL}",
     ),
-    CausalEntry(
+    Entry(
         "patched",
         "Accuracy after a patch, at one layer",
         causal.patched,
@@ -49,7 +36,7 @@ ENTRIES = (
         f"these prompts, which flatters the difference somewhat. {INTERVAL} Diamonds, where model and shots are the "
         "same: its numbers, read off its figure 20; over all: their mean.",
     ),
-    CausalEntry(
+    Entry(
         "vectors",
         "Task vectors and function vectors",
         causal.vectors,
@@ -58,28 +45,28 @@ ENTRIES = (
         f"the layer that is best on other prompts. Shuffled: few-shot prompts whose demonstrated answers are dealt out "
         f"anew among the demonstrations, so that they still are answers of the concept. {INTERVAL}",
     ),
-    CausalEntry(
+    Entry(
         "effects",
         "Heads' indirect effects",
         causal.effects,
         "Rise of the right answer's probability when one head's output at the last token of a prompt with shuffled "
         "labels becomes its mean over rightly answered prompts; mean over concepts, and each concept.",
     ),
-    CausalEntry(
+    Entry(
         "steering",
         "Steering toward another concept",
         causal.steering,
         f"{LAST} by a multiple of the way from the own concept's mean to another's: the share of answers that are what "
         "the other concept would answer. A line a scale; broken: a random direction of that length.",
     ),
-    CausalEntry(
+    Entry(
         "heads",
         "Accuracy without one head",
         causal.heads,
         "Change of accuracy when one head is set to its mean over prompts and tokens, in the prompt; mean over "
         "concepts, and each concept.",
     ),
-    CausalEntry(
+    Entry(
         "interchange",
         "Interchange patching, layer by token",
         causal.interchange,
@@ -89,38 +76,31 @@ ENTRIES = (
 )
 
 
-def write_report(workdir: epath.PathLike) -> epath.Path:
-    """Draws every figure that the tables of WORKDIR/causal allow, as PNG and SVG, and causal.html; returns its path."""
-    root = epath.Path(workdir).expanduser()
+def group(root: epath.Path) -> Group | None:
+    """All that the tables of WORKDIR/causal allow; None where there is no such study."""
     tables = {kind: store.results(root, "causal", kind) for kind in KINDS}
     if tables["concepts"] is None:
-        raise ValueError(f"workdir must hold a causal study, but there is nothing in {root / 'causal'}")
-    config, same = json.loads((root / "causal/config.json").read_text()), _is_the_papers(root)
-    (root / "figures").mkdir(exist_ok=True)
-    parts, missing = [], []
-    for family in tables["concepts"]["family"].unique(maintain_order=True).to_list():
-        own = {kind: None if t is None else t.filter(family=family) for kind, t in tables.items()}
+        return None
+    config = json.loads((root / "causal/config.json").read_text())
+    return Group("What the encoded concept causes", _sections(tables, config, _is_the_papers(root)))
+
+
+def _sections(tables: Mapping[str, pl.DataFrame | None], config: Mapping, same: bool) -> Iterator[Section]:
+    concepts = tables["concepts"]
+    for family, concept, *_ in concepts.filter(~pl.col("used")).iter_rows():
+        yield Section("", f"{family}: {concept}", missing="skipped, none of its prompts is answered rightly")
+    for family in concepts["family"].unique(maintain_order=True).to_list():
+        of_family = {kind: None if table is None else table.filter(family=family) for kind, table in tables.items()}
         compared = same and family in paper.LAYERS and config["shots"] == paper.SHOTS
-        own["paper"] = paper.table("fig20_patching").filter(family=family) if compared else None
-        for name, title, draw, caption in ENTRIES:
-            try:
-                figure = draw(own)
-            except MissingData as error:
-                missing.append(f"{family}: {title}: {error}")
-                continue
-            png, svg = style.render(figure)
-            file = f"causal_{name}_{family}"
-            (root / "figures" / f"{file}.png").write_bytes(png)
-            (root / "figures" / f"{file}.svg").write_bytes(svg)
-            data = base64.b64encode(png).decode()
-            parts.append(
-                f'<h2>{escape(family)}: {escape(title)}</h2>\n<figure id="{file}"><img alt="{escape(title)}" '
-                f'src="data:image/png;base64,{data}">\n<figcaption>{escape(caption)} <i>figures/{file}.svg</i>'
-                "</figcaption></figure>"
-            )
-    path = root / "causal.html"
-    path.write_text(_page(parts, missing, tables["concepts"], config))
-    return path
+        of_family["paper"] = paper.table("fig20_patching").filter(family=family) if compared else None
+        for entry in ENTRIES:
+            yield drawn(
+                entry._replace(name=f"causal_{entry.name}"), of_family, suffix=f"_{family}",
+                title=f"{family}: {entry.title}",
+            )  # fmt: skip
+    rows = [[family, concept, str(count)] for family, concept, count, _ in concepts.iter_rows()]
+    table = Table("prompts", ("family", "concept", "prompts"), rows)
+    yield Section("causal_prompts", "Prompts behind the means", table=table)
 
 
 def _is_the_papers(root: epath.Path) -> bool:
@@ -130,24 +110,3 @@ def _is_the_papers(root: epath.Path) -> bool:
         return False
     row = models.row(0, named=True)
     return paper.model_of(row, row["checkpoint"]) == paper.LLAMA_31_8B
-
-
-def _page(parts, missing, concepts: pl.DataFrame, config) -> str:
-    skipped = concepts.filter(~pl.col("used"))
-    lines = [f"{f}: {k} is skipped, none of its prompts is answered rightly" for f, k, *_ in skipped.iter_rows()]
-    notes = "".join(f"<li>{escape(line)}</li>" for line in [*lines, *missing])
-    counts = "".join(
-        f"<tr><td>{escape(f)}</td><td>{escape(k)}</td><td>{count}</td></tr>" for f, k, count, _ in concepts.iter_rows()
-    )
-    return "\n".join(
-        [
-            f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>Causal study</title>'
-            f'<link rel="icon" href="data:,"><style>{page.CSS}</style></head><body>',
-            "<h1>What the encoded concept causes</h1>",
-            f'<div class="missing" id="missing"><p><b>Not shown</b></p><ul>{notes}</ul></div>' if notes else "",
-            *parts,
-            "<h2>Prompts behind the means</h2>",
-            f"<table><tr><th>family</th><th>concept</th><th>prompts</th></tr>{counts}</table>",
-            f"<h2>Configuration</h2><pre>{escape(json.dumps(config, indent=2))}</pre></body></html>\n",
-        ]
-    )

@@ -6,19 +6,18 @@ They read WORKDIR/finetuning alone, which language models and trainings of the s
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
-from etils import epath
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from jaxconcepts import store
 from jaxconcepts.figures import paper, style
 from jaxconcepts.figures.panels import Panels
+from jaxconcepts.figures.section import Section
 from jaxconcepts.figures.tables import Curve
 
 STUDY = "finetuning"
@@ -46,18 +45,15 @@ class Cell(NamedTuple):
     paper: bool
 
 
-def figures(root: epath.Path) -> Iterator[tuple[str, str, str, Figure]]:
-    """(name, title, caption, figure) of every cell that was measured; nothing where there is no such study."""
-    table = store.results(root, STUDY, "metrics")
-    if table is None:
-        return
-    config = store.config(root)
+def sections(table: pl.DataFrame, config: Mapping[str, Any]) -> Iterator[Section]:
+    """Two figures of every cell that was measured. table: the study's metrics; config: the run directory's."""
     for cell in _cells(table, config):
-        yield f"finetuning_cd_{cell.name}", f"CD before and after tuning: {cell.title}", CD_CAPTION, cd_by_layer(cell)
+        title = f"CD before and after tuning: {cell.title}"
+        yield Section(f"finetuning_cd_{cell.name}", title, CD_CAPTION, cd_by_layer(cell))
         metric = "accuracy" if (cell.rows["metric"] == "accuracy").any() else "loss_last"
         what = "Accuracy" if metric == "accuracy" else "Loss at the last position"
         title = f"{what} before and after tuning: {cell.title}"
-        yield f"finetuning_gain_{cell.name}", title, GAIN_CAPTION[metric], gain(cell, metric)
+        yield Section(f"finetuning_gain_{cell.name}", title, GAIN_CAPTION[metric], gain(cell, metric))
 
 
 CD_CAPTION = (

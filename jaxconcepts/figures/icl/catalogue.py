@@ -4,27 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from html import escape
-from typing import NamedTuple
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from jaxconcepts.figures.icl import concepts as icl_concepts
 from jaxconcepts.figures.icl import curves as icl
 from jaxconcepts.figures.icl.tables import IclTables
-from jaxconcepts.figures.tables import MissingData
-
-
-class IclEntry(NamedTuple):
-    """draw(tables) -> Figure; each: draw(tables, family), a figure a family."""
-
-    name: str
-    title: str
-    draw: Callable[..., Figure]
-    caption: str
-    each: bool = False
-
+from jaxconcepts.figures.section import Entry, Section, Table, drawn
 
 CD = (
     "CD is the share of prompts whose concept is that of the majority of their {k} nearest neighbours among hidden "
@@ -45,14 +31,14 @@ PROMPTED = (
     "state the rule (parts of speech) or the operator's name (bit operations), read off its table 1."
 )
 ENTRIES = (
-    IclEntry(
+    Entry(
         "icl_shots",
         "Accuracy and CD by shots",
         icl.by_shots,
         f"{ACCURACY} {CD} {HEADLINE} Dotted, grey: one over the number of concepts. "
         f"{UNTRAINED} Dotted, coloured, where a series begins at step 0: its CD there, at the same layer. {PAPER}",
     ),
-    IclEntry(
+    Entry(
         "icl_layers",
         "CD by layer and shots",
         icl.cd_layers,
@@ -61,7 +47,7 @@ ENTRIES = (
         "concepts. "
         f"{UNTRAINED} Dotted, coloured, where a series begins at step 0: its CD there. {CD}",
     ),
-    IclEntry(
+    Entry(
         "icl_scatter",
         "Does CD predict accuracy?",
         icl.scatter,
@@ -69,14 +55,14 @@ ENTRIES = (
         "squares fit without Null. R² and Spearman's correlation are over all marks but Null's, their 95 % intervals a "
         f"bootstrap over concepts, of which there are few: wide intervals are to be expected. {HEADLINE} {PAPER}",
     ),
-    IclEntry(
+    Entry(
         "icl_series",
         "Over pretraining",
         icl.over_checkpoints,
         "Accuracy and headline CD of each concept at every checkpoint, and R² of accuracy on CD over all shots with "
         f"its bootstrap interval over concepts. {HEADLINE} {UNTRAINED}",
     ),
-    IclEntry(
+    Entry(
         "icl_variants",
         "Prompted against plain",
         icl.variants,
@@ -84,21 +70,21 @@ ENTRIES = (
         f"{ACCURACY} {HEADLINE} {UNTRAINED} Dashes, where a series begins at step 0: its CD there, at the same layer. "
         f"{PROMPTED}",
     ),
-    IclEntry(
+    Entry(
         "icl_pairwise",
         "Which concepts are told apart?",
         partial(icl_concepts.matrices, metric="pairwise_cd"),
         "CD within each pair of concepts at the headline layer: only the pair's prompts are judged and vote; chance is "
         "0.5.",
     ),
-    IclEntry(
+    Entry(
         "icl_confusion",
         "Which rule do wrong answers follow?",
         partial(icl_concepts.matrices, metric="confusion"),
         "Rows are the concept asked for, columns the concept whose rule gives the same answer, as a share of the row's "
         "wrong answers. An answer that several rules give counts for each, so rows may sum to more than one.",
     ),
-    IclEntry(
+    Entry(
         "icl_hidden",
         "Hidden states",
         icl_concepts.hidden_states,
@@ -114,25 +100,27 @@ TABLE_NOTE = (
 )
 
 
-def figures(tables: IclTables, missing: list[str]) -> Iterator[tuple[str, str, str, Figure]]:
-    """(name, title, caption, figure) of everything that the tables allow; the rest goes to `missing`."""
+def sections(tables: IclTables) -> Iterator[Section]:
+    """The table of final numbers, then everything that the tables allow."""
+    yield Section("icl_numbers", _heading(tables), table=_table(tables))
     numbers = {name: tables.config[name] for name in ("k", "draws", "per_draw")}
     for entry in ENTRIES:
-        for suffix, title, arguments in (
-            [(f"_{n}", f"{entry.title}: {family}", (family,)) for n, family in enumerate(tables.families)]
-            if entry.each
-            else [("", entry.title, ())]
-        ):
-            try:
-                yield entry.name + suffix, title, entry.caption.format(**numbers), entry.draw(tables, *arguments)
-            except MissingData as error:
-                missing.append(f"{title}: {error}")
+        caption = entry.caption.format(**numbers)
+        if not entry.each:
+            yield drawn(entry, tables, caption=caption)
+        for number, family in enumerate(tables.families if entry.each else ()):
+            title = f"{entry.title}: {family}"
+            yield drawn(entry, tables, family, suffix=f"_{number}", title=title, caption=caption)
 
 
-def section(tables: IclTables) -> str:
-    """The table of final numbers, as HTML."""
+def _heading(tables: IclTables) -> str:
+    of = tables.models.sort("step")["checkpoint"][-1] if tables.models.height else ""
+    return f"In-context accuracy and CD of {of}" if of else "In-context accuracy and CD"
+
+
+def _table(tables: IclTables) -> Table:
     header = ("family", "prompt", "shots", "accuracy", "CD", "layer", "p", "R²", "Spearman")
-    rows = ["<tr>" + "".join(f"<th>{title}</th>" for title in header) + "</tr>"]
+    rows = []
     for family in tables.families:
         for variant in tables.variants(family):
             for shots in tables.shots(family, variant):
@@ -142,16 +130,10 @@ def section(tables: IclTables) -> str:
                 cells.append(f"{tables.value('headline_layer', family, **keys):.0f}")
                 cells.append(_number(tables.headline("cd_p", family, **keys)))
                 cells += [_ends(partial(tables.value, family=family, **keys), name) for name in ("r2", "spearman")]
-                rows.append(_row(cells))
+                rows.append(cells)
             fit = partial(tables.fit, family=family, variant=variant)
-            rows.append(_row([family, variant, "all", "", "", "", "", _ends(fit, "r2"), _ends(fit, "spearman")]))
-    body = "\n".join(rows)
-    of = tables.models.sort("step")["checkpoint"][-1] if tables.models.height else ""
-    heading = f"In-context accuracy and CD of {escape(str(of))}" if of else "In-context accuracy and CD"
-    return (
-        f'<h2>{heading}</h2>\n<div class="scroll"><table id="icl">\n{body}\n</table></div>\n'
-        f'<p class="note">{escape(TABLE_NOTE)}</p>'
-    )
+            rows.append([family, variant, "all", "", "", "", "", _ends(fit, "r2"), _ends(fit, "spearman")])
+    return Table("icl", header, rows, note=TABLE_NOTE)
 
 
 def _ends(take: Callable[..., float], metric: str) -> str:
@@ -161,7 +143,3 @@ def _ends(take: Callable[..., float], metric: str) -> str:
 
 def _number(value: float) -> str:
     return f"{value:.3f}" if np.isfinite(value) else "–"
-
-
-def _row(cells) -> str:
-    return "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>"

@@ -2,26 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
-
-from matplotlib.figure import Figure
 
 from jaxconcepts.figures.patching import panels as patching
 from jaxconcepts.figures.regression import curves as synthetic
+from jaxconcepts.figures.section import Entry
 from jaxconcepts.figures.sweeps import panels as sweep
-
-
-class Entry(NamedTuple):
-    """A figure of the report. draw(study, runs, ...) -> Figure; over_steps: it takes `step_scale`."""
-
-    name: str
-    title: str
-    draw: Callable[..., Figure]
-    caption: str
-    over_steps: bool = True
-
 
 SETS = "All measurements are on one held-out set of sequences, the same at every step."
 DIVIDED = "Squared errors are divided by r, the rank of the bases, so that predicting zero scores about 1."
@@ -46,6 +32,7 @@ ENTRIES = (
         partial(synthetic.loss, last=True),
         f"Held-out loss of each concept at the last pair, which has seen the most examples, over training. "
         f"{REFERENCES} {DIVIDED} {SETS}",
+        over_steps=True,
     ),
     Entry(
         "loss_mean",
@@ -53,6 +40,7 @@ ENTRIES = (
         partial(synthetic.loss, last=False),
         f"Held-out loss of each concept, the mean over all positions, the one without examples included. "
         f"{REFERENCES} {DIVIDED}",
+        over_steps=True,
     ),
     Entry(
         "loss_by_position",
@@ -60,7 +48,6 @@ ENTRIES = (
         synthetic.loss_by_position,
         f"Held-out loss after i examples, all concepts together, at steps spread over training (lighter is earlier). "
         f"How fast the error falls with examples tells which predictor the model resembles. {REFERENCES} {DIVIDED}",
-        over_steps=False,
     ),
     Entry(
         "distance",
@@ -69,6 +56,7 @@ ENTRIES = (
         "Mean squared difference between the model's predictions and each reference's on the same held-out sequences, "
         "mean over positions and concepts, divided by r. The lowest line is the predictor that the model is nearest to "
         "at that step; 0 would be the same predictions everywhere.",
+        over_steps=True,
     ),
     Entry(
         "cd_map_x",
@@ -76,12 +64,14 @@ ENTRIES = (
         partial(synthetic.cd_map, token="x"),
         f"{CD} Hidden states are the residual stream after each block (layer 0: the embeddings) at the last x token, "
         "the one just before the answer. Colours run from chance to 1; one cell is one measurement.",
+        over_steps=True,
     ),
     Entry(
         "cd_map_y",
         "CD by layer and step, at the y token",
         partial(synthetic.cd_map, token="y"),
         f"The same at the last y token, where the answer itself has been read. {CD}",
+        over_steps=True,
     ),
     Entry(
         "cd_curves",
@@ -89,6 +79,7 @@ ENTRIES = (
         partial(synthetic.cd_curves, token="x"),
         f"CD at the last x token for each layer, and the best layer at each step. {INTERVAL} The dotted line is "
         f"chance, one over the number of concepts. {CD}",
+        over_steps=True,
     ),
     Entry(
         "cd_concepts",
@@ -96,6 +87,7 @@ ENTRIES = (
         synthetic.cd_concepts,
         "The share of each concept's own sequences that are decoded rightly, at the last x token, in the layer that is "
         "best at the run's last measurement (named above each panel). The dotted line is chance.",
+        over_steps=True,
     ),
     Entry(
         "cd_against_loss",
@@ -104,12 +96,14 @@ ENTRIES = (
         "Each dot is a measurement, coloured by step (step 0 as the first after it) and joined in their order: "
         "best-layer CD at the last x token against held-out loss, mean over positions. Vertical lines: ridge's and the "
         f"Bayes mixture's loss. {DIVIDED}",
+        over_steps=True,
     ),
     Entry(
         "train_loss",
         "Training loss",
         synthetic.train_loss,
         f"Mean loss of the training batches since the last measurement, mean over positions. {DIVIDED}",
+        over_steps=True,
     ),
 )
 
@@ -127,7 +121,6 @@ SWEEP_ENTRIES = (
         "best layer's CD at the last x token. The line is the median of the runs with that value (values drawn at "
         "random: in eight classes), the band their middle half. The fields that the outcomes depend on most come "
         f"first; diverged runs are left out. {DIVIDED}",
-        over_steps=False,
     ),
     Entry(
         "sweep_pairs",
@@ -135,7 +128,6 @@ SWEEP_ENTRIES = (
         sweep.heat_maps,
         "Medians over all runs with both values, for the three fields that the outcomes depend on most. Brighter is "
         "better in both rows; white: no run.",
-        over_steps=False,
     ),
     Entry(
         "sweep_parallel",
@@ -143,21 +135,18 @@ SWEEP_ENTRIES = (
         sweep.parallel,
         "A line is a run, from its fields to its last-position loss / r and its best-layer CD, which colours it. Of "
         "many runs an even sample is drawn.",
-        over_steps=False,
     ),
     Entry(
         "sweep_emergence",
         "When CD rises against when loss falls",
         sweep.loss_against_cd,
         f"A dot is a concept of a run. Above the dotted line the loss falls before CD rises. {HALF_WAY}",
-        over_steps=False,
     ),
     Entry(
         "sweep_order",
         "Order of emergence by seed",
         sweep.order_by_seed,
         f"A row is a seed, a panel a setting: those in which most concepts' losses fell. {HALF_WAY}",
-        over_steps=False,
     ),
 )
 """Drawn once for all runs, where they differ in more than their seed."""
@@ -172,29 +161,14 @@ PATCH_CONTROLS = (
 )
 
 
-class PatchEntry(NamedTuple):
-    """A figure of the patch study. draw(study, run or runs, table) -> Figure of the `kind` table of WORKDIR/patching.
-
-    each: a figure a run, else one for all.
-    """
-
-    name: str
-    title: str
-    draw: Callable[..., Figure]
-    caption: str
-    kind: str
-    each: bool = True
-
-
 PATCH_ENTRIES = (
     *(
-        PatchEntry(
+        Entry(
             f"patch_{metric}_{mode.replace(' ', '_')}_{positions}",
             f"Which algorithm does a patched model run? ({mode}, {patching.POSITION_LABELS[positions]}, {what})",
             partial(patching.followed, mode=mode, positions=positions, metric=metric),
             f"{PATCH_HOW} {PATCH_CONTROLS} {how}",
-            "summary",
-            each=False,
+            kind="summary",
         )
         for mode, positions in (("add", "query"), ("add", "x"), ("add", "all"), ("add x4", "all"), ("replace", "all"))
         for metric, what, how in (
@@ -213,41 +187,43 @@ PATCH_ENTRIES = (
             ),
         )
     ),
-    PatchEntry(
+    Entry(
         "patch_training",
         "Patches over training",
         partial(patching.followed_over_training, mode="add"),
         f"{PATCH_HOW} The coefficients of the predictions on the oracles of source and target at every checkpoint, "
         "where they are largest for the target at the last one.",
-        "summary",
-        each=False,
+        kind="summary",
     ),
     *(
-        PatchEntry(
+        Entry(
             f"patch_grid_{mode.replace(' ', '_')}",
             f"Loss after a patch ({mode})",
             partial(patching.grids_by_layer, mode=mode),
             f"{PATCH_HOW} Change of the loss at the query, divided by r, at the last checkpoint; one colour scale, "
             "centred at zero.",
-            "grid",
+            kind="grid",
+            each=True,
         )
         for mode in ("add", "add x4", "replace")
     ),
-    PatchEntry(
+    Entry(
         "patch_grid_training",
         "Loss after a patch, over training",
         partial(patching.grids_over_training, mode="add"),
         f"{PATCH_HOW} The same at every checkpoint, in the layer in which the loss changes most at the last one.",
-        "grid",
+        kind="grid",
+        each=True,
     ),
     *(
-        PatchEntry(
+        Entry(
             f"heads_{ablation}",
             f"Heads, one at a time ({ablation} ablation)",
             partial(patching.head_map, ablation=ablation),
             f"Change of the loss, mean over positions, divided by r, when one head's output {how}, for all concepts "
             "and for each.",
-            "heads",
+            kind="heads",
+            each=True,
         )
         for ablation, how in (
             ("mean", "is replaced by its mean over other sequences, position by position"),

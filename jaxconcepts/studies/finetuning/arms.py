@@ -15,10 +15,10 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
 from jaxconcepts import store
-from jaxconcepts.runs import rows
 from jaxconcepts.runs.pacing import Pace
 from jaxconcepts.runs.preemption import PreemptedError, stop_requested
 from jaxconcepts.runs.progress import Progress
+from jaxconcepts.store import tidy
 from jaxconcepts.studies.finetuning.config import Arm, FinetuneConfig
 from jaxconcepts.training import tuning
 from jaxconcepts.training.train import TrainState
@@ -79,7 +79,7 @@ def tune(
             pace.reached(step)
             pace.adapt(pace.microseconds)
             if step == next_row:
-                losses.append(rows.scalars(names, step, "train_loss", loss))
+                losses.append(tidy.scalars(names, step, "train_loss", loss))
             progress.update(step, loss, None)
             if step == steps or signals or time.monotonic() - last >= checkpoint_seconds:
                 if losses:

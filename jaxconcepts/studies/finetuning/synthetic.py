@@ -57,9 +57,11 @@ def finetune(
     work = trained.chosen(found, first, [] if step == -1 else [step])
     pack, step, names = work[-1]
     point = next(point for point in pack.points if point.run == names[0])
-    measured = dataclasses.replace(point.static.measure, per_concept=per_concept, cd_per_concept=min(100, per_concept))
-    static = dataclasses.replace(point.static, measure=measured)
-    task, model = static.task, static.model
+    measured = dataclasses.replace(
+        point.experiment.measuring, per_concept=per_concept, cd_per_concept=min(100, per_concept)
+    )
+    experiment = dataclasses.replace(point.experiment, measuring=measured)
+    task, model = experiment.task, experiment.model
     place = [p.run for p in pack.points].index(point.run)
     base = jax.tree.map(lambda a: jnp.asarray(a[place]), trained.load_params(source, pack, step))
     arms = make_arms(config, model, base, point.run)
@@ -70,25 +72,24 @@ def finetune(
     record = {name: value for name, value in record.items() if name not in UNUSED}
 
     # As at the end of a curriculum: everything is drawn.
-    numbers = curriculum.at_step(point.hparams.curriculum, point.hparams.task, np.float32(2**30))
+    numbers = curriculum.at_step(point.numbers.curriculum, point.numbers.task, np.float32(2**30))
 
     def objective(params, task_numbers, seed, tuned_steps):
         # Another stream than that of the training, whose seed may be the same.
         key = jax.random.fold_in(jax.random.fold_in(train.data_key(seed), 1), tuned_steps)
         batch = regression.sample(task, task_numbers, key, config.tune.batch_size)
-        return train.objective_and_mse(model, static.train.loss, params, batch)[0]
+        return synthetic.objective_and_mse(model, experiment.train.loss, params, batch)[0]
 
     made = tuning.make_tuning(config.tune, model, objective)
-    measuring = synthetic.make_measure(static)
-    measure, held_out = jax.jit(measuring.measure), jax.jit(measuring.prepare)(point.hparams)
-    constant = jax.jit(measuring.constant)(held_out)
+    measure, held_out = jax.jit(experiment.measure), jax.jit(experiment.held_out)(point.numbers, None)
+    constant = {name: named.values for name, named in synthetic.reference_losses(experiment, held_out, None).items()}
     labels = {"model": epath.Path(source).name, "family": PACK, "shots": task.num_pairs - 1, "variant": "plain"}
 
     def write(root, params, arm: Arm | None, tuned_steps):
         name = "before" if arm is None else files.safe_name(arm.run)
         if store.has_result(root, STUDY, "metrics", name):
             return
-        values = jax.device_get(measure(params, held_out))
+        values = {name: named.values for name, named in jax.device_get(measure(params, held_out)).items()}
         frame = _rows(values, jax.device_get(constant))
         store.write_result(root, STUDY, "metrics", name, finetuning_arms.keyed(frame, arm, tuned_steps, labels))
         cd = values["cd"][0].mean(-1)

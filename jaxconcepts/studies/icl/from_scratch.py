@@ -7,39 +7,39 @@ on text brings about.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import shutil
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import polars as pl
 
 from jaxconcepts import fields as typed
 from jaxconcepts import store
+from jaxconcepts.experiments import prompt_corpus
+from jaxconcepts.experiments.language import Bank, Language
+from jaxconcepts.experiments.tokens import Numbers
 from jaxconcepts.fields import FieldError, field, section
-from jaxconcepts.models import llama, pretrained
+from jaxconcepts.models import gpt2, llama, pretrained
 from jaxconcepts.prompts import render
 from jaxconcepts.prompts.family import Family
-from jaxconcepts.runs import rows
-from jaxconcepts.runs.pacing import Pace
-from jaxconcepts.runs.preemption import PreemptedError, stop_requested
-from jaxconcepts.runs.progress import Progress
+from jaxconcepts.runs import loop, packs
+from jaxconcepts.runs.points import Point
 from jaxconcepts.studies.icl import config as icl_config
-from jaxconcepts.studies.icl import prompt_corpus
-from jaxconcepts.training import language, optimizers
+from jaxconcepts.sweeps import trained
+from jaxconcepts.training import optimizers
+from jaxconcepts.training.answer_loss import Examples
+from jaxconcepts.training.experiment import MeasureConfig
+from jaxconcepts.training.train import TrainConfig
 
 log = logging.getLogger("jaxconcepts")
 
 PACK = "language_model"
-ROW_STEPS = 50
-"""The most steps that a row of the training loss covers."""
 
 
 @dataclass(frozen=True)
@@ -132,10 +132,10 @@ class FromScratchFields:
 @dataclass(frozen=True)
 class FromScratchConfig:
     """A whole training. model: `LlamaConfig`'s sizes (the vocabulary is the tokenizer's). numbers: of the optimiser,
-    `LanguageHParams` without the seed. checkpoint_steps: when a folder is saved; the last step is, anyway."""
+    `OptimizerNumbers`' names. checkpoint_steps: when a folder is saved; the last step is, anyway."""
 
     corpus: CorpusConfig
-    train: language.LanguageTrainConfig
+    train: TrainConfig
     model: Mapping[str, Any]
     numbers: Mapping[str, float]
     seed: int = 0
@@ -162,7 +162,7 @@ def from_fields(fields: Mapping[str, Any] | FromScratchFields) -> tuple[FromScra
     read = typed.read(FromScratchFields, fields) if isinstance(fields, Mapping) else fields
     numbers = {name: getattr(read.train, name) for name in optimizers.OptimizerNumbers._fields}
     training = FromScratchConfig(
-        read.corpus, typed.part(read.train, language.LanguageTrainConfig), vars(read.model), numbers, read.seed,
+        read.corpus, typed.part(read.train, TrainConfig), vars(read.model), numbers, read.seed,
         read.checkpoint_steps,
     )  # fmt: skip
     return training, read.study
@@ -221,12 +221,34 @@ def train(
         "%d prompts of up to %d tokens, %d parameters, vocabulary of %d",
         len(prompts), data.tokens.shape[1], model.num_params(), model.vocab_size,
     )  # fmt: skip
-    saved: dict[int, Path] = {}
-    for step, params in _states(config, model, jax.tree.map(jnp.asarray, data), run, checkpoint_seconds):
-        saved[step] = folder = workdir / "models" / f"step_{step:06d}"
+    point = _point(config, model, data)
+    loop.run_pack(PACK, [point], run, packs.Layout(), checkpoint_seconds)
+    pack = trained.Trained(PACK, (point,), tuple(config.saved_steps))
+    ((diverged_at,),) = store.runs(workdir).filter(run=point.run).select("diverged_at").rows()
+    if diverged_at is not None:
+        rate = config.numbers["learning_rate"]
+        raise ValueError(f"training diverged at step {diverged_at}; lower train.learning_rate, which is {rate}")
+    saved = {step: workdir / "models" / f"step_{step:06d}" for step in config.saved_steps}
+    for step, folder in saved.items():
         if not folder.exists():
+            params = jax.tree.map(lambda a: a[0], trained.load_params(workdir, pack, step))
             save_folder(model, params, workdir / "tokenizer", folder)
     return saved
+
+
+def _point(config: FromScratchConfig, model: llama.LlamaConfig, data: Examples) -> Point:
+    """The training as a run of the experiment "language" on these examples."""
+    # Nothing is measured on the way: the study asks the saved folders.
+    measuring = MeasureConfig((), steps=(0,), hidden_count=0, checkpoint_steps=tuple(config.saved_steps))
+    bank = Bank({"train": data, "held_out": None})
+    experiment = Language(config.corpus, model, config.train, measuring, bank=bank)
+    numbers = optimizers.OptimizerNumbers(**{name: np.float32(value) for name, value in config.numbers.items()})
+    record = {
+        "experiment": "language", "seed": config.seed, "task": typed.plain(config.corpus), "model": dict(config.model),
+        "train": asdict(config.train) | dict(config.numbers),
+    }  # fmt: skip
+    digest = hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
+    return Point(record, experiment, Numbers(np.uint32(config.seed), numbers, gpt2.InitScales(), {}), digest)
 
 
 def save_folder(model, params, tokenizer: Path, folder: Path) -> None:
@@ -237,64 +259,3 @@ def save_folder(model, params, tokenizer: Path, folder: Path) -> None:
     for path in tokenizer.iterdir():
         shutil.copy(path, partial / path.name)
     partial.rename(folder)
-
-
-def _states(config, model, data, run: store.Run, checkpoint_seconds: float) -> Iterator[tuple[int, Any]]:
-    """(step, parameters) at each saved step, trained on the way or read back."""
-    numbers = optimizers.OptimizerNumbers(**{name: np.float32(value) for name, value in config.numbers.items()})
-    hparams = language.LanguageHParams(np.uint32(config.seed), numbers)
-    training = language.make_train(model, config.train)
-    init, chunk = jax.jit(training.init), jax.jit(training.chunk, donate_argnums=0)
-    like = jax.eval_shape(init, hparams)
-    step, state = run.restore(PACK, like)
-    fresh = state is None
-    for earlier in config.saved_steps:
-        if earlier < step or (earlier == step and not fresh):
-            yield earlier, store.load_checkpoint(run.workdir, PACK, earlier, like).params
-    if fresh:
-        state = init(hparams)
-        _write_status(run, config, 0, "running")
-        run.save(PACK, 0, state)
-        if 0 in config.saved_steps:
-            yield 0, state.params
-    progress = Progress(log, config.train.steps, step, 1)
-    pace, last = Pace(step), time.monotonic()
-    losses: list[pl.DataFrame] = []
-    with stop_requested() as signals:
-        while step < config.train.steps:
-            row = step - step % ROW_STEPS
-            last_row = max([s for s in config.saved_steps if s <= step] + [row])
-            next_row = min([s for s in config.saved_steps if s > step] + [row + ROW_STEPS])
-            stop = min(next_row, step + pace.steps)
-            state, loss = chunk(state, hparams, data, np.int32(stop - step), since=np.int32(step - last_row))
-            loss, step = np.asarray(loss)[None], stop
-            pace.reached(step)
-            pace.adapt(pace.microseconds)
-            if step == next_row:
-                losses.append(rows.scalars([PACK], step, "train_loss", loss))
-            progress.update(step, loss, None)
-            if step in config.saved_steps or signals or time.monotonic() - last >= checkpoint_seconds:
-                if losses:
-                    run.write_metrics(PACK, step, pl.concat(losses))
-                run.save(PACK, step, state)
-                losses, last = [], time.monotonic()
-                pace.reached(step)  # Writing is not training.
-                if int(state.diverged_at) >= 0:
-                    _write_status(run, config, step, "diverged", int(state.diverged_at))
-                    raise ValueError(
-                        f"training diverged at step {int(state.diverged_at)}; lower train.learning_rate, which is "
-                        f"{config.numbers['learning_rate']}"
-                    )
-            if signals and step < config.train.steps:
-                raise PreemptedError(f"stopped by a signal at step {step}; start again to go on")
-            if step in config.saved_steps:
-                yield step, state.params
-    _write_status(run, config, step, "done")
-
-
-def _write_status(run: store.Run, config: FromScratchConfig, step: int, status: str, diverged_at=None) -> None:
-    row = {
-        "run": PACK, "point": PACK, "status": status, "seed": config.seed, "step": step, "diverged_at": diverged_at,
-        "model": json.dumps(dict(config.model)), "train.steps": config.train.steps,
-    }  # fmt: skip
-    run.write_runs(PACK, pl.DataFrame([row], schema_overrides={"diverged_at": pl.Int64}))

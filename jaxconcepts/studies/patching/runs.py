@@ -42,9 +42,11 @@ def patch_runs(
     work = trained.chosen(trained.trained(workdir), runs, steps)
     programs: dict = {}
     for pack, _, _ in work:
-        static = pack.points[0].static
-        if (static.task, static.model) not in programs:
-            programs[static.task, static.model] = patching.make_patching(static.task, static.model, config)
+        experiment = pack.points[0].experiment
+        if (experiment.task, experiment.model) not in programs:
+            programs[experiment.task, experiment.model] = patching.make_patching(
+                experiment.task, experiment.model, config
+            )
     how = {name: value for name, value in dataclasses.asdict(config).items() if name != "cells_at_once"}
     plain = {name: list(map(_plain, value)) if isinstance(value, tuple) else value for name, value in how.items()}
     with store.open_study(workdir, STUDY, plain):
@@ -64,8 +66,8 @@ def patch_runs(
                 loaded = (pack.pack, step), trained.load_params(workdir, pack, step)
             place = [point.run for point in pack.points].index(run)
             params = jax.tree.map(lambda a, place=place: a[place], loaded[1])
-            static = pack.points[place].static
-            program = programs[static.task, static.model]
+            experiment = pack.points[place].experiment
+            program = programs[experiment.task, experiment.model]
             tables = _tables(config, program, pack.points[place], step, params)
             for kind in KINDS:
                 store.write_result(workdir, STUDY, kind, _part(run, step), tables[kind])
@@ -95,8 +97,8 @@ def headline(summary: pl.DataFrame) -> str:
 
 
 def _tables(config, program, point, step, params) -> dict[str, pl.DataFrame]:
-    task, model = point.static.task, point.static.model
-    prepared = program.prepare(point.hparams.task)
+    task, model = point.experiment.task, point.experiment.model
+    prepared = program.prepare(point.numbers.task)
     both = jax.device_get((program.grid(params, prepared), program.heads(params, prepared)))
     (clean, grid), (_, heads) = jax.tree.map(np.asarray, both)
     layers, references = config.chosen_layers(model.layers), patching.reference_names(task)

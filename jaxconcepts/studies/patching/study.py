@@ -28,11 +28,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
+from jaxconcepts.experiments.regression import predictions
 from jaxconcepts.interventions import heads as head_edits
 from jaxconcepts.interventions import patching, steering
 from jaxconcepts.models import gpt2, language, residual
 from jaxconcepts.tasks import references, regression
-from jaxconcepts.training import train
 
 PATCHES = ("mean", "random")
 AT = ("query", "mean")
@@ -180,7 +180,7 @@ def make_patching(task: regression.RegressionConfig, model: gpt2.GPT2Config, con
 
     def grid(params, prepared):
         states = jnp.moveaxis(means(params, prepared.for_means)[0], 0, 1)
-        clean = train.predictions(model, params, prepared.batch, capture="all")
+        clean = predictions(model, params, prepared.batch, capture="all")
         places = jnp.array([patching.sequence_positions(n, name) for name in patching.POSITIONS])
         axes = (len(places), len(config.modes), len(PATCHES), concepts)
         scales = jnp.array([1.0, *config.scales])
@@ -216,7 +216,7 @@ def make_patching(task: regression.RegressionConfig, model: gpt2.GPT2Config, con
 
     def ablate(params, prepared):
         outputs = means(params, prepared.for_means, with_heads=True)[1].mean(0)[:, None]
-        clean = train.predictions(model, params, prepared.batch, capture="all")
+        clean = predictions(model, params, prepared.batch, capture="all")
         masks = jnp.stack([jnp.asarray(head_edits.chosen([pair], model.layers, model.heads)) for pair in heads])
         before = jnp.array([block - 1 for block, _ in heads])
         cells = (jnp.repeat(jnp.array([0.0, 1.0]), len(heads)), jnp.tile(masks, (2, 1, 1)), jnp.tile(before, 2))

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 from sklearn.neighbors import KNeighborsClassifier
 
-from jaxconcepts.experiments import regression as synthetic
+from jaxconcepts.experiments.regression import Regression
 from jaxconcepts.models import gpt2
-from jaxconcepts.runs import rows
 from jaxconcepts.training import train
+from jaxconcepts.training.experiment import MeasureConfig
 
 
 def config(**overrides):
-    made = synthetic.default_config()
+    made = Regression.default_config()
     made["task"].update(num_concepts=3, dim=6, rank=2, num_pairs=3)
     made["model"].update(layers=2, heads=2, width=16)
     made["init"].update(positions=0.5, read_in=0.5, weights=0.3, read_out=0.3)
@@ -28,16 +28,22 @@ def config(**overrides):
 
 @pytest.fixture(scope="module")
 def measured():
-    """The static part, the held-out set, the model's outputs, and everything that is measured of an untrained model."""
-    static, hparams = synthetic.parse(config())
-    measure = synthetic.make_measure(static)
-    params = jax.jit(partial(gpt2.init, static.model))(jax.random.key(3), hparams.init)
-    held_out = jax.jit(measure.prepare)(hparams)
+    """The experiment, the held-out set, the model's outputs, and everything that is measured of an untrained model."""
+    experiment = Regression.from_config(config())
+    numbers = experiment.numbers(config())
+    params = jax.jit(partial(gpt2.init, experiment.model))(jax.random.key(3), numbers.init)
+    held_out = jax.jit(partial(experiment.held_out, data=None))(numbers)
     inputs = np.zeros((21, 6, 6), np.float32)
     inputs[:, ::2], inputs[:, 1::2, 0] = held_out.batch.inputs, held_out.batch.targets
-    output = jax.jit(lambda p, x: gpt2.apply(static.model, p, x, capture="all"))(params, inputs)
-    found = jax.jit(lambda p, h: (measure.measure(p, h), measure.hidden(p, h), measure.constant(h)))(params, held_out)
-    return static, held_out, jax.device_get(output), *jax.device_get(found)
+    output = jax.jit(lambda p, x: gpt2.apply(experiment.model, p, x, capture="all"))(params, inputs)
+
+    @jax.jit
+    def everything(params, held_out):
+        measured, constants = experiment.measure(params, held_out), experiment.constants(held_out, lambda: params)
+        values = [{name: named.values for name, named in part.items()} for part in (measured, constants)]
+        return values[0], experiment.hidden(params, held_out), values[1]
+
+    return experiment, held_out, jax.device_get(output), *jax.device_get(everything(params, held_out))
 
 
 def by_concept(squared):
@@ -45,16 +51,16 @@ def by_concept(squared):
 
 
 def test_the_held_out_set_has_every_concept_equally_often(measured):
-    static, held_out, *_ = measured
+    _, held_out, _, _, (_, labels), _ = measured
     assert held_out.batch.concepts.tolist() == [0] * 7 + [1] * 7 + [2] * 7
-    assert synthetic.decoding_labels(static).tolist() == [0] * 5 + [1] * 5 + [2] * 5
+    assert labels.tolist() == [0] * 5 + [1] * 5 + [2] * 5
 
 
 def test_losses_and_distances_are_mean_squares_by_concept_and_position(measured):
     _, held_out, output, found, _, constant = measured
     out, targets = output.out[:, ::2, 0], np.asarray(held_out.batch.targets)
     np.testing.assert_allclose(found["loss"], by_concept((out - targets) ** 2), rtol=1e-5)
-    references = {name: np.asarray(p) for name, p in held_out.predictions.items()}
+    references = {name: np.asarray(p) for name, p in held_out.exact.items()}
     assert set(references) >= {"zero", "ridge", "oracle", "bayes", "lasso", "knn3", "average"}
     for name, prediction in references.items():
         expected = by_concept((out - prediction) ** 2)
@@ -62,11 +68,11 @@ def test_losses_and_distances_are_mean_squares_by_concept_and_position(measured)
         expected = by_concept((prediction - targets) ** 2)
         np.testing.assert_allclose(constant[f"loss_{name}"], expected, rtol=1e-5, atol=1e-6, err_msg=name)
     assert set(found) == {"loss", "cd"} | {f"distance_{name}" for name in references}
-    assert set(constant) == {f"loss_{name}" for name in references}
+    assert set(constant) == {"cd_points"} | {f"loss_{name}" for name in references} and constant["cd_points"] == 15
 
 
 def test_cd_is_scikit_learns_leave_one_out_vote_at_each_layer_and_token(measured):
-    _, _, output, found, hidden, _ = measured
+    _, _, output, found, (hidden, _), _ = measured
     chosen = np.concatenate([np.arange(5), np.arange(7, 12), np.arange(14, 19)])
     labels = np.repeat([0, 1, 2], 5)
     assert found["cd"].shape == (2, 3, 3)
@@ -82,44 +88,21 @@ def test_cd_is_scikit_learns_leave_one_out_vote_at_each_layer_and_token(measured
     np.testing.assert_allclose(hidden, output.captured[:, chosen, 4], rtol=1e-5, atol=1e-5)
 
 
-def test_the_tables_hold_every_mean():
-    values = np.arange(2 * 2 * 3, dtype=np.float32).reshape(2, 2, 3)  # two runs, two concepts, three positions
-    frame = rows.by_concept_and_position(["a", "b"], 7, "loss", values)
-    table = {(r["run"], r["concept"], r["position"]): r["value"] for r in frame.iter_rows(named=True)}
-    assert len(table) == frame.height == 2 * 3 * 4
-    for place, run in enumerate("ab"):
-        for k in (0, 1, None):
-            for i in (0, 1, 2, None):
-                part = values[place][slice(None) if k is None else k, ...][..., slice(None) if i is None else i]
-                assert table[run, k, i] == part.mean(), (run, k, i)
-    cd = np.arange(2 * 2 * 3 * 2, dtype=np.float32).reshape(2, 2, 3, 2)  # runs, tokens, layers, concepts
-    frame = rows.measurement(["a", "b"], 7, {"cd": cd, "loss": values}, ("x", "y"))
-    assert frame.filter(metric="loss").height == 24 and frame["step"].unique().to_list() == [7]
-    frame = frame.filter(metric="cd")
-    table = {tuple(r[c] for c in ("run", "token", "layer", "concept")): r["value"] for r in frame.iter_rows(named=True)}
-    assert len(table) == frame.height == 2 * 2 * 3 * 3
-    assert table["b", "y", 2, 1] == cd[1, 1, 2, 1] and table["a", "x", 1, None] == cd[0, 0, 1].mean()
-    assert frame["position"].null_count() == frame.height
-    (row,) = rows.scalars(["r"], 3, "train_loss", [0.25]).rows()
-    assert row == ("r", 3, "train_loss", None, None, None, None, 0.25)
-
-
 def test_measured_steps():
-    log = synthetic.MeasureConfig(count=5)
+    log = MeasureConfig(count=5)
     assert log.at_steps(1000) == [0, 1, 10, 100, 1000]
     assert log.at_steps(3) == [0, 1, 2, 3]
-    linear = synthetic.MeasureConfig(count=5, spacing="linear")
+    linear = MeasureConfig(count=5, spacing="linear")
     assert linear.at_steps(1000) == [0, 250, 500, 750, 1000]
-    given = synthetic.MeasureConfig(steps=(50, 0, 10, 50))
+    given = MeasureConfig(steps=(50, 0, 10, 50))
     assert given.at_steps(1000) == [0, 10, 50]
-    assert synthetic.MeasureConfig(count=9, spacing="linear", hidden_count=3).hidden_steps(80) == [0, 40, 80]
-    assert synthetic.MeasureConfig(count=9, spacing="linear", hidden_count=1).hidden_steps(80) == [80]
-    assert synthetic.MeasureConfig(hidden_count=0).hidden_steps(80) == []
+    assert MeasureConfig(count=9, spacing="linear", hidden_count=3).hidden_steps(80) == [0, 40, 80]
+    assert MeasureConfig(count=9, spacing="linear", hidden_count=1).hidden_steps(80) == [80]
+    assert MeasureConfig(hidden_count=0).hidden_steps(80) == []
 
 
 def test_every_field_arrives_where_it_belongs():
-    static, hparams = synthetic.parse(
-        config(
+    given = config(
             seed=5,
             task__noise=0.5,
             task__masks=[[1, 0, 0, 0, 0, 1]] * 3,
@@ -130,21 +113,22 @@ def test_every_field_arrives_where_it_belongs():
             curriculum__concept_ratio=2.0,
             measure__steps=[0, 9],
             model__qk_norm=True,
-        )  # fmt: skip
-    )
-    assert (static.train.batch_size, static.measure.steps, static.model.qk_norm) == (9, (0, 9), True)
-    assert (static.model.context, static.model.input_dim, static.model.output_dim) == (6, 6, 1)
-    assert isinstance(hash(static), int)
-    assert (hparams.seed, hparams.optimizer.b2) == (5, 0.5)
-    assert (hparams.init.read_in, hparams.curriculum.concept_ratio) == (0.25, 2.0)
-    assert hparams.task.masks.tolist() == [[1, 0, 0, 0, 0, 1]] * 3 and hparams.task.concept_weights.tolist() == [
+    )  # fmt: skip
+    experiment = Regression.from_config(given)
+    numbers = experiment.numbers(given)
+    assert (experiment.train.batch_size, experiment.measuring.steps, experiment.model.qk_norm) == (9, (0, 9), True)
+    assert (experiment.model.context, experiment.model.input_dim, experiment.model.output_dim) == (6, 6, 1)
+    assert isinstance(hash(experiment), int)
+    assert (numbers.seed, numbers.optimizer.b2) == (5, 0.5)
+    assert (numbers.init.read_in, numbers.curriculum.concept_ratio) == (0.25, 2.0)
+    assert numbers.task.masks.tolist() == [[1, 0, 0, 0, 0, 1]] * 3 and numbers.task.concept_weights.tolist() == [
         1,
         2,
         3,
     ]
-    dtypes = {np.asarray(leaf).dtype.name for leaf in jax.tree.leaves(hparams._replace(seed=np.float32(0)))}
-    assert dtypes == {"float32"} and hparams.seed.dtype == np.uint32
-    assert isinstance(static.train, train.TrainConfig)
+    dtypes = {np.asarray(leaf).dtype.name for leaf in jax.tree.leaves(numbers._replace(seed=np.float32(0)))}
+    assert dtypes == {"float32"} and numbers.seed.dtype == np.uint32
+    assert isinstance(experiment.train, train.TrainConfig)
 
 
 @pytest.mark.parametrize(
@@ -184,4 +168,4 @@ def test_every_field_arrives_where_it_belongs():
 )
 def test_bad_input_is_named(overrides, message):
     with pytest.raises(ValueError, match=message):
-        synthetic.parse(config(**overrides))
+        Regression.from_config(config(**overrides))

@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from jaxconcepts import store
-from jaxconcepts.experiments import regression as synthetic
+from jaxconcepts.experiments.regression import Regression
 from jaxconcepts.runs import loop as execution
 from jaxconcepts.runs import pacing, packs, points
 from jaxconcepts.runs.preemption import PreemptedError
@@ -24,7 +24,7 @@ last step."""
 
 
 def config(seed):
-    made = synthetic.default_config()
+    made = Regression.default_config()
     made["seed"] = seed
     made["task"].update(num_concepts=2, dim=4, rank=1, num_pairs=2)
     made["model"].update(layers=1, heads=1, width=4)
@@ -71,16 +71,19 @@ class Slow:
         self._programs, self._clock, self._seconds, self._at, self._at_step = programs, clock, seconds, at, at_step
         self.longest = 0
 
+    def data(self, *arguments):
+        return self._programs.data(*arguments)
+
     def get(self, *arguments):
         program = self._programs.get(*arguments)
 
-        def chunk(state, hparams, count):
+        def chunk(state, numbers, data, count):
             steps, first = int(count[0]), int(state.step[0])
             self.longest = max(self.longest, steps)
             if first < self._at <= first + steps and self._at_step:
                 self._at_step()
             self._clock.begin(first + steps, steps * self._seconds)
-            return program.chunk(state, hparams, count)
+            return program.chunk(state, numbers, data, count)
 
         return program._replace(chunk=chunk)
 

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxconcepts.experiments import regression as synthetic
+from jaxconcepts.experiments.regression import Regression
 from jaxconcepts.runs import packs, points
 
 STEPS = 100
@@ -14,7 +14,7 @@ SEEDS = 3
 
 
 def config(seed, **train):
-    made = synthetic.default_config()
+    made = Regression.default_config()
     made["seed"] = seed
     made["task"].update(num_concepts=2, dim=4, rank=2, num_pairs=3)
     made["model"].update(layers=2, heads=2, width=16)
@@ -29,15 +29,15 @@ POINTS = [points.make_point(config(seed)) for seed in range(SEEDS)]
 
 
 def program(runs, how="map", data=1, devices=1):
-    return packs.make_program(POINTS[0].static, runs, packs.Layout(how, data), jax.devices()[:devices])
+    return packs.make_program(POINTS[0].experiment, runs, packs.Layout(how, data), jax.devices()[:devices])
 
 
 def train(made, chosen, steps=STEPS):
     """The final state and the losses [steps / 20, runs] of the points, padding included."""
-    hparams = packs.stack_hparams(made, [point.hparams for point in chosen])
-    state, losses = made.init(hparams), []
+    numbers = packs.stack_numbers(made, [point.numbers for point in chosen])
+    state, losses = made.init(numbers, None), []
     for _ in range(steps // 20):
-        state, result = made.chunk(state, hparams, packs.step_count(20))
+        state, result = made.chunk(state, numbers, None, packs.step_count(20))
         losses.append(np.asarray(result["train_loss"]))
     return state, np.stack(losses)
 
@@ -124,8 +124,9 @@ def test_a_run_on_each_of_eight_devices(reference):
 
 def compiled(made, runs):
     """The program with its training compiled, and the kinds of communication in it."""
-    hparams = packs.stack_hparams(made, [POINTS[0].hparams] * runs)
-    chunk = made.chunk.lower(packs.abstract_state(made, hparams), hparams, packs.step_count(1)).compile()
+    numbers = packs.stack_numbers(made, [POINTS[0].numbers] * runs)
+    state = packs.abstract_state(made, numbers, None)
+    chunk = made.chunk.lower(state, numbers, None, packs.step_count(1)).compile()
     kinds = r"all-reduce|all-gather|reduce-scatter|collective-permute|collective-broadcast|all-to-all"
     return made._replace(chunk=chunk), sorted(set(re.findall(rf"\b({kinds})(?:-start)?\(", chunk.as_text())))
 
@@ -144,14 +145,14 @@ def test_a_diverging_run_leaves_its_neighbours_bits_alone(how, mapped, side_by_s
 
 def test_one_program_serves_a_run_from_start_to_end(mapped, reference):
     """Fresh states, states that a chunk returned and states restored from a checkpoint have one layout."""
-    hparams = packs.stack_hparams(mapped, [point.hparams for point in POINTS])
-    like = packs.abstract_state(mapped, hparams)
-    state = mapped.init(hparams)
+    numbers = packs.stack_numbers(mapped, [point.numbers for point in POINTS])
+    like = packs.abstract_state(mapped, numbers, None)
+    state = mapped.init(numbers, None)
     assert jax.tree.structure(like) == jax.tree.structure(state)
     for array, wanted in zip(jax.tree.leaves(state), jax.tree.leaves(like), strict=True):
         assert (array.shape, array.dtype, array.sharding) == (wanted.shape, wanted.dtype, wanted.sharding)
     restored = jax.tree.map(lambda a, w: jax.device_put(np.asarray(a), w.sharding), state, like)
-    mapped.chunk(restored, hparams, packs.step_count(3))
+    mapped.chunk(restored, numbers, None, packs.step_count(3))
     assert mapped.chunk._cache_size() == 1
 
 
@@ -171,13 +172,13 @@ def test_bad_layouts_are_named(make, message):
 
 
 def test_a_batch_that_cannot_be_shared_out_is_named():
-    odd = points.make_point(config(0, batch_size=6)).static
+    odd = points.make_point(config(0, batch_size=6)).experiment
     with pytest.raises(ValueError, match="run.data must divide train.batch_size = 6, got 4"):
         packs.make_program(odd, 1, packs.Layout("map", 4))
 
 
 def test_auto_is_map_on_a_cpu_and_vmap_elsewhere():
-    hparams = packs.stack_hparams(program(2), [POINTS[0].hparams] * 2)
-    texts = {how: program(2, how).init.lower(hparams).as_text() for how in packs.HOW}
+    numbers = packs.stack_numbers(program(2), [POINTS[0].numbers] * 2)
+    texts = {how: program(2, how).init.lower(numbers, None).as_text() for how in packs.HOW}
     on_cpu = jax.default_backend() == "cpu"
     assert texts["auto"] == texts["map" if on_cpu else "vmap"] and texts["map"] != texts["vmap"]

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from jaxconcepts.experiments import regression as synthetic
+from jaxconcepts.experiments.regression import Regression
 from jaxconcepts.planning import chips, program_cost
 from jaxconcepts.planning import sweep_plan as plan
 from jaxconcepts.runs import packs, points
@@ -26,7 +26,7 @@ needs_libtpu = pytest.mark.skipif(
 
 
 def config(**model):
-    base = json.loads(json.dumps(synthetic.default_config()))
+    base = json.loads(json.dumps(Regression.default_config()))
     base["task"] |= {"num_concepts": 2, "dim": 4, "rank": 2, "num_pairs": 3}
     base["model"] |= {"layers": 2, "heads": 2, "width": 8} | model
     base["train"] |= {"batch_size": 5, "steps": 3_600}
@@ -50,8 +50,8 @@ def flops_by_hand(layers, width, tokens, batch, dim):
 @pytest.mark.parametrize(("how", "layers"), [("map", 1), ("vmap", 3)])
 def test_flops_count_a_loop_as_often_as_it_runs(how, layers):
     (point,) = group(1, layers=layers, unroll=1)
-    program = packs.make_program(point.static, 2, packs.Layout(how), jax.devices()[:1])
-    cost = program_cost.compile_chunk(program, point.hparams)
+    program = packs.make_program(point.experiment, 2, packs.Layout(how), jax.devices()[:1])
+    cost = program_cost.compile_chunk(program, point.experiment, point.numbers)
     # The sampler's products of weights and inputs: 5 sequences of 3 pairs of 4 dimensions.
     assert cost.flops == 2 * (flops_by_hand(layers, width=8, tokens=6, batch=5, dim=4) + 2 * 5 * 3 * 4)
     assert cost.cycles is None and cost.collectives == {}
@@ -143,7 +143,7 @@ def test_the_search_finds_that_nothing_fits():
 def test_hours_add_up(monkeypatch):
     # 10 runs, 2 at once on each of 2 rows of 2 chips: two packs of 4, and one of 2, which is one a row.
     cost = program_cost.Cost(0, 0, 0, 0, 0, 1e9, None, {})
-    made = plan.GroupPlan(group(1)[0].static, 10, 2, 2, 2, cost, seconds=0.5, estimate="peak")
+    made = plan.GroupPlan(group(1)[0].experiment, 10, 2, 2, 2, cost, seconds=0.5, estimate="peak")
     assert made.at_once == 4 and made.hours == pytest.approx((2 + 0.5) * 0.5 * 3_600 / 3_600)
 
 
@@ -156,7 +156,7 @@ def test_a_plan_for_this_machine():
 
 
 def test_a_group_that_cannot_fit_is_named(monkeypatch):
-    def refuse(program, hparams):
+    def refuse(program, experiment, numbers):
         raise program_cost.DoesNotFitError("out of memory")
 
     lines = []
@@ -168,7 +168,7 @@ def test_a_group_that_cannot_fit_is_named(monkeypatch):
 
 def test_a_program_above_the_chip_s_memory_does_not_fit(monkeypatch):
     cost = program_cost.Cost(600, 0, 300, 0, 101, 1.0, None, {})
-    monkeypatch.setattr(plan, "compile_chunk", lambda program, hparams: cost)
+    monkeypatch.setattr(plan, "compile_chunk", lambda program, experiment, numbers: cost)
     monkeypatch.setattr(chips, "describe", lambda device: chips.Chip("small chip", 1000, None))
     with pytest.raises(plan.CannotFitError, match="not even one run fits a small chip"):
         plan.plan_group(group(1), packs.Layout(), jax.devices()[:1])
@@ -180,7 +180,7 @@ def test_a_program_above_the_chip_s_memory_does_not_fit(monkeypatch):
 def test_groups_that_differ_in_concepts_alone_share_a_compilation(each_group, compilations, monkeypatch):
     made, lines = [], []
 
-    def compile_chunk(program, hparams):
+    def compile_chunk(program, experiment, numbers):
         made.append(program)
         return program_cost.Cost(1, 0, 0, 0, 0, 1e9 * len(made), None, {})
 
@@ -190,7 +190,7 @@ def test_groups_that_differ_in_concepts_alone_share_a_compilation(each_group, co
     other["task"]["rank"] = 1
     groups = [group(1), [points.make_point(other)], group(1, width=16)]
     plans = plan.plan(groups, packs.Layout(), jax.devices()[:1], lines.append, each_group=each_group)
-    assert len(made) == compilations and [p.static for p in plans] == [g[0].static for g in groups]
+    assert len(made) == compilations and [p.experiment for p in plans] == [g[0].experiment for g in groups]
     assert [p.seconds for p in plans] == ([1, 2, 3] if each_group else [1, 1, 2])
     assert ("as group 1" in "\n".join(lines)) == (not each_group)
     total = sum(p.hours for p in plans)
@@ -243,10 +243,10 @@ def devices_peak(devices):
 @needs_libtpu
 def test_layers_are_unrolled_for_the_target_not_the_host():
     (point,) = group(1, layers=3)
-    program = packs.make_program(point.static, 1, packs.Layout(), chips.of_topology("v5e:2x2"))
-    stacked = jax.tree.map(lambda a: jax.ShapeDtypeStruct((1, *a.shape), a.dtype), point.hparams)
-    state = jax.eval_shape(program.init, stacked)
-    text = str(program.chunk.trace(state, stacked, packs.step_count(1)).jaxpr)
+    program = packs.make_program(point.experiment, 1, packs.Layout(), chips.of_topology("v5e:2x2"))
+    stacked = packs.abstract_numbers(program, point.numbers)
+    state = packs.abstract_state(program, stacked, None)
+    text = str(program.chunk.trace(state, stacked, None, packs.step_count(1)).jaxpr)
     assert jax.default_backend() == "cpu" and "unroll=1\n" in text and "unroll=3" not in text
 
 
@@ -278,7 +278,7 @@ def test_64_chips(name, topology):
     base = json.loads(json.dumps(module["get_config"]().to_dict()))
     run, _ = base.pop("run"), base.pop("num_seeds")
     groups = points.group(points.expand(base, module["get_sweep"]()))
-    largest = max(groups, key=lambda group: group[0].static.model.layers * group[0].static.model.width ** 2)
+    largest = max(groups, key=lambda group: group[0].experiment.model.layers * group[0].experiment.model.width ** 2)
     made = plan.plan_group(largest, packs.Layout(run["how"], run["data"]), chips.of_topology(topology))
     assert made.cost.collectives == {} and made.rows == min(64, len(largest)) and made.hours > 0
 

@@ -1,6 +1,6 @@
 """What a small language model is trained on from its first weights: a tokenizer, and prompts whose answers all count.
 
-Used by `from_scratch`. The model is trained on the tasks themselves, so it is no stand-in for a pretrained one.
+The model is trained on the tasks themselves, so it is no stand-in for a pretrained one.
 """
 
 from __future__ import annotations

@@ -1,0 +1,206 @@
+"""What can be measured of a run, by name: `measure.metrics = ("loss", "cd", "probe")` in a config.
+
+An evaluator is a function of (states, outputs, held_out) that gives named arrays, `dict[str, Named]`; all of them run
+inside one compiled measurement. "module:function" in a config adds one of your own.
+
+    states     concept -> [tokens, layers + 1, points, width]: hidden states at the tokens of each of held_out.concepts
+    outputs    what the model gives for held_out.batch
+    held_out   `training.experiment.HeldOut`: the batch, its concepts, exact answers, and the settings of measuring
+
+Some measure a control instead, once, before training: "untrained" (CD of a model that nothing trained) and "surface"
+(CD of what can be read off the input without a model).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+
+from jaxconcepts import experiments
+from jaxconcepts.metrics.decodability import concept_decodability_per_concept, pairwise_decodability
+from jaxconcepts.metrics.geometry import linear_cka, silhouette, two_nn
+from jaxconcepts.metrics.probes import linear_probe
+from jaxconcepts.training.experiment import Concept, HeldOut, Named, check_named
+
+States = Mapping[str, Any]
+
+
+class Evaluator(NamedTuple):
+    """each(states, outputs, held_out): at every measured step. once(experiment, held_out, untrained): before training;
+    untrained() gives the states and outputs of a model that nothing trained."""
+
+    each: Callable[..., dict[str, Named]] | None = None
+    once: Callable[..., dict[str, Named]] | None = None
+
+
+def measure(experiment, params, held_out: HeldOut) -> dict[str, Named]:
+    """All that `measure.metrics` names, of an experiment with `read(params, held_out) -> (states, outputs)`.
+
+    Raises ValueError, naming the evaluator, for what is no named array and axes that are not known.
+    """
+    if not experiment.measuring.metrics:
+        return {}
+    states, outputs = experiment.read(params, held_out)
+    measured: dict[str, Named] = {}
+    for name in experiment.measuring.metrics:
+        each = evaluator(experiment, name).each
+        if each is not None:
+            measured |= _checked(name, each(states, outputs, held_out))
+    return measured
+
+
+def constants(experiment, held_out: HeldOut, untrained: Callable[[], Any]) -> dict[str, Named]:
+    """What the evaluators of `measure.metrics` measure once. untrained() gives the parameters of an untrained model."""
+    measured: dict[str, Named] = {}
+    for name in experiment.measuring.metrics:
+        once = evaluator(experiment, name).once
+        if once is not None:
+            measured |= _checked(name, once(experiment, held_out, lambda: experiment.read(untrained(), held_out)))
+    return measured
+
+
+def evaluator(experiment, name: str) -> Evaluator:
+    """The evaluator of that name, the experiment's own (`EVALUATORS`) before the common ones.
+
+    Raises ValueError for an unknown name and for what cannot be imported.
+    """
+    known = dict(COMMON)
+    for kind in reversed(type(experiment).__mro__):
+        known |= vars(kind).get("EVALUATORS", {})
+    if name not in known and ":" not in name:
+        raise ValueError(f"measure.metrics must be among {', '.join(sorted(known))}, or module:function, got {name!r}")
+    made = known[name] if name in known else experiments.load(name, "evaluator")
+    if not isinstance(made, Evaluator) and not callable(made):
+        raise ValueError(f"evaluator {name} must be a function of (states, outputs, held_out), got {made!r}")
+    return made if isinstance(made, Evaluator) else Evaluator(made)
+
+
+def metric(name: str, concept: str) -> str:
+    """The key of a metric of one of several concepts: "cd/number"; "cd" for the concept that is called "concept"."""
+    return name if concept == "concept" else f"{name}/{concept}"
+
+
+def cd(states: States, outputs, held_out: HeldOut) -> dict[str, Named]:
+    """Concept Decodability at every token and layer, by concept."""
+    return _cd(states, held_out, "cd")
+
+
+def pairwise_cd(states: States, outputs, held_out: HeldOut) -> dict[str, Named]:
+    """CD within each pair of concepts; the label is the other one."""
+    measured = {}
+    for name, concept in held_out.concepts.items():
+        score = partial(pairwise_decodability, k=held_out.settings.neighbours, num_concepts=concept.classes)
+        names = (("token", concept.tokens), ("label", tuple(map(str, range(concept.classes)))))
+        axes = ("token", "layer", "concept", "label")
+        measured[metric("pairwise_cd", name)] = Named(
+            _by_token(score, states[name], concept), axes, "fraction", 0.5, names=names
+        )
+    return measured
+
+
+def cka(states: States, outputs, held_out: HeldOut) -> dict[str, Named]:
+    """Linear CKA of every layer with the last."""
+
+    def with_last(hidden, labels, num_concepts):
+        return linear_cka(hidden, jnp.broadcast_to(hidden[..., -1:, :, :], hidden.shape))
+
+    return _by_layer("cka", with_last, states, held_out)
+
+
+def intrinsic_dimension(states: States, outputs, held_out: HeldOut) -> dict[str, Named]:
+    """The intrinsic dimension of every layer's states (`metrics.geometry.two_nn`)."""
+
+    def dimension(hidden, labels, num_concepts):
+        return two_nn(hidden)
+
+    return _by_layer("two_nn", dimension, states, held_out, "dimensions")
+
+
+def clusters(states: States, outputs, held_out: HeldOut) -> dict[str, Named]:
+    """The silhouette of the concepts as clusters, at every layer."""
+    return _by_layer("silhouette", silhouette, states, held_out, chance=0.0)
+
+
+def probe(states: States, outputs, held_out: HeldOut) -> dict[str, Named]:
+    """Cross-validated accuracy of a linear probe, at every layer."""
+    return _by_layer("probe", linear_probe, states, held_out, "fraction", "classes")
+
+
+def _cd_points(experiment, held_out: HeldOut, untrained) -> dict[str, Named]:
+    return {
+        metric("cd_points", name): Named(jnp.float32(concept.labels.shape[-1]), unit="points")
+        for name, concept in held_out.concepts.items()
+    }
+
+
+def _cd_untrained(experiment, held_out: HeldOut, untrained) -> dict[str, Named]:
+    return _cd(untrained()[0], held_out, "cd_untrained")
+
+
+def _cd_surface(experiment, held_out: HeldOut, untrained) -> dict[str, Named]:
+    """Of `experiment.surface(held_out)`: concept -> [points, features]."""
+    features = experiment.surface(held_out)
+    measured = {}
+    for name, values in features.items():
+        concept = held_out.concepts[name]
+        scores = _by_token(
+            partial(concept_decodability_per_concept, k=held_out.settings.neighbours, num_concepts=concept.classes),
+            jnp.broadcast_to(values, (len(concept.tokens), 1, *values.shape)), concept,
+        )  # fmt: skip
+        measured[metric("cd_surface", name)] = Named(
+            scores[:, 0], ("token", "concept"), "fraction", 1 / concept.classes, ("concept",),
+            (("token", concept.tokens),),
+        )  # fmt: skip
+    return measured
+
+
+def _cd(states, held_out, name):
+    measured = {}
+    for kind, concept in held_out.concepts.items():
+        score = partial(concept_decodability_per_concept, k=held_out.settings.neighbours, num_concepts=concept.classes)
+        measured[metric(name, kind)] = Named(
+            _by_token(score, states[kind], concept), ("token", "layer", "concept"), "fraction", 1 / concept.classes,
+            ("concept",), (("token", concept.tokens),),
+        )  # fmt: skip
+    return measured
+
+
+def _by_layer(name, score, states, held_out, unit="", chance=None):
+    measured = {}
+    for kind, concept in held_out.concepts.items():
+        values = _by_token(partial(score, num_concepts=concept.classes), states[kind], concept)
+        by_chance = 1 / concept.classes if chance == "classes" else chance
+        names = (("token", concept.tokens),)
+        measured[metric(name, kind)] = Named(values, ("token", "layer"), unit, by_chance, names=names)
+    return measured
+
+
+def _by_token(score, states, concept: Concept):
+    """score(hidden, labels) over the leading axis of tokens, whose labels may differ."""
+    if concept.labels.ndim == 1:
+        return score(states, concept.labels)
+    return jnp.stack([score(states[token], concept.labels[token]) for token in range(states.shape[0])])
+
+
+def _checked(name, measured):
+    if not isinstance(measured, dict):
+        raise ValueError(f"evaluator {name} must give a dict of Named arrays, got {type(measured).__name__}")
+    try:
+        return check_named(measured)
+    except ValueError as error:
+        raise ValueError(f"evaluator {name}: {error}") from error
+
+
+COMMON: Mapping[str, Any] = {
+    "cd": Evaluator(cd, _cd_points),
+    "pairwise_cd": pairwise_cd,
+    "probe": probe,
+    "cka": cka,
+    "two_nn": intrinsic_dimension,
+    "silhouette": clusters,
+    "untrained": Evaluator(once=_cd_untrained),
+    "surface": Evaluator(once=_cd_surface),
+}

@@ -1,0 +1,121 @@
+"""What came out of trainings, before any figure: sentences computed from the tables, and the table of final numbers."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from jaxconcepts.figures import style
+from jaxconcepts.figures.section import Table
+from jaxconcepts.figures.sweeps.tables import emergence
+from jaxconcepts.figures.tables import MissingData, Study
+
+RUNS_IN_WORDS = 5
+"""The most runs that are described in sentences; the table has them all."""
+
+TABLE_NOTE = (
+    "Last measurement of every run. CD: the best layer's at the last x token (and y token), with Wilson's 95 % "
+    "interval where the table tells the number of points; it is the best of all layers at that step, so it is "
+    "biased upwards a little where layers are many and points few. Losses: held-out squared error divided by r, the "
+    "rank of the bases, of the model and of the references on the same sequences; “model / Bayes” is 1 for a model "
+    "that does as well as the Bayes-optimal mixture. A dash: not measured. Concepts and layers count from 0 as in "
+    "the tables; layer 0 is the embeddings."
+)
+
+
+def sentences(study: Study) -> list[str]:
+    """A sentence or three a run: CD, which predictor the model follows and since when, which concept split off first.
+
+    Empty where there are more runs than `RUNS_IN_WORDS`.
+    """
+    if len(study.names) > RUNS_IN_WORDS:
+        return []
+    try:
+        splits = emergence(study)
+    except MissingData:
+        splits = None
+    lines = []
+    for run in study.names:
+        parts = [part for part in (_cd(study, run), _follows(study, run), _first(study, run, splits)) if part]
+        if parts:
+            lines.append(f"{study.label(run)}: {'; '.join(parts)}.")
+    return lines
+
+
+def _cd(study: Study, run: str) -> str:
+    row = study.summary().filter(run=run).row(0, named=True)
+    if not _known(row["cd"]):
+        return ""
+    interval = f" [{row['cd_low']:.2f}, {row['cd_high']:.2f}]" if _known(row["cd_low"]) else ""
+    return f"CD {row['cd']:.2f}{interval} at layer {row['cd_layer']}, chance {1 / study.num_concepts(run):.2f}"
+
+
+def _follows(study: Study, run: str) -> str:
+    """The reference whose predictions the model's are nearest to at the end, and the step since which it is."""
+    curves = {name: study.curve(run, f"distance_{name}") for name in study.references(run, "distance")}
+    if not curves:
+        return ""
+    names, steps = list(curves), next(iter(curves.values())).steps
+    if not steps.size or any(curve.values.size != steps.size for curve in curves.values()):
+        return ""
+    values = np.stack([curve.values for curve in curves.values()])
+    if not np.isfinite(values).all():
+        return ""
+    nearest = values.argmin(0)
+    others = np.flatnonzero(nearest != nearest[-1])
+    since = steps[others[-1] + 1] if others.size else steps[0]
+    label = style.REFERENCE_LABELS.get(names[nearest[-1]], names[nearest[-1]])
+    return f"predictions are nearest to {label} from step {since:,} on".replace(",", " ")
+
+
+def _first(study: Study, run: str, splits: pl.DataFrame | None) -> str:
+    """The concepts in the order in which their losses fell."""
+    if splits is None:
+        return ""
+    fallen = splits.filter(pl.col("run") == run, pl.col("loss_step").is_not_null()).sort("loss_step")
+    if fallen.height < 2:
+        return ""
+    first, last = fallen.row(0, named=True), fallen.row(-1, named=True)
+    name = study.concept_label
+    return (
+        f"the loss of {name(first['concept'])} fell first (half-way at step {first['loss_step']:.0f}), that of "
+        f"{name(last['concept'])} last (step {last['loss_step']:.0f})"
+    )
+
+
+def table(study: Study) -> Table:
+    """The last measurement of every run."""
+    groups = (
+        ("", 3),
+        ("CD at x", 2),
+        ("CD at y", 2),
+        ("loss / r, last position", 4),
+        ("loss / r, mean over positions", 4),
+    )
+    losses = ("model", "Bayes", "ridge", "model / Bayes")
+    header = ("run", "status", "step", "best", "layer", "best", "layer", *losses, *losses)
+    rows, ids = [], []
+    for row in study.summary().iter_rows(named=True):
+        interval = f" [{row['cd_low']:.2f}, {row['cd_high']:.2f}]" if _known(row["cd_low"]) else ""
+        cells = [row["label"], row["status"] or "–", _number(row["step"], "d")]
+        cells += [_number(row["cd"], ".3f") + interval, _number(row["cd_layer"], "d")]
+        cells += [_number(row["cd_y"], ".3f"), _number(row["cd_y_layer"], "d")]
+        for where in ("last", "mean"):
+            cells += [_number(row[f"{name}_{where}"], ".3g") for name in ("loss", "bayes", "ridge")]
+            cells.append(_number(row[f"loss_{where}"] / (row[f"bayes_{where}"] or math.nan), ".2f"))
+        rows.append(cells)
+        ids.append(f"run-{row['run']}")
+    points = sorted({study.cd_points(run) for run in study.names} - {None})
+    counted = f" CD was computed on {' or '.join(map(str, points))} sequences." if points else ""
+    return Table("summary", header, rows, ids, groups, TABLE_NOTE + counted)
+
+
+def _known(value: Any) -> bool:
+    return value is not None and math.isfinite(value)
+
+
+def _number(value: Any, form: str) -> str:
+    return format(value, form) if _known(value) else "–"

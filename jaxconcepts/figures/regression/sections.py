@@ -1,0 +1,72 @@
+"""The sections of trainings: sweeps, courses of training, patches and projections, one figure at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from etils import epath
+
+from jaxconcepts import store
+from jaxconcepts.figures.regression import catalogue, numbers, projection
+from jaxconcepts.figures.section import Section, drawn
+from jaxconcepts.figures.sweeps.tables import is_sweep
+from jaxconcepts.figures.tables import Study
+
+RUNS_PER_FIGURE = 12
+
+
+def of_training(
+    root: epath.Path, study: Study, step_scale: str, runs: list[str], umap: bool | None
+) -> Iterator[Section]:
+    """Everything that the tables of a training or sweep allow, for the first `runs`; what is missing is said."""
+    yield Section("numbers", "Final numbers", table=numbers.table(study))
+    pages = [runs[start : start + RUNS_PER_FIGURE] for start in range(0, len(runs), RUNS_PER_FIGURE)]
+    for entry in catalogue.SWEEP_ENTRIES if is_sweep(study) else ():
+        yield drawn(entry, study)
+    for entry in catalogue.ENTRIES:
+        for number, of_page in enumerate(pages, 1):
+            suffix = "" if number == 1 else f"_{number}"
+            title = entry.title + (f" ({number} of {len(pages)})" if len(pages) > 1 else "")
+            settings = {"step_scale": step_scale} if entry.over_steps else {}
+            yield drawn(entry, study, of_page, suffix=suffix, title=title, **settings)
+    yield from _patches(root, study, runs)
+    yield from _projections(root, study, runs, projection.umap_installed() if umap is None else umap)
+
+
+def _patches(root: epath.Path, study: Study, runs: list[str]) -> Iterator[Section]:
+    """The figures of the patch study, where it has been made: of the runs that it was made for."""
+    tables = {kind: store.results(root, "patching", kind) for kind in ("summary", "grid", "heads")}
+    for entry in catalogue.PATCH_ENTRIES:
+        table = tables[entry.kind]
+        if table is None:
+            continue
+        patched = [run for run in runs if run in set(table["run"])]
+        wholes = [(f"_{number}", run) for number, run in enumerate(patched)] if entry.each else [("", patched[:6])]
+        for suffix, of in wholes:
+            title = f"{entry.title}: {study.label(of)}" if entry.each else entry.title
+            yield drawn(entry, study, of, table, suffix=suffix, title=title)
+
+
+def _projections(root: epath.Path, study: Study, runs: list[str], umap: bool) -> Iterator[Section]:
+    snapshots = _snapshots(root, runs)
+    if not snapshots:
+        yield Section("projection_pca", "Projections of hidden states", missing="no snapshots in hidden/")
+    elif not projection.umap_installed():
+        reason = 'umap-learn is not installed (pip install "jaxconcepts[umap]")'
+        yield Section("projection_umap", "UMAP projections", missing=reason)
+    for method, sizes in (("pca", {}), ("umap", {"steps": 3, "layers": 3}))[: 1 + umap]:
+        for number, run in enumerate(run for run in runs if run in snapshots):
+            title = f"Hidden states, {method.upper()}: {study.label(run)}"
+            caption = catalogue.PROJECTION_CAPTION.format(how=catalogue.PROJECTION_HOW[method])
+            figure = projection.projection(study, run, snapshots[run], method=method, **sizes)
+            yield Section(f"projection_{method}_{number}", title, caption, figure)
+
+
+def _snapshots(root: epath.Path, runs: list[str]) -> dict[str, list[projection.Snapshot]]:
+    """The stored hidden states by run."""
+    by_run: dict[str, list[projection.Snapshot]] = {}
+    for snapshot in store.hidden(root):
+        for run, hidden in zip(snapshot.run, snapshot.hidden, strict=True):
+            if run in runs:
+                by_run.setdefault(run, []).append(projection.Snapshot(snapshot.step, hidden, snapshot.concepts))
+    return by_run
