@@ -85,9 +85,7 @@ def _example(line, where, skip_missing) -> Example | None:
         value = row.get(field)
         if not isinstance(value, str) or not value.strip():
             got = text_files.shown(value) if field in row else "nothing"
-            hint = (
-                "" if field != "concept" or isinstance(value, str) else "; jsonl_skip_missing leaves out lines without"
-            )
+            hint = "" if field != "concept" or isinstance(value, str) else "; jsonl_skip_missing leaves out such lines"
             raise ValueError(f"{where}: {field!r} must be a string that is not empty, found {got}{hint}")
     return Example(row["input"], row["output"].strip(), row["concept"])
 
