@@ -133,11 +133,21 @@ def test_a_signal_in_icl(server, checkpoint, tmp_path):
     assert code == 75 and output.endswith("stopped by SIGINT; start again to go on\n") and "Traceback" not in output
 
 
+SMALL = (
+    "--config.families=bitwise",
+    "--config.bitwise.bits=2",
+    "--config.bitwise.train=60",
+    "--config.bitwise.test=40",
+)
+MEASURED = tuple(flag.replace("--config.", "--config.measure.") for flag in SMALL) + (
+    "--config.measure.prompts=14", "--config.measure.per_draw=6", "--config.measure.k=3", "--config.measure.shots=1",
+    "--config.shots=1",
+)  # fmt: skip
 DISKS = [
     ("extract", ("--model={model}", "--prompts={prompts}", "--nobos")),
     ("icl", ("--model={model}", "--config={root}/tests/small_icl.py")),
-    ("causal", ("--model={model}", "--config=causal", "--config.families=bitwise", "--config.bitwise.bits=2")),
-    ("finetune", ("--model={model}", "--config=finetune", "--config.arms=none", "--config.measure.families=bitwise")),
+    ("causal", ("--model={model}", "--config=causal", *SMALL, "--config.shots=1", "--config.tuning.arms=")),
+    ("finetune", ("--model={model}", "--config=finetune", *MEASURED, "--config.samples=32", "--config.arms=none")),
     ("train", ("--config={root}/tests/small_train.py",)),
     ("patch", ()),
     ("report", ()),
