@@ -27,6 +27,9 @@ def fit(figure: Figure) -> set[str]:
     """
     lacking: set[str] = set()
     for text in figure.findobj(Text):
+        shown = "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text.get_text())
+        if shown != text.get_text():  # A control character, which an SVG must not hold.
+            text.set_text(shown)
         path = findfont(text.get_fontproperties())
         missing = frozenset(c for c in text.get_text() if c.isprintable() and ord(c) not in _letters(path))
         if missing:
