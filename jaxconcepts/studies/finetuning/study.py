@@ -25,7 +25,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
@@ -120,12 +119,13 @@ def finetune(
             measure = partial(_measure, config, family, model, tokenizer, own, run.workdir, checkpoint)
             measure(base, None, 0)
             log.info("%s: tuning %s", name, ", ".join(arm.run for arm in arms[name]))
-            made = tuning.make_tuning(config.tune, model, partial(_objective, model, config))
+            made = tuning.make_tuning(config.tune, model)
+            shared = tuning.Shared(base, data[name])
+            tuned_together = tuning.Tuned(model, config.tune, partial(_objective, model, config), shared)
             labels = {"model": checkpoint, "family": name, "train_shots": config.shots}
             state = finetuning_arms.tune(
-                config, made, arms[name], base, jax.tree.map(jnp.asarray, data[name]), run, files.safe_name(name),
-                checkpoint_seconds, labels,
-            )  # fmt: skip
+                config, tuned_together, arms[name], run, files.safe_name(name), checkpoint_seconds, labels
+            )
             stacked = tuning.stack_arms([arm.hparams for arm in arms[name]])
             for index, arm in enumerate(arms[name]):
                 tuned, hparams = finetuning_arms.one(state, index), jax.tree.map(lambda a, i=index: a[i], stacked)
@@ -197,6 +197,8 @@ def _export(config, model, made, base, tuned, arm: Arm, hparams, root: Path, fol
     if arm.name in config.merged:
         target = root / "models" / arm.run
         pretrained.save_pretrained(model, made.merged(base, tuned, hparams), target)
+        if folder.is_file():  # A GGUF file holds its tokenizer.
+            tokenizer_file.load(folder).save_pretrained(target)
         for name in (*checkpoints.TOKENIZER_FILES, "special_tokens_map.json", "merges.txt", "added_tokens.json"):
             if (folder / name).exists():
                 shutil.copy(folder / name, target / name)
