@@ -21,5 +21,5 @@ def test_parts_go_together_where_a_field_is_none_in_some_points(tmp_path, field)
             run.restore(name, None)
             run.write_runs(name, recording.runs_table(pack, 0, [-1], False))
     table = pl.read_parquet(tmp_path / "runs" / "*.parquet")
-    assert table.schema == store.runs(tmp_path).schema and pl.Null not in table.dtypes
+    assert dict(table.schema) == dict(store.runs(tmp_path).schema) and pl.Null not in table.dtypes
     assert table[field].is_null().to_list() == [True, False]
