@@ -130,7 +130,7 @@ def decodability(workdir: epath.PathLike, label: str, k: int = 10, skip_missing:
     concepts = np.unique(table[label].to_numpy(), return_inverse=True)[1]
     layers = range(array.shape[1])
     each = (array[:, layer].read().result()[rows].astype(np.float32) for layer in layers)
-    scores = [float(concept_decodability(jnp.asarray(layer), concepts, k)) for layer in each]
+    scores = [float(concept_decodability(jnp.asarray(layer), concepts, k, ties="split")) for layer in each]
     frame = pl.DataFrame({"label": [label] * len(scores), "layer": list(layers), "cd": scores})
     path = workdir / "decodability.parquet"
     if path.exists():

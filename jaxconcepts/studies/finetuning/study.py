@@ -171,13 +171,13 @@ def _measure(config, family, model, tokenizer, encoded, root, checkpoint, params
         found = read_prompts(config.measure, model, params, tokenizer, prompts, name)
         measure, own = config.measure, len(family.concepts)
         scores = icl_scores.reduce_states(
-            found.states, measure.per_draw, len(family.labels), own, k=measure.k, draws=measure.draws,
-            permutations=measure.permutations, seed=measure.seed,
+            found.states, prompts.queries, measure.per_draw, len(family.labels), own, k=measure.k,
+            draws=measure.draws, permutations=measure.permutations, seed=measure.seed,
         )  # fmt: skip
         labels = {"model": checkpoint} | cell._asdict()
         frame = icl_rows.of_cell(found, scores, prompts, family, measure.seed)
         store.write_result(root, STUDY, "metrics", name, finetuning_arms.keyed(frame, arm, step, labels))
-        cd = scores.cd[..., :own].mean((0, 2))
+        cd = scores.cd[:, -1]
         accuracy = found.correct.reshape(len(family.labels), -1)[:own].mean()
         log.info("%s: accuracy %.3f, CD %s", name, accuracy, _by_part(cd, arm, model.layers))
 

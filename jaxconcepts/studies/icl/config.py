@@ -72,7 +72,7 @@ class Measuring:
         low=1, high=MANY,
     )  # fmt: skip
     per_draw: int = field(100, "points of a concept in each draw", low=1, high=MANY)
-    draws: int = field(10, "draws that CD is the mean over", low=1, high=100_000)
+    draws: int = field(10, "draws that CD is the mean over, at most as many as share no prompt", low=1, high=100_000)
     k: int = field(10, "neighbours", low=1)
     permutations: int = field(200, "of labels, for the null of CD", low=1, high=1_000_000)
     batch_size: int = field(32, "prompts a batch", low=1, high=1_000_000)
