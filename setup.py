@@ -17,6 +17,8 @@ EXTRAS = {
     "plan": ["jax[tpu]>=0.10"],
     # Reads treebanks in CoNLL-U.
     "prompts": ["conllu>=6.0"],
+    # Builds the pages of docs/ as a site.
+    "docs": ["mkdocs-material>=9.6,<10", "mkdocstrings[python]>=0.29"],
     "umap": ["umap-learn>=0.5.7"],
     "test": [
         *PEERS,
