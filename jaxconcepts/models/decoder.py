@@ -1,12 +1,14 @@
 """What every decoder-only language model is made of: the contract between a family's file and everything that runs it.
 
 A family is one file: a frozen config dataclass that inherits `Decoder` (the `model` that users hold), a Linen `Block`,
-and the tables that name its parameters in a Hugging Face checkpoint and shard them over a mesh. Parameters are a plain
+and the tables that name its parameters in a Hugging Face checkpoint and give each its role. Parameters are a plain
 dict: "embed" [V, d], "unembed" [V, d] where it is not tied, "final_norm", and "blocks" stacked on a leading layer axis.
 """
 
 from __future__ import annotations
 
+import enum
+import re
 from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple
 
@@ -14,38 +16,77 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import PartitionSpec as P
-from jaxtyping import Array, Float, Int, PyTree
-
-# Matrices that read the stream are split by their outputs, those that write to it by their inputs, tables by words.
-SHARDING = (
-    (r"(un)?embed", P("model", None)),
-    (r"blocks/(q|k|v|gate|up)/kernel", P(None, None, "model")),
-    (r"blocks/(out|down)/kernel", P(None, "model", None)),
-    (r"blocks/\w*norm/scale|final_norm/scale", P()),
-)
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
 EVERYWHERE = 2**30  # a window wider than any context
+
+
+class Role(enum.Enum):
+    """What a parameter is to the residual stream, whatever its family calls it."""
+
+    READS = "reads the stream"
+    HEADS = "writes the heads' outputs into the stream"
+    WRITES = "writes into the stream"
+    TABLE = "a row a word"
+    NORM = "a norm"
+    WHOLE = "small: biases, positions, scalars"
+
+    @property
+    def writes(self) -> bool:
+        return self in (Role.HEADS, Role.WRITES)
+
+
+# The roles of the Llama lineage's parameters, by expressions for their paths.
+ROLES = (
+    (r"(un)?embed", Role.TABLE),
+    (r"blocks/(q|k|v|gate|up)/kernel", Role.READS),
+    (r"blocks/out/kernel", Role.HEADS),
+    (r"blocks/down/kernel", Role.WRITES),
+    (r"blocks/\w*norm/scale|final_norm/scale", Role.NORM),
+)
+
+
+class LayerInputs(NamedTuple):
+    """What differs from layer to layer, as data with a leading layer axis; None where no layer differs.
+
+    window: how many positions back attention reaches, itself included. frequencies: of rotary positions, radians a
+    token. amplitude: what their cosine and sine are multiplied by.
+    """
+
+    window: Int[np.ndarray, " layers"] | None = None
+    frequencies: Float[np.ndarray, "layers half"] | None = None
+    amplitude: Float[np.ndarray, " layers"] | None = None
+
+
+def windows(is_local: Bool[np.ndarray, " layers"], window: int) -> Int[np.ndarray, " layers"]:
+    """How far back each layer reaches: `window` where it is local, everywhere else."""
+    return np.where(is_local, window, EVERYWHERE).astype(np.int32)
 
 
 class Context(NamedTuple):
     """Where a block's tokens stand.
 
     positions: [B or 1, T] of the new tokens.
-    past: keys and values [B, S, kv_heads, head_dim] of earlier tokens, slot s holding position s; the slots before a
-        row's first new position are seen, the others are not.
+    past: the state that earlier tokens left, opaque to all but the family. Of attention: keys and values
+        [B, S, kv_heads, head_dim], slot s holding position s; the slots before a row's first new position are seen,
+        the others are not.
     window: how many positions back attention reaches, itself included; [T, 1] where tokens differ in it.
     queries: [B, P] which of the new tokens (counted from 0) have their stream taken further, None for all. The others
         still give keys and values: what the last block is for, where the stream is read at a few tokens.
     attention: "xla", the reference; "cudnn", a fused kernel, where positions are 0, 1, ... and there is no window and
         no soft-cap (see `language.attention_of`).
+    frequencies, amplitude: this layer's rotary positions; None for the config's.
+    lengths: [B] how many of the new tokens are real; None for all. What a recurrent state needs to know.
     """
 
     positions: Int[Array, "B T"]
-    past: tuple[Array, Array] | None = None
+    past: PyTree = None
     window: Int[Array, "*each"] | None = None
     attention: str = "xla"
     queries: Int[Array, "B P"] | None = None
+    frequencies: Float[Array, " half"] | None = None
+    amplitude: Float[Array, ""] | None = None
+    lengths: Int[Array, " B"] | None = None
 
     def asked(self, x: Float[Array, "B T ..."]) -> Float[Array, "B P ..."]:
         """x at the tokens whose stream is taken further."""
@@ -56,12 +97,12 @@ class Context(NamedTuple):
 
 
 class Written(NamedTuple):
-    """What a block hands on beside the stream: keys and values [B, T, kv_heads, head_dim] of the new tokens, and the
-    heads' outputs [B, T, heads, head_dim] before the output projection, as edited."""
+    """What a block hands on beside the stream: the state that the new tokens leave (of attention: their keys and values
+    [B, T, kv_heads, head_dim]), and the heads' outputs [B, P, heads, head_dim] before the output projection, as edited;
+    None where a block has no heads."""
 
-    keys: Array
-    values: Array
-    heads: Array
+    state: PyTree
+    heads: Array | None
 
 
 class Decoder:
@@ -79,7 +120,19 @@ class Decoder:
     # A prefix that checkpoints of the bare model leave out, and expressions for tensors that are no parameters.
     BASE_PREFIX: ClassVar[str] = ""
     BUFFERS: ClassVar[tuple[str, ...]] = ()
-    SHARDING: ClassVar[tuple[tuple[str, P], ...]] = SHARDING
+    ROLES: ClassVar[tuple[tuple[str, Role], ...]] = ROLES
+    # The projections that are adapted where nothing is said: those that make queries and values.
+    ADAPTED: ClassVar[tuple[str, ...]] = ("q", "v")
+    # Whether blocks have attention heads, which can be edited and whose keys and values are a state by position.
+    ATTENDS: ClassVar[bool] = True
+
+    @classmethod
+    def role(cls, path: str) -> Role:
+        """The role of a parameter, by its path ("blocks/q/kernel"). Raises ValueError where the family has none."""
+        for pattern, role in cls.ROLES:
+            if re.fullmatch(pattern, path):
+                return role
+        raise ValueError(f"no role of {cls.__name__}.ROLES covers {path}")
 
     def block(self) -> nn.Module:
         """Called as block(stream, context, head_edits) -> (stream, `Written`); see `residual.HeadEdits`."""
@@ -97,9 +150,31 @@ class Decoder:
         """What config.json says of this model, model_type, dtype and stop tokens aside."""
         raise NotImplementedError
 
-    def windows(self) -> Int[np.ndarray, " layers"] | None:
-        """How far back each layer's attention reaches; None where all reach everywhere."""
-        return None
+    def layer_inputs(self) -> LayerInputs:
+        """What differs from layer to layer."""
+        return LayerInputs()
+
+    def for_lengths(self, lengths: Int[np.ndarray, " n"]) -> Decoder:
+        """The model for sequences of these lengths, answers included: itself, but where positions depend on them.
+
+        Raises ValueError where they need different models.
+        """
+        return self
+
+    def heads_kernel(self, params: PyTree) -> Float[Array, "L He d"]:
+        """The stacked kernel that writes the heads' outputs into the stream."""
+        kernels = (name for name, part in params["blocks"].items() if isinstance(part, Mapping) and "kernel" in part)
+        name = next(name for name in kernels if self.role(f"blocks/{name}/kernel") is Role.HEADS)
+        return params["blocks"][name]["kernel"]
+
+    def with_room(self, state: PyTree, tokens: int) -> PyTree:
+        """The state of all layers, with room for `tokens` more."""
+        return jax.tree.map(lambda a: jnp.pad(a, [(0, 0), (0, 0), (0, tokens), (0, 0), (0, 0)]), state)
+
+    def advanced(self, state: PyTree, new: PyTree, rows: Int[Array, " B"], positions: Int[Array, " B"]) -> PyTree:
+        """The state of all layers after one more token a row, which left `new`."""
+        # Each row writes to its own slot, over what the prompt's padding left there.
+        return jax.tree.map(lambda old, one: old.at[:, rows, positions].set(one[:, :, 0]), state, new)
 
     def embed(self, params: PyTree, tokens: Int[Array, "B T"], positions) -> Float[Array, "B T d"]:
         return params["embed"][tokens]

@@ -20,33 +20,38 @@ from jaxconcepts.models.layers import merge_heads
 def forward(
     model: Decoder, params, tokens, positions, past=None, capture=None, edits=None, depth=None,
     keep: str | None = None, remat: bool = False, unroll: int | bool = 1, resume: tuple | None = None,
-    attention: str = "xla", nowhere_else: bool = False,
+    attention: str = "xla", nowhere_else: bool = False, lengths=None,
 ):  # fmt: skip
     """The residual stack on tokens at `positions`.
 
-    keep: what the trace's outputs are: None; "cache": the new keys and values; "heads": the heads' outputs
-        [L, B, P, heads * head_dim] at the captured positions, before the output projection.
+    keep: what the trace's outputs are: None; "cache": the state that the tokens leave (of attention: keys and values);
+        "heads": the heads' outputs [L, B, P, heads * head_dim] at the captured positions, before the output projection.
     remat, unroll: see `residual.run`.
     resume: (layer, stream after it), to run the later blocks alone; `tokens` is then not used (`residual.run`'s first).
     attention: see `Context`.
     nowhere_else: the stream after the last block is wanted at the captured positions [B, P] alone, so that block runs
         for them only (all of its keys and values aside), and the trace's stream is [B, P, d]. Not with edits.
+    lengths: [B], how many of each row's tokens are real (default: all).
+
+    Raises ValueError for edits of heads, or keep="heads", where the model's blocks have none.
     """
+    if not model.ATTENDS and (keep == "heads" or (edits is not None and any(e is not None for e in edits[3:]))):
+        raise ValueError(f"a {model.MODEL_TYPE} model has no attention heads to read or edit; edit the stream")
 
     def block(layer_params, stream, layer_input, head_edits, queries=None):
-        window, layer_past = layer_input
-        context = Context(positions, layer_past, window, attention, queries)
+        inputs, layer_past = layer_input
+        window, frequencies, amplitude = inputs
+        context = Context(positions, layer_past, window, attention, queries, frequencies, amplitude, lengths)
         stream, written = model.block().apply({"params": layer_params}, stream, context, head_edits)
         if keep == "heads":
             return stream, residual.select(merge_heads(written.heads), capture)
-        return stream, (written.keys, written.values) if keep == "cache" else None
+        return stream, written.state if keep == "cache" else None
 
     first, stream = (None, model.embed(params, tokens, positions)) if resume is None else resume
-    windows = model.windows()
-    windows = None if windows is None else jnp.asarray(windows)[: model.layers if depth is None else depth]
+    inputs = jax.tree.map(lambda a: jnp.asarray(a)[: model.layers if depth is None else depth], model.layer_inputs())
     return residual.run(
         block, params["blocks"], stream,
-        layer_inputs=(windows, past), capture=capture, edits=edits, first=first, depth=depth, remat=remat,
+        layer_inputs=(inputs, past), capture=capture, edits=edits, first=first, depth=depth, remat=remat,
         unroll=unroll, last_block=partial(block, head_edits=None, queries=capture) if nowhere_else else None,
     )  # fmt: skip
 
@@ -56,12 +61,12 @@ def read(model: Decoder, params, tokens, lengths, edits=None, keep: str | None =
     (unless there are edits)."""
     return forward(
         model, params, tokens, jnp.arange(tokens.shape[1])[None],
-        capture=(lengths - 1)[:, None], edits=edits, keep=keep, nowhere_else=edits is None,
+        capture=(lengths - 1)[:, None], edits=edits, keep=keep, nowhere_else=edits is None, lengths=lengths,
     )  # fmt: skip
 
 
 def greedy(model: Decoder, params, last: Float[Array, "B d"], cache, lengths, max_new_tokens: int, stop_tokens):
-    """`generate` from the prompts' stream at their last tokens, and their keys and values; inside jit."""
+    """`generate` from the prompts' stream at their last tokens, and the state that they left; inside jit."""
     return decode(model, params, last, cache, lengths, max_new_tokens, stop_tokens, _most_likely)
 
 
@@ -75,8 +80,7 @@ def decode(
     following = lambda stream, count: choose(model.unembed(params, stream), count).astype(jnp.int32)  # noqa: E731
     ends = lambda token: (token[:, None] == stops).any(-1)  # noqa: E731
 
-    room = [(0, 0), (0, 0), (0, max_new_tokens), (0, 0), (0, 0)]
-    cache = jax.tree.map(lambda a: jnp.pad(a, room), cache)
+    cache = model.with_room(cache, max_new_tokens)
     token = following(last, jnp.int32(0))
     answer = jnp.full((last.shape[0], max_new_tokens), fill, jnp.int32).at[:, 0].set(token)
 
@@ -84,8 +88,7 @@ def decode(
         count, token, done, answer, cache = state
         position = lengths + count - 1
         trace = forward(model, params, token[:, None], position[:, None], past=cache, keep="cache")
-        # Each row writes to its own slot, over what the prompt's padding left there.
-        cache = jax.tree.map(lambda old, new: old.at[:, rows, position].set(new[:, :, 0]), cache, trace.outputs)
+        cache = model.advanced(cache, trace.outputs, rows, position)
         token = jnp.where(done, fill, following(trace.stream[:, 0], count))
         return count + 1, token, done | ends(token), answer.at[:, count].set(token), cache
 

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from typing import ClassVar
 
 import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 
-from jaxconcepts.models import decoder, hf_config, layers, llama, residual
+from jaxconcepts.models import decoder, hf_config, layers, llama, subblocks
 
 BLOCK = "model.layers.{}."
 
@@ -46,6 +47,8 @@ class Gemma2Config(decoder.Decoder):
     dtype: str = "float32"
     stop_tokens: tuple[int, ...] = ()
 
+    HEAD_NORMS: ClassVar[bool] = False
+    amplitude = 1.0
     MODEL_TYPE = "gemma2"
     CHECKPOINT = {
         **llama.LlamaConfig.CHECKPOINT,
@@ -60,15 +63,21 @@ class Gemma2Config(decoder.Decoder):
         if self.local and len(self.local) != self.layers:
             raise ValueError(f"model.local needs {self.layers} entries, one a layer, got {len(self.local)}")
 
+    def frequencies(self):
+        return layers.inverse_frequencies(self.rope_theta, self.head_dim)
+
     def block(self):
         return Block(self)
 
     def final_norm(self):
         return layers.RMSNorm(self.eps, offset=1.0)
 
-    def windows(self):
-        local = np.array(self.local) if self.local else np.arange(self.layers) % 2 == 0
-        return np.where(local, self.window, decoder.EVERYWHERE).astype(np.int32)
+    def is_local(self):
+        """[layers], which see a window alone."""
+        return np.array(self.local) if self.local else np.arange(self.layers) % 2 == 0
+
+    def layer_inputs(self):
+        return decoder.LayerInputs(window=decoder.windows(self.is_local(), self.window))
 
     def embed(self, params, tokens, positions):
         # The factor is rounded to the table's type, as in training: 55.5 for sqrt(3072) in bfloat16.
@@ -86,7 +95,6 @@ class Gemma2Config(decoder.Decoder):
         fields.only("attention_bias", False)
         fields.only("use_bidirectional_attention", None, False)
         theta, _ = fields.rope(("default",), 10000.0, sizes["context"], sizes["head_dim"])
-        kinds = fields.kinds(("sliding_attention", "full_attention"), sizes["layers"])
         window = fields.count("sliding_window", 4096, hf_config.MOST["context"])
         fields.same("sliding_window_size", window)
         return cls(
@@ -94,7 +102,7 @@ class Gemma2Config(decoder.Decoder):
             rope_theta=theta,
             query_scale=fields.number("query_pre_attn_scalar", 256),
             window=window,
-            local=tuple(kind == "sliding_attention" for kind in kinds),
+            local=fields.local(sizes["layers"]),
             score_cap=fields.cap("attn_logit_softcapping", 50.0),
             logit_cap=fields.cap("final_logit_softcapping", 30.0),
             eps=fields.number("rms_norm_eps", 1e-6),
@@ -102,13 +110,12 @@ class Gemma2Config(decoder.Decoder):
         )
 
     def to_hf(self):
-        local = self.windows() < decoder.EVERYWHERE
         return hf_config.llama_like(self, "Gemma2ForCausalLM") | {
             "hidden_activation": "gelu_pytorch_tanh",
             "rms_norm_eps": self.eps,
             "query_pre_attn_scalar": self.query_scale,
             "sliding_window": self.window,
-            "layer_types": ["sliding_attention" if is_local else "full_attention" for is_local in local],
+            "layer_types": hf_config.layer_types(self.is_local()),
             "attn_logit_softcapping": self.score_cap,
             "final_logit_softcapping": self.logit_cap,
         }
@@ -121,20 +128,11 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, stream, context: decoder.Context, head_edits=None):
-        c, asked = self.config, context.asked
-        dense = partial(layers.Dense, dtype=c.dtype, use_bias=False)
-        norm = partial(layers.RMSNorm, c.eps, offset=1.0)
-        frequencies = layers.inverse_frequencies(c.rope_theta, c.head_dim)
-        rope = partial(layers.rope, frequencies=frequencies)
-        split = lambda x: x.reshape(*x.shape[:2], -1, c.head_dim)  # noqa: E731
-        normed = norm(name="attn_norm")(stream)
-        q = rope(split(dense(c.heads * c.head_dim, name="q")(asked(normed))), asked(context.positions))
-        k = rope(split(dense(c.kv_heads * c.head_dim, name="k")(normed)), context.positions)
-        v = split(dense(c.kv_heads * c.head_dim, name="v")(normed))
-        heads = residual.edit_heads(layers.attend(q, k, v, context, c.query_scale**-0.5, c.score_cap), head_edits)
-        attended = dense(c.width, name="out")(layers.merge_heads(heads))
-        stream = asked(stream) + norm(name="attn_out_norm")(attended)
-        normed = norm(name="mlp_norm")(stream)
-        gate = nn.gelu(dense(c.mlp_width, name="gate")(normed), approximate=True)
-        down = dense(c.width, name="down")(gate * dense(c.mlp_width, name="up")(normed))
-        return stream + norm(name="mlp_out_norm")(down), decoder.Written(k, v, heads)
+        c, norm = self.config, partial(layers.RMSNorm, self.config.eps, offset=1.0)
+        attended, written = subblocks.self_attention(
+            c, norm(name="attn_norm")(stream), context, head_edits,
+            scale=c.query_scale**-0.5, cap=c.score_cap, norm_each=norm if c.HEAD_NORMS else None,
+        )  # fmt: skip
+        stream = context.asked(stream) + norm(name="attn_out_norm")(attended)
+        down = subblocks.gated_mlp(c, norm(name="mlp_norm")(stream), partial(nn.gelu, approximate=True))
+        return stream + norm(name="mlp_out_norm")(down), written

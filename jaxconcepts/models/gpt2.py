@@ -13,10 +13,10 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int, PyTree
 
 from jaxconcepts.models import bottleneck, decoder, hf_config, layers, positions, residual
+from jaxconcepts.models.decoder import Role
 
 ACTIVATIONS = {"gelu_new": lambda x: nn.gelu(x, approximate=True), "relu": nn.relu}
 
@@ -87,12 +87,15 @@ class GPT2Config(decoder.Decoder):
     TRANSPOSED = False
     BASE_PREFIX = "transformer."
     BUFFERS = (r"transformer\.h\.\d+\.attn\.(masked_)?bias",)
-    SHARDING = (
-        (r"embed", P("model", None)),
-        (r"blocks/(attn_qkv|attn_v|mlp_up)/kernel", P(None, None, "model")),
-        (r"blocks/(attn_out|mlp_down)/kernel", P(None, "model", None)),
-        (r"positions|.*/(bias|scale)|read_(in|out)/kernel|code/.*|blocks/distance_\w+", P()),
+    ROLES = (
+        (r"embed", Role.TABLE),
+        (r"blocks/(attn_qkv|attn_v|mlp_up)/kernel", Role.READS),
+        (r"blocks/attn_out/kernel", Role.HEADS),
+        (r"blocks/mlp_down/kernel", Role.WRITES),
+        (r"(ln_f|blocks/ln_[12])/(scale|bias)", Role.NORM),
+        (r"positions|.*/bias|read_(in|out)/kernel|code/.*|blocks/distance_\w+", Role.WHOLE),
     )
+    ADAPTED = ("attn_qkv",)
 
     def __post_init__(self):
         for name in ("layers", "heads", "width", "context", "input_dim", "output_dim"):
@@ -234,7 +237,7 @@ class Block(nn.Module):
         normed = layers.LayerNorm(config.eps, name="ln_2")(stream)
         up = layers.Dense(config.mlp_width or 4 * width, dtype, name="mlp_up")(normed)
         stream = stream + layers.Dense(width, dtype, name="mlp_down")(ACTIVATIONS[config.activation](up))
-        return stream, decoder.Written(keys, values, heads)
+        return stream, decoder.Written((keys, values), heads)
 
     def _attend(self, normed, context):
         """(the heads' outputs, keys, values), by kind of positions."""

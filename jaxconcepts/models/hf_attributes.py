@@ -77,31 +77,38 @@ SHARED_READS: dict[str, Any] = {
 
 # Beside the names that a family's config class declares, those that its forward pass reads: refused where the family's
 # `from_hf` takes no notice of them. By model_type.
+_LLAMA = frozenset([
+        "attention_bias", "head_dim", "hidden_act", "hidden_size", "intermediate_size", "max_position_embeddings",
+        "num_attention_heads", "num_hidden_layers", "num_key_value_heads", "rms_norm_eps",
+        "rope_parameters", "vocab_size",
+])  # fmt: skip
+_GEMMA = (_LLAMA - {"hidden_act"}) | {
+    "attn_logit_softcapping", "final_logit_softcapping", "hidden_activation", "query_pre_attn_scalar",
+    "use_bidirectional_attention",
+}  # fmt: skip
 FAMILY_READS: dict[str, frozenset[str]] = {
+    "gemma2": _GEMMA,
+    "gemma3_text": _GEMMA,
     "gpt2": frozenset([
         "activation_function", "add_cross_attention", "hidden_size", "layer_norm_epsilon", "max_position_embeddings",
         "n_embd", "n_head", "n_inner", "n_layer", "n_positions", "num_attention_heads", "num_hidden_layers",
         "reorder_and_upcast_attn", "scale_attn_by_inverse_layer_idx", "scale_attn_weights", "vocab_size",
     ]),
-    "llama": frozenset([
-        "attention_bias", "head_dim", "hidden_act", "hidden_size", "intermediate_size", "max_position_embeddings",
-        "mlp_bias", "num_attention_heads", "num_hidden_layers", "num_key_value_heads", "rms_norm_eps",
-        "rope_parameters", "vocab_size",
+    "gpt_neox": (_LLAMA - {"rms_norm_eps"}) | {
+        "layer_norm_eps", "rotary_emb_base", "rotary_pct", "use_parallel_residual"
+    },
+    "llama": _LLAMA | {"mlp_bias"},
+    "mamba2": frozenset([
+        "chunk_size", "conv_kernel", "expand", "head_dim", "hidden_act", "hidden_size", "layer_norm_epsilon",
+        "n_groups", "num_heads", "num_hidden_layers", "rescale_prenorm_residual", "residual_in_fp32", "state_size",
+        "time_step_floor", "time_step_limit", "time_step_max", "time_step_min", "time_step_rank", "use_bias",
+        "use_conv_bias", "vocab_size",
     ]),
-    "gemma2": frozenset([
-        "attention_bias", "attn_logit_softcapping", "final_logit_softcapping", "head_dim", "hidden_activation",
-        "hidden_size", "intermediate_size", "layer_types", "max_position_embeddings", "num_attention_heads",
-        "num_hidden_layers", "num_key_value_heads", "query_pre_attn_scalar", "rms_norm_eps", "rope_parameters",
-        "sliding_window", "use_bidirectional_attention", "vocab_size",
-    ]),
-    "olmo": frozenset([
-        "attention_bias", "clip_qkv", "head_dim", "hidden_act", "hidden_size", "intermediate_size",
-        "max_position_embeddings", "num_attention_heads", "num_hidden_layers", "num_key_value_heads",
-        "rope_parameters", "vocab_size",
-    ]),
-    "olmo2": frozenset([
-        "attention_bias", "head_dim", "hidden_act", "hidden_size", "intermediate_size", "max_position_embeddings",
-        "num_attention_heads", "num_hidden_layers", "num_key_value_heads", "rms_norm_eps", "rope_parameters",
-        "vocab_size",
-    ]),
+    "mistral": _LLAMA,
+    "olmo": _LLAMA | {"clip_qkv"},
+    "olmo2": _LLAMA,
+    "olmo3": _LLAMA,
+    "phi3": _LLAMA,
+    "qwen2": _LLAMA | {"max_window_layers", "use_sliding_window"},
+    "qwen3": _LLAMA | {"max_window_layers", "use_sliding_window"},
 }  # fmt: skip

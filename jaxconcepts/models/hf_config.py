@@ -31,6 +31,8 @@ SIZES = {
 MOST = {"layers": 10_000, "context": 2**30}
 MOST_OTHERWISE = 2**24
 
+LAYER_TYPES = ("sliding_attention", "full_attention")
+
 # How checkpoints whose weights are packed numbers say so, and what can be done.
 QUANTISED = (
     "quantised weights are not read from safetensors: load the model that it was made from, a GGUF file of it, or "
@@ -42,7 +44,26 @@ def llama_like(model, architecture: str) -> dict[str, Any]:
     """A config.json's attributes of a decoder of the Llama lineage: the other way round from `Fields.llama_like`."""
     sizes = {theirs: getattr(model, ours) for ours, theirs in SIZES.items()}
     rope = rotary.to_hf(model.rope_theta, getattr(model, "rope_scaling", None))
+    if hasattr(model, "local_theta"):
+        rope = dict(zip(LAYER_TYPES, (rotary.to_hf(model.local_theta, None), rope), strict=True))
     return sizes | {"architectures": [architecture], "rope_parameters": rope}
+
+
+def layer_types(is_local: Iterable[bool]) -> list[str]:
+    """layer_types of a config.json: the other way round from `Fields.local`."""
+    return [LAYER_TYPES[0] if local else LAYER_TYPES[1] for local in is_local]
+
+
+def stop_tokens(value: Any, vocab_size: int, path: str) -> tuple[int, ...]:
+    """eos_token_id, of the file `path`, as a tuple: null, one id, or a list of them."""
+    ids = [] if value is None else value if isinstance(value, list) else [value]
+    for one in ids:
+        if not _is_whole(one) or not 0 <= one < vocab_size:
+            raise ValueError(
+                f"{path}: eos_token_id must be null, or ids from 0 to {vocab_size - 1} (vocab_size is {vocab_size}), "
+                f"got {_shown(value)}"
+            )
+    return tuple(ids)
 
 
 class Fields:
@@ -79,7 +100,8 @@ class Fields:
         value = self.take(name, default)
         if value is not default and not is_positive(value):
             self.wrong(name, value, "a positive number")
-        return value
+        # JAX takes no larger whole number.
+        return float(value) if _is_whole(value) and value >= 2**31 else value
 
     def flag(self, name: str, default: Any = REQUIRED) -> Any:
         """true or false."""
@@ -93,7 +115,12 @@ class Fields:
         value = self._left.pop(name, default)
         if value is not None and not is_positive(value):
             self.wrong(name, value, "a positive number or null")
-        return value
+        return None if value is None else float(value)
+
+    def default(self, name: str, value: Any) -> None:
+        """What an attribute is where it is absent or null."""
+        if self._left.get(name) is None:
+            self._left[name] = value
 
     def only(self, name: str, *accepted: Any) -> Any:
         """The attribute, which must be absent or one of `accepted`: nothing else is implemented."""
@@ -109,14 +136,14 @@ class Fields:
         if given is not None and given != value:
             self.wrong(name, given, f"{value!r}, as the attribute that it repeats")
 
-    def kinds(self, accepted: tuple[str, ...], layers: int) -> tuple[str, ...]:
-        """layer_types, one of `accepted` a layer; empty where it is absent."""
+    def local(self, layers: int) -> tuple[bool, ...]:
+        """Which layers see a window alone, by layer_types; empty where it is absent."""
         kinds = self.take("layer_types", ())
         if kinds == ():
             return ()
-        if not isinstance(kinds, list) or len(kinds) != layers or any(kind not in accepted for kind in kinds):
-            self.wrong("layer_types", kinds, f"a list of {layers}, one a layer, of {', '.join(accepted)}")
-        return tuple(kinds)
+        if not isinstance(kinds, list) or len(kinds) != layers or any(kind not in LAYER_TYPES for kind in kinds):
+            self.wrong("layer_types", kinds, f"a list of {layers}, one a layer, of {', '.join(LAYER_TYPES)}")
+        return tuple(kind == LAYER_TYPES[0] for kind in kinds)
 
     def sizes(self, optional: Iterable[str] = ("num_key_value_heads", "head_dim")) -> dict[str, Any]:
         """The sizes that decoders of the Llama lineage share, by the names of our configs."""
@@ -151,31 +178,76 @@ class Fields:
         return shared | {"rope_theta": theta, "tied": self.flag("tie_word_embeddings", False)}
 
     def rope(
-        self, supported: Iterable[str], default_theta: float, context: int, head_dim: int
+        self,
+        supported: Iterable[str],
+        default_theta: float,
+        context: int,
+        head_dim: int,
+        theta_name: str = "rope_theta",
+        original: int | None = None,
     ) -> tuple[float, rotary.Scaling | None]:
         """Base of the rotary frequencies, and their scaling (None for the plain kind).
 
-        Where both rope_scaling and rope_parameters are given the former counts, as in transformers.
+        original: of original_max_position_embeddings, where the reference has a default. Where both rope_scaling and
+        rope_parameters are given the former counts, as in transformers.
         """
-        theta = self.number("rope_theta", float(default_theta))
-        original = self.count("original_max_position_embeddings", None, MOST["context"])
-        name = "rope_scaling" if self._left.get("rope_scaling") not in (None, {}) else "rope_parameters"
-        given = self._left.get(name)
-        given = {} if given is None else given
+        theta = self.number(theta_name, float(default_theta))
+        original = self.count("original_max_position_embeddings", original, MOST["context"])
+        name, given = self._rope_object()
         for either in ("rope_scaling", "rope_parameters"):
             self._left.pop(either, None)
         return rotary.from_hf(self, name, given, tuple(supported), theta, (context, original), head_dim)
 
-    def stop_tokens(self, value: Any, vocab_size: int, path: str) -> tuple[int, ...]:
-        """eos_token_id as a tuple: null, one id, or a list of them."""
-        ids = [] if value is None else value if isinstance(value, list) else [value]
-        for one in ids:
-            if not _is_whole(one) or not 0 <= one < vocab_size:
-                raise ValueError(
-                    f"{path}: eos_token_id must be null, or ids from 0 to {vocab_size - 1} (vocab_size is "
-                    f"{vocab_size}), got {value!r}"
-                )
-        return tuple(ids)
+    def turned(self, head_dim: int, default: float, name: str = "partial_rotary_factor") -> int:
+        """How many of a head's dimensions rotary positions turn: a share of them, in the rotary object or under `name`;
+        to be called before `rope`."""
+        share = self.number(name, default)
+        where, given = self._rope_object()
+        if isinstance(given, dict) and given.get("partial_rotary_factor") is not None:
+            self._left[where] = given = dict(given)
+            name, share = f"partial_rotary_factor of {where}", given.pop("partial_rotary_factor")
+        if not is_positive(share) or share > 1 or int(head_dim * share) % 2 or int(head_dim * share) < 2:
+            self.wrong(name, share, f"a share of up to 1 that is an even number of a head's {head_dim} dimensions")
+        return int(head_dim * share)
+
+    def rope_by_kind(
+        self,
+        supported: Iterable[str],
+        default_theta: float,
+        context: int,
+        head_dim: int,
+        local_theta: float,
+        local_name: str | None = None,
+    ) -> tuple[float, rotary.Scaling | None, float]:
+        """`rope` where layers that see everything have other rotary frequencies than those that see a window: base and
+        scaling of the former, and base of the latter, which are plain."""
+        theta = self.number("rope_theta", float(default_theta))
+        local_theta = self.number(local_name, float(local_theta)) if local_name else float(local_theta)
+        scaling, both = self.take("rope_scaling", {}), self.take("rope_parameters", {})
+        for name, value in (("rope_scaling", scaling), ("rope_parameters", both)):
+            if not isinstance(value, dict):
+                self.wrong(name, value, "an object")
+        if set(both) - set(LAYER_TYPES) or any(not isinstance(part, (dict, type(None))) for part in both.values()):
+            self.wrong("rope_parameters", both, f"an object with an object for each of {', '.join(LAYER_TYPES)}")
+        local, everywhere = (both.get(kind) or {} for kind in LAYER_TYPES)
+        names = [f"rope_parameters.{kind}" for kind in LAYER_TYPES]
+        contexts = (context, None)
+        local_theta, _ = rotary.from_hf(self, names[0], local, ("default",), local_theta, contexts, head_dim)
+        supported = tuple(supported)
+        theta, scaled = rotary.from_hf(self, names[1], everywhere | scaling, supported, theta, contexts, head_dim)
+        return theta, scaled, local_theta
+
+    def window(self, default: int | None) -> int | None:
+        """sliding_window: None where it is null, `default` where it is absent."""
+        value = self._left.pop("sliding_window", default)
+        if value is not None and not (_is_whole(value) and 1 <= value <= MOST["context"]):
+            self.wrong("sliding_window", value, f"a whole number from 1 to {MOST['context']}, or null")
+        return value
+
+    def _rope_object(self) -> tuple[str, Any]:
+        name = "rope_scaling" if self._left.get("rope_scaling") not in (None, {}) else "rope_parameters"
+        given = self._left.get(name)
+        return name, {} if given is None else given
 
     def finish(self) -> None:
         """Raises ValueError naming every attribute that is left and matters, with its value; warns of scalars that no

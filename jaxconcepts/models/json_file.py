@@ -35,7 +35,7 @@ def parse_object(text: bytes, where: str) -> dict[str, Any]:
     return value
 
 
-def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any] | float:
     names = [name for name, _ in pairs]
     if (
         doubled := next((name for name in names if names.count(name) > 1), None)
@@ -43,4 +43,6 @@ def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         else None
     ):
         raise ValueError(f"the name {doubled!r} is given twice")
+    if names == ["__float__"] and pairs[0][1] in ("Infinity", "-Infinity", "NaN"):
+        return float(pairs[0][1])  # as transformers 5 writes what JSON has no number for
     return dict(pairs)

@@ -48,6 +48,7 @@ def hidden_states(
     if not layers or not all(0 <= layer <= model.layers for layer in layers):
         raise ValueError(f"layers must be among 0 ... {model.layers}, got {list(layers)}")
     positions = _positions(at, lengths, tokens.shape)
+    model = model.for_lengths(lengths)
     tokens, positions = (None if a is None else sharding.shard_batch(a, params) for a in (tokens, positions))
     attention = attention_of(model, _device_of(params), attention)
     with exact_products(model):
@@ -86,7 +87,7 @@ def generate(
 
     Raises ValueError as `hidden_states` does, and where prompt and answer together exceed the context.
     """
-    tokens, lengths, stop_tokens = _continued(model, params, tokens, lengths, max_new_tokens, stop_tokens)
+    model, tokens, lengths, stop_tokens = _continued(model, params, tokens, lengths, max_new_tokens, stop_tokens)
     with exact_products(model):
         return _generate(model, params, tokens, lengths, edits, max_new_tokens, stop_tokens)
 
@@ -107,7 +108,7 @@ def sample(
     """
     if not 0 < temperature < float("inf"):
         raise ValueError(f"temperature must be a positive number, got {temperature!r}; generate gives the most likely")
-    tokens, lengths, stop_tokens = _continued(model, params, tokens, lengths, max_new_tokens, stop_tokens)
+    model, tokens, lengths, stop_tokens = _continued(model, params, tokens, lengths, max_new_tokens, stop_tokens)
     with exact_products(model):
         return _sample(model, params, key, tokens, lengths, temperature, max_new_tokens, stop_tokens)
 
@@ -171,7 +172,8 @@ def attention_of(model: Decoder, device: jax.Device, attention: str = "auto") ->
     reasons = {
         f"it needs an NVIDIA GPU, and the model is on {device.platform}": not nvidia,
         f"it computes in bfloat16, and the model in {model.dtype}": model.dtype != "bfloat16",
-        "the model has local layers": model.windows() is not None,
+        "the model has local layers": model.layer_inputs().window is not None,
+        "the model has no attention": not model.ATTENDS,
         "the model's attention is not the plain causal one": not getattr(model, "plain_attention", True),
         "the model's scores are soft-capped": getattr(model, "score_cap", None) is not None,
         f"it takes heads of 8, 16, ... 128, and the model's are {model.head_dim}": model.head_dim
@@ -207,8 +209,9 @@ def _continued(model, params, tokens, lengths, max_new_tokens, stop_tokens):
     if (longest := int(lengths.max()) + max_new_tokens) > model.context:
         raise ValueError(f"prompt and answer take {longest} tokens, the model's context is {model.context}")
     stop_tokens = model.stop_tokens if stop_tokens is None else tuple(stop_tokens)
+    model = model.for_lengths(np.concatenate([lengths, lengths + max_new_tokens]))
     tokens, lengths = (sharding.shard_batch(a, params) for a in (tokens, lengths))
-    return tokens, lengths, stop_tokens
+    return model, tokens, lengths, stop_tokens
 
 
 @partial(jax.jit, static_argnums=(0, 5, 6))

@@ -5,12 +5,14 @@ From 3.1 on the rotary frequencies are scaled for long contexts ("llama3" scalin
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from functools import partial
+from typing import ClassVar
 
 import flax.linen as nn
 
-from jaxconcepts.models import decoder, hf_config, layers, residual, rotary
+from jaxconcepts.models import decoder, hf_config, layers, rotary, subblocks
 
 RopeScaling = rotary.Llama3
 # What published checkpoints of the lineage use; vicuna-16k "linear", upstage's "dynamic", Yarn-Llama "yarn".
@@ -37,6 +39,9 @@ class LlamaConfig(decoder.Decoder):
     dtype: str = "float32"
     stop_tokens: tuple[int, ...] = ()
 
+    # What the families built on this block have beside it: biases of queries, keys and values, and norms of each head.
+    QKV_BIAS: ClassVar[bool] = False
+    HEAD_NORMS: ClassVar[bool] = False
     MODEL_TYPE = "llama"
     CHECKPOINT = {
         "embed": "model.embed_tokens.weight",
@@ -66,9 +71,17 @@ class LlamaConfig(decoder.Decoder):
 
     def frequencies(self):
         """Rotary frequencies, radians a token."""
-        if self.rope_scaling is None:
-            return layers.inverse_frequencies(self.rope_theta, self.head_dim)
-        return self.rope_scaling.frequencies(self.rope_theta, self.head_dim)
+        return rotary.frequencies(self.rope_theta, self.head_dim, self.rope_scaling)
+
+    @property
+    def amplitude(self) -> float:
+        """What the cosine and sine of rotary positions are multiplied by."""
+        return 1.0 if self.rope_scaling is None else self.rope_scaling.amplitude
+
+    def for_lengths(self, lengths):
+        if not isinstance(self.rope_scaling, rotary.LongRope):
+            return self
+        return dataclasses.replace(self, rope_scaling=self.rope_scaling.for_lengths(lengths))
 
     @classmethod
     def from_hf(cls, fields):
@@ -87,18 +100,10 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, stream, context: decoder.Context, head_edits=None):
-        c, asked = self.config, context.asked
-        dense = partial(layers.Dense, dtype=c.dtype, use_bias=False)
-        rope = partial(layers.rope, frequencies=c.frequencies())
-        if c.rope_scaling is not None and c.rope_scaling.amplitude != 1:
-            rope = partial(rope, amplitude=c.rope_scaling.amplitude)
-        normed = layers.RMSNorm(c.eps, name="attn_norm")(stream)
-        split = lambda x: x.reshape(*x.shape[:2], -1, c.head_dim)  # noqa: E731
-        q = rope(split(dense(c.heads * c.head_dim, name="q")(asked(normed))), asked(context.positions))
-        k = rope(split(dense(c.kv_heads * c.head_dim, name="k")(normed)), context.positions)
-        v = split(dense(c.kv_heads * c.head_dim, name="v")(normed))
-        heads = residual.edit_heads(layers.attend(q, k, v, context, c.head_dim**-0.5), head_edits)
-        stream = asked(stream) + dense(c.width, name="out")(layers.merge_heads(heads))
-        normed = layers.RMSNorm(c.eps, name="mlp_norm")(stream)
-        gated = nn.silu(dense(c.mlp_width, name="gate")(normed)) * dense(c.mlp_width, name="up")(normed)
-        return stream + dense(c.width, name="down")(gated), decoder.Written(k, v, heads)
+        c, norm = self.config, partial(layers.RMSNorm, self.config.eps)
+        attended, written = subblocks.self_attention(
+            c, norm(name="attn_norm")(stream), context, head_edits,
+            bias=c.QKV_BIAS, norm_each=norm if c.HEAD_NORMS else None,
+        )  # fmt: skip
+        stream = context.asked(stream) + attended
+        return stream + subblocks.gated_mlp(c, norm(name="mlp_norm")(stream), nn.silu), written

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 
 import flax.linen as nn
-import jax.numpy as jnp
 
-from jaxconcepts.models import decoder, hf_config, layers, llama, residual
+from jaxconcepts.models import decoder, hf_config, layers, llama, subblocks
 
 
 @dataclass(frozen=True)
@@ -30,12 +28,16 @@ class OlmoConfig(decoder.Decoder):
     dtype: str = "float32"
     stop_tokens: tuple[int, ...] = ()
 
+    amplitude = 1.0
     MODEL_TYPE = "olmo"
     CHECKPOINT = {path: name for path, name in llama.LlamaConfig.CHECKPOINT.items() if "norm" not in path}
     BUFFERS = llama.LlamaConfig.BUFFERS
 
     def __post_init__(self):
         decoder.check_sizes(self, tuple(hf_config.SIZES))
+
+    def frequencies(self):
+        return layers.inverse_frequencies(self.rope_theta, self.head_dim)
 
     def block(self):
         return Block(self)
@@ -59,21 +61,7 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, stream, context: decoder.Context, head_edits=None):
-        c, asked = self.config, context.asked
-        dense = partial(layers.Dense, dtype=c.dtype, use_bias=False)
-        frequencies = layers.inverse_frequencies(c.rope_theta, c.head_dim)
-        rope = partial(layers.rope, frequencies=frequencies)
-        normed = layers.PlainLayerNorm()(stream)
-
-        def project(normed, heads, name):
-            x = dense(heads * c.head_dim, name=name)(normed)
-            x = x if c.clip_qkv is None else jnp.clip(x, -c.clip_qkv, c.clip_qkv)
-            return x.reshape(*x.shape[:2], heads, c.head_dim)
-
-        q = rope(project(asked(normed), c.heads, "q"), asked(context.positions))
-        k, v = rope(project(normed, c.kv_heads, "k"), context.positions), project(normed, c.kv_heads, "v")
-        heads = residual.edit_heads(layers.attend(q, k, v, context, c.head_dim**-0.5), head_edits)
-        stream = asked(stream) + dense(c.width, name="out")(layers.merge_heads(heads))
-        normed = layers.PlainLayerNorm()(stream)
-        gated = nn.silu(dense(c.mlp_width, name="gate")(normed)) * dense(c.mlp_width, name="up")(normed)
-        return stream + dense(c.width, name="down")(gated), decoder.Written(k, v, heads)
+        c, norm = self.config, layers.PlainLayerNorm
+        attended, written = subblocks.self_attention(c, norm()(stream), context, head_edits, clip=c.clip_qkv)
+        stream = context.asked(stream) + attended
+        return stream + subblocks.gated_mlp(c, norm()(stream), nn.silu), written

@@ -7,7 +7,7 @@ from functools import partial
 
 import flax.linen as nn
 
-from jaxconcepts.models import decoder, hf_config, layers, llama, residual
+from jaxconcepts.models import decoder, hf_config, layers, llama, subblocks
 
 BLOCK = "model.layers.{}."
 
@@ -30,6 +30,7 @@ class Olmo2Config(decoder.Decoder):
     dtype: str = "float32"
     stop_tokens: tuple[int, ...] = ()
 
+    amplitude = 1.0
     MODEL_TYPE = "olmo2"
     CHECKPOINT = {
         **{path: name for path, name in llama.LlamaConfig.CHECKPOINT.items() if path != "blocks/attn_norm/scale"},
@@ -42,6 +43,9 @@ class Olmo2Config(decoder.Decoder):
 
     def __post_init__(self):
         decoder.check_sizes(self, tuple(hf_config.SIZES))
+
+    def frequencies(self):
+        return layers.inverse_frequencies(self.rope_theta, self.head_dim)
 
     def block(self):
         return Block(self)
@@ -65,18 +69,8 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, stream, context: decoder.Context, head_edits=None):
-        c, asked = self.config, context.asked
-        dense, norm = partial(layers.Dense, dtype=c.dtype, use_bias=False), partial(layers.RMSNorm, c.eps)
-        frequencies = layers.inverse_frequencies(c.rope_theta, c.head_dim)
-        rope = partial(layers.rope, frequencies=frequencies)
-        split = lambda x: x.reshape(*x.shape[:2], -1, c.head_dim)  # noqa: E731
+        c, norm = self.config, partial(layers.RMSNorm, self.config.eps)
         # The queries of all heads are normalised together, before they are split; so are the keys.
-        q = split(norm(name="q_norm")(dense(c.heads * c.head_dim, name="q")(asked(stream))))
-        k = split(norm(name="k_norm")(dense(c.kv_heads * c.head_dim, name="k")(stream)))
-        q, k = rope(q, asked(context.positions)), rope(k, context.positions)
-        v = split(dense(c.kv_heads * c.head_dim, name="v")(stream))
-        heads = residual.edit_heads(layers.attend(q, k, v, context, c.head_dim**-0.5), head_edits)
-        attended = dense(c.width, name="out")(layers.merge_heads(heads))
-        stream = asked(stream) + norm(name="attn_norm")(attended)
-        gated = nn.silu(dense(c.mlp_width, name="gate")(stream)) * dense(c.mlp_width, name="up")(stream)
-        return stream + norm(name="mlp_norm")(dense(c.width, name="down")(gated)), decoder.Written(k, v, heads)
+        attended, written = subblocks.self_attention(c, stream, context, head_edits, norm_all=norm)
+        stream = context.asked(stream) + norm(name="attn_norm")(attended)
+        return stream + norm(name="mlp_norm")(subblocks.gated_mlp(c, stream, nn.silu)), written

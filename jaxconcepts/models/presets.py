@@ -7,11 +7,38 @@ from __future__ import annotations
 
 import dataclasses
 
-from jaxconcepts.models import gemma2, gpt2, llama, olmo, olmo2
+from jaxconcepts.models import (
+    gemma2,
+    gemma3,
+    gpt2,
+    gpt_neox,
+    llama,
+    mamba2,
+    mistral,
+    olmo,
+    olmo2,
+    olmo3,
+    phi3,
+    qwen2,
+    qwen3,
+)
 from jaxconcepts.models.decoder import Decoder
 
 _LLAMA_70B = {"width": 8192, "layers": 80, "heads": 64, "mlp_width": 28672}
 _LLAMA_32 = {"tied": True, "rope_scaling": llama.RopeScaling(factor=32.0)}
+
+# Pythia's sizes (Biderman et al. 2023, table 1): width, layers, heads; the table's rows are padded.
+_PYTHIA = {
+    "70m": (512, 6, 8, 50304), "160m": (768, 12, 12, 50304), "410m": (1024, 24, 16, 50304),
+    "1b": (2048, 16, 8, 50304), "1.4b": (2048, 24, 16, 50304), "2.8b": (2560, 32, 32, 50304),
+    "6.9b": (4096, 32, 32, 50432), "12b": (5120, 36, 40, 50688),
+}  # fmt: skip
+
+
+def _pythia(width: int, layers: int, heads: int, vocab_size: int) -> gpt_neox.GPTNeoXConfig:
+    sizes = {"width": width, "layers": layers, "heads": heads, "vocab_size": vocab_size}
+    return gpt_neox.GPTNeoXConfig(**sizes, mlp_width=4 * width)
+
 
 PRESETS: dict[str, Decoder] = {
     "llama-3-8b": llama.LlamaConfig(rope_scaling=None, context=8192),
@@ -28,6 +55,19 @@ PRESETS: dict[str, Decoder] = {
     ),
     "olmo-7b": olmo.OlmoConfig(),
     "olmo-2-7b": olmo2.Olmo2Config(),
+    "olmo-3-7b": olmo3.Olmo3Config(),
+    "mistral-7b": mistral.MistralConfig(),
+    "qwen-2.5-0.5b": qwen2.Qwen2Config(
+        width=896, layers=24, heads=14, kv_heads=2, head_dim=64, mlp_width=4864, vocab_size=151936, tied=True
+    ),
+    "qwen-2.5-7b": qwen2.Qwen2Config(),
+    "qwen-3-0.6b": qwen3.Qwen3Config(width=1024, layers=28, heads=16, mlp_width=3072, tied=True),
+    "qwen-3-8b": qwen3.Qwen3Config(),
+    "phi-3-mini": phi3.Phi3Config(),
+    "gemma-3-270m": gemma3.Gemma3Config(width=640, layers=18, mlp_width=2048),
+    "gemma-3-1b": gemma3.Gemma3Config(),
+    "mamba-2-130m": mamba2.Mamba2Config(),
+    **{f"pythia-{name}": _pythia(*sizes) for name, sizes in _PYTHIA.items()},
     "gpt-2": gpt2.GPT2Config(layers=12, heads=12, width=768, context=1024, vocab_size=50257),
 }
 

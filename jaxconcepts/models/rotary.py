@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from jaxconcepts.models.layers import inverse_frequencies
 
@@ -101,6 +101,17 @@ class LongRope(NamedTuple):
     amplitude: float
     is_long: bool = False
 
+    def for_lengths(self, lengths: Int[np.ndarray, " n"]) -> LongRope:
+        """With the factors for sequences of these lengths. Raises ValueError where they need both."""
+        is_long = np.asarray(lengths) > self.context
+        if is_long.any() and not is_long.all():
+            given = sorted(set(np.asarray(lengths).tolist()))
+            raise ValueError(
+                f"sequences of up to {self.context} tokens and longer ones, answers included, have other rotary "
+                f"frequencies in this model: give them in separate batches; got lengths {given}"
+            )
+        return self._replace(is_long=bool(is_long.all()))
+
     def frequencies(self, theta: float, dim: int) -> Frequencies:
         factors = np.array(self.long if self.is_long else self.short, np.float32)
         exponents = np.arange(0, dim, 2, dtype=np.float32) / np.float32(dim)
@@ -108,6 +119,12 @@ class LongRope(NamedTuple):
 
 
 Scaling = Llama3 | Linear | Dynamic | Yarn | LongRope
+
+
+def frequencies(theta: float, dim: int, scaling: Scaling | None) -> Frequencies:
+    """theta^(-2i / dim), scaled; radians a token."""
+    return inverse_frequencies(theta, dim) if scaling is None else scaling.frequencies(theta, dim)
+
 
 KINDS: dict[str, type] = {"llama3": Llama3, "linear": Linear, "dynamic": Dynamic, "yarn": Yarn, "longrope": LongRope}
 # The names in rope_parameters of each kind.

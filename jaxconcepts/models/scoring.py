@@ -45,6 +45,7 @@ def score(
     width = 0 if continuations is None else np.shape(continuations)[2]
     if (longest := int(lengths.max()) + max(max_new_tokens, width)) > model.context:
         raise ValueError(f"prompt and answer take {longest} tokens, the model's context is {model.context}")
+    model = model.for_lengths(np.concatenate([lengths, lengths + max(max_new_tokens, width)]))
     batch = (tokens, lengths, continuations, continuation_lengths)
     batch = [None if array is None else sharding.shard_batch(np.asarray(array, np.int32), params) for array in batch]
     with language.exact_products(model):

@@ -1,14 +1,22 @@
-"""Where each parameter lies on a mesh: a family's table of regular expressions, which must cover every parameter."""
+"""Where each parameter lies on a mesh, by its role."""
 
 from __future__ import annotations
-
-import re
 
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
-from jaxconcepts.models.decoder import Decoder
+from jaxconcepts.models.decoder import Decoder, Role
+
+# Matrices that read the stream are split by their outputs, those that write to it by their inputs, tables by words.
+AXES = {
+    Role.TABLE: ("model", None),
+    Role.READS: (None, None, "model"),
+    Role.HEADS: (None, "model", None),
+    Role.WRITES: (None, "model", None),
+    Role.NORM: (),
+    Role.WHOLE: (),
+}
 
 
 def path_of(path) -> str:
@@ -17,27 +25,19 @@ def path_of(path) -> str:
 
 
 def specs(model: Decoder, mesh: Mesh, shapes: PyTree) -> PyTree:
-    """A NamedSharding for every leaf of `shapes`, from the first rule of the family whose expression matches its path.
+    """A NamedSharding for every leaf of `shapes`, from its role.
 
     An axis that the mesh lacks, or that does not divide the dimension, is left out: the parameter is whole along it.
-    Raises ValueError naming the parameters that no rule covers.
+    Raises ValueError naming a parameter that has no role.
     """
-    uncovered = []
 
     def spec(path, leaf):
-        name = path_of(path)
-        for pattern, axes in model.SHARDING:
-            if re.fullmatch(pattern, name):
-                fits = lambda axis, size: axis in mesh.shape and size % mesh.shape[axis] == 0  # noqa: E731
-                axes = [axis if fits(axis, size) else None for axis, size in zip(axes, leaf.shape, strict=False)]
-                return NamedSharding(mesh, PartitionSpec(*axes))
-        uncovered.append(name)
-        return None
+        fits = lambda axis, size: axis in mesh.shape and size % mesh.shape[axis] == 0  # noqa: E731
+        axes = AXES[model.role(path_of(path))]
+        axes = [axis if fits(axis, size) else None for axis, size in zip(axes, leaf.shape, strict=False)]
+        return NamedSharding(mesh, PartitionSpec(*axes))
 
-    found = jax.tree_util.tree_map_with_path(spec, shapes)
-    if uncovered:
-        raise ValueError(f"no rule of {type(model).__name__}.SHARDING covers {', '.join(uncovered)}")
-    return found
+    return jax.tree_util.tree_map_with_path(spec, shapes)
 
 
 def auto_mesh(mesh: Mesh | None) -> Mesh:

@@ -157,10 +157,11 @@ def describe(plan: ModelPlan, chip: chips.Chip) -> str:
 
 
 def forward_flops(model: Decoder, batch: int, length: int) -> float:
-    """Multiplications and additions of the blocks: two a weight and token, and the two products of full attention."""
+    """Multiplications and additions of the blocks: two a weight and token, and the two products of full attention (of a
+    state space: those with its state)."""
     shapes = jax.eval_shape(model.init, jax.random.key(0))["blocks"]
     weights = sum(leaf.size for leaf in jax.tree.leaves(shapes) if leaf.ndim == 3)
-    attention = 4 * model.layers * model.heads * model.head_dim * length
+    attention = 4 * model.layers * model.heads * model.head_dim * (length if model.ATTENDS else model.state)
     return float(batch * length * (2 * weights + attention))
 
 

@@ -5,10 +5,8 @@ from __future__ import annotations
 import jax
 from jaxtyping import Array, Key, PyTree
 
+from jaxconcepts.models import sharding
 from jaxconcepts.models.decoder import Decoder
-
-WRITES = ("out", "down", "attn_out", "mlp_down")
-"""The matrices that write to the stream."""
 
 
 def fan_in(model: Decoder, key: Key[Array, ""]) -> PyTree:
@@ -22,7 +20,8 @@ def fan_in(model: Decoder, key: Key[Array, ""]) -> PyTree:
     def rescale(path, leaf):
         if path[-1].key != "kernel":
             return leaf
-        depth = (2 * model.layers) ** -0.5 if path[-2].key in WRITES else 1.0
+        writes = model.role(f"blocks/{sharding.path_of(path)}").writes
+        depth = (2 * model.layers) ** -0.5 if writes else 1.0
         return leaf / 0.02 * leaf.shape[-2] ** -0.5 * depth
 
     return params | {"blocks": jax.tree_util.tree_map_with_path(rescale, params["blocks"])}

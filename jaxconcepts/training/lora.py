@@ -26,8 +26,6 @@ from jaxconcepts.models.decoder import Decoder
 from jaxconcepts.models.layers import LowRank
 
 Adapters = Mapping[str, Mapping[str, Array]]
-# What PEFT adapts where it is not told: the projections that make queries and values.
-DEFAULT_TARGETS = ("q", "v", "attn_qkv")
 
 
 @dataclass(frozen=True)
@@ -75,7 +73,7 @@ def target_paths(model: Decoder, targets: tuple[str, ...]) -> list[str]:
     if absent := [target for target in targets if target not in accepted]:
         have = ", ".join(own if own == theirs else f"{own} ({theirs})" for own, theirs in names.values())
         raise ValueError(f"lora.targets: {model.MODEL_TYPE} has no projection {absent[0]!r}; it has {have}")
-    chosen = {accepted[target] for target in targets or DEFAULT_TARGETS if target in accepted}
+    chosen = {accepted[target] for target in targets or model.ADAPTED if target in accepted}
     return [path for path in known if path in chosen]
 
 

@@ -33,6 +33,9 @@ class Reference(NamedTuple):
         return [relative_error(a, b) for a, b in zip([*states, logits], [*self.states, self.logits], strict=True)]
 
 
+FINAL_NORMS = ("model.norm", "transformer.ln_f", "gpt_neox.final_layer_norm", "backbone.norm_f")
+
+
 def relative_error(ours, reference) -> float:
     """Largest difference over the largest entry of the reference."""
     reference = np.asarray(reference, np.float64)
@@ -49,6 +52,9 @@ def forward(theirs, tokens):
     with torch.no_grad():
         found = theirs(torch.tensor(tokens), output_hidden_states=True)
     hook.remove()
+    if theirs.config.model_type == "mamba2":  # whose hidden states begin after the first block
+        embedded = base.get_input_embeddings()(torch.tensor(tokens)).detach()
+        return [embedded.numpy(), *(state.numpy() for state in found.hidden_states[:-1])], found.logits.numpy()
     return [*(state.numpy() for state in found.hidden_states[:-1]), last[0].numpy()], found.logits.numpy()
 
 
@@ -61,7 +67,7 @@ def spread_weights(theirs):
             if weight.ndim == 1:
                 # Norms around their neutral value, biases around 0.
                 weight.add_(0.3 * torch.randn_like(weight))
-            elif "embed" in name or "wte" in name or "wpe" in name:
+            elif "embed" in name and "out" not in name or "wte" in name or "wpe" in name:
                 weight.normal_(std=0.2)
             else:
                 weight.normal_(std=2.0 / weight.shape[-1] ** 0.5)
@@ -79,11 +85,11 @@ def build(config_name, folder, length=300, **sizes) -> Reference:
     spread_weights(theirs)
     with torch.no_grad():
         tokens = np.random.default_rng(0).integers(0, config.vocab_size, (2, length))
-        final = next((m for n, m in theirs.named_modules() if n in ("model.norm", "transformer.ln_f")), None)
+        final = next((m for n, m in theirs.named_modules() if n.endswith(FINAL_NORMS)), None)
         largest = np.abs(forward(theirs, tokens)[1]).max()
         if getattr(final, "weight", None) is None:
             theirs.lm_head.weight.mul_(10 / largest)
-        elif config.model_type != "gemma2":
+        elif not config.model_type.startswith("gemma"):
             # Gemma's norms hold scale - 1 and its logits are capped: those are left as they come.
             for weight in final.parameters():
                 weight.mul_(10 / largest)

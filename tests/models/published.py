@@ -15,6 +15,14 @@ def cut(config: Config) -> Config:
     small |= {name: size for name, size in gpt2.items() if name in config}
     sizes = {"hidden_size": 32, "vocab_size": 97, "intermediate_size": 48, "num_attention_heads": 4, "head_dim": 12}
     small |= {name: size for name, size in sizes.items() if config.get(name) is not None}
+    if config["model_type"] == "mamba2":
+        small |= {
+            "head_dim": 16,
+            "num_heads": 4,
+            "state_size": 16,
+            "chunk_size": 8,
+            "n_groups": min(config["n_groups"], 2),
+        }
     if config.get("num_key_value_heads") is not None:
         share = config["num_attention_heads"] / config["num_key_value_heads"]
         small["num_key_value_heads"] = 4 if share <= 1 else 2 if share <= 3 else 1
@@ -230,4 +238,213 @@ for _config in OLMO.values():
     if _config["model_type"] == "olmo2":
         _config.pop("clip_qkv")
 
-PUBLISHED: dict[str, Config] = LLAMA | GPT2 | GEMMA2 | OLMO
+
+def _pythia(width: int, layers: int, heads: int, **changes) -> Config:
+    shared = {
+        "architectures": ["GPTNeoXForCausalLM"], "bos_token_id": 0, "eos_token_id": 0, "hidden_act": "gelu",
+        "hidden_size": width, "initializer_range": 0.02, "intermediate_size": 4 * width, "layer_norm_eps": 1e-05,
+        "max_position_embeddings": 2048, "model_type": "gpt_neox", "num_attention_heads": heads,
+        "num_hidden_layers": layers, "rotary_emb_base": 10000, "rotary_pct": 0.25, "tie_word_embeddings": False,
+        "torch_dtype": "float16", "transformers_version": "4.24.0", "use_cache": True, "use_parallel_residual": True,
+        "vocab_size": 50304,
+    }  # fmt: skip
+    return shared | changes
+
+
+NEOX: dict[str, Config] = {
+    "EleutherAI/pythia-14m": _pythia(128, 6, 4),
+    "EleutherAI/pythia-70m": _pythia(512, 6, 8),
+    "EleutherAI/pythia-160m": _pythia(768, 12, 12),
+    "EleutherAI/pythia-1b": _pythia(2048, 16, 8),
+    "EleutherAI/pythia-6.9b": _pythia(4096, 32, 32, vocab_size=50432),
+    "EleutherAI/pythia-160m, saved again": _pythia(
+        768, 12, 12, attention_bias=True, attention_dropout=0.0, classifier_dropout=0.1, hidden_dropout=0.0,
+        rope_scaling=None, transformers_version="4.46.0",
+    ),
+    "EleutherAI/gpt-neox-20b": _pythia(
+        6144, 44, 64, attention_probs_dropout_prob=0, hidden_act="gelu_fast", hidden_dropout_prob=0, eos_token_id=0,
+        vocab_size=50432,
+    ),
+    "stabilityai/stablelm-base-alpha-3b": _pythia(4096, 16, 32, max_position_embeddings=4096, vocab_size=50688),
+}  # fmt: skip
+
+
+def _mistral(**changes) -> Config:
+    shared = {
+        "architectures": ["MistralForCausalLM"], "bos_token_id": 1, "eos_token_id": 2, "hidden_act": "silu",
+        "hidden_size": 4096, "initializer_range": 0.02, "intermediate_size": 14336, "max_position_embeddings": 32768,
+        "model_type": "mistral", "num_attention_heads": 32, "num_hidden_layers": 32, "num_key_value_heads": 8,
+        "rms_norm_eps": 1e-05, "rope_theta": 10000.0, "sliding_window": 4096, "tie_word_embeddings": False,
+        "torch_dtype": "bfloat16", "transformers_version": "4.34.0.dev0", "use_cache": True, "vocab_size": 32000,
+    }  # fmt: skip
+    return shared | changes
+
+
+MISTRAL: dict[str, Config] = {
+    "mistralai/Mistral-7B-v0.1": _mistral(),
+    "mistralai/Mistral-7B-Instruct-v0.2": _mistral(attention_dropout=0.0, rope_theta=1000000.0, sliding_window=None),
+    "mistralai/Mistral-7B-v0.3": _mistral(
+        attention_dropout=0.0, rope_theta=1000000.0, sliding_window=None, vocab_size=32768
+    ),
+    "mistralai/Mistral-Nemo-Base-2407": _mistral(
+        attention_dropout=0.0, head_dim=128, hidden_size=5120, max_position_embeddings=128000, num_hidden_layers=40,
+        rope_theta=1000000.0, sliding_window=None, vocab_size=131072,
+    ),
+    "HuggingFaceH4/zephyr-7b-beta": _mistral(_name_or_path="mistralai/Mistral-7B-v0.1", pad_token_id=2),
+}  # fmt: skip
+
+
+def _qwen(**changes) -> Config:
+    shared = {
+        "architectures": ["Qwen2ForCausalLM"], "attention_dropout": 0.0, "bos_token_id": 151643,
+        "eos_token_id": 151643, "hidden_act": "silu", "hidden_size": 3584, "initializer_range": 0.02,
+        "intermediate_size": 18944, "max_position_embeddings": 131072, "max_window_layers": 28, "model_type": "qwen2",
+        "num_attention_heads": 28, "num_hidden_layers": 28, "num_key_value_heads": 4, "rms_norm_eps": 1e-06,
+        "rope_theta": 1000000.0, "sliding_window": 131072, "tie_word_embeddings": False, "torch_dtype": "bfloat16",
+        "transformers_version": "4.40.1", "use_cache": True, "use_mrope": False, "use_sliding_window": False,
+        "vocab_size": 152064,
+    }  # fmt: skip
+    return shared | changes
+
+
+_QWEN_3 = _qwen(
+    architectures=["Qwen3ForCausalLM"], model_type="qwen3", attention_bias=False, head_dim=128, rope_scaling=None,
+    max_position_embeddings=40960, sliding_window=None, max_window_layers=36, hidden_size=4096,
+    num_attention_heads=32, num_key_value_heads=8, eos_token_id=151645, transformers_version="4.51.0",
+)  # fmt: skip
+_QWEN_3.pop("use_mrope")
+QWEN: dict[str, Config] = {
+    "Qwen/Qwen2.5-7B": _qwen(),
+    "Qwen/Qwen2.5-0.5B": _qwen(
+        hidden_size=896, num_attention_heads=14, num_key_value_heads=2, sliding_window=32768, max_window_layers=24,
+        tie_word_embeddings=True,
+    ),
+    "Qwen/Qwen2.5-7B-Instruct, with its longer context": _qwen(
+        rope_scaling={"factor": 4.0, "original_max_position_embeddings": 32768, "type": "yarn"}
+    ),
+    "Qwen/Qwen2-1.5B": _without(
+        _qwen(hidden_size=1536, num_attention_heads=12, num_key_value_heads=2, tie_word_embeddings=True), "use_mrope"
+    ),
+    "Qwen/Qwen2.5-Math-1.5B": _qwen(
+        max_position_embeddings=4096, max_window_layers=21, rope_theta=10000, sliding_window=4096
+    ),
+    "Qwen/Qwen3-8B": _QWEN_3,
+    "Qwen/Qwen3-0.6B": _QWEN_3
+    | {"hidden_size": 1024, "num_attention_heads": 16, "max_window_layers": 28, "tie_word_embeddings": True},
+    "Qwen/Qwen3-4B, with its longer context": _QWEN_3
+    | {"rope_scaling": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768}},
+}  # fmt: skip
+
+
+def _phi(**changes) -> Config:
+    shared = {
+        "architectures": ["Phi3ForCausalLM"], "attention_bias": False, "attention_dropout": 0.0,
+        "auto_map": {"AutoConfig": "configuration_phi3.Phi3Config", "AutoModelForCausalLM": "modeling_phi3.X"},
+        "bos_token_id": 1, "embd_pdrop": 0.0, "eos_token_id": 32000, "hidden_act": "silu", "hidden_size": 3072,
+        "initializer_range": 0.02, "intermediate_size": 8192, "max_position_embeddings": 4096, "model_type": "phi3",
+        "num_attention_heads": 32, "num_hidden_layers": 32, "num_key_value_heads": 32,
+        "original_max_position_embeddings": 4096, "pad_token_id": 32000, "resid_pdrop": 0.0, "rms_norm_eps": 1e-05,
+        "rope_scaling": None, "rope_theta": 10000.0, "sliding_window": 2047, "tie_word_embeddings": False,
+        "torch_dtype": "bfloat16", "transformers_version": "4.40.2", "use_cache": True, "vocab_size": 32064,
+    }  # fmt: skip
+    return shared | changes
+
+
+def _long(count: int) -> Config:
+    """Factors in the published order of size; one for each pair of a small head that is turned."""
+    short = [1.05, 1.05, 1.1, 1.2, 1.5, 2.0, 2.5, 3.0][:count]
+    return {
+        "long_factor": [1.03, 1.05, 2.1, 5.3, 12.5, 31.0, 47.0, 64.0][:count],
+        "short_factor": short,
+        "type": "longrope",
+    }
+
+
+PHI: dict[str, Config] = {
+    "microsoft/Phi-3-mini-4k-instruct": _phi(),
+    "microsoft/Phi-3-mini-128k-instruct": _phi(
+        max_position_embeddings=131072, rope_scaling=_long(4), sliding_window=262144
+    ),
+    "microsoft/Phi-3.5-mini-instruct": _phi(
+        max_position_embeddings=131072, rope_scaling=_long(4), sliding_window=262144
+    ),
+    "microsoft/Phi-3-medium-4k-instruct": _phi(
+        hidden_size=5120, intermediate_size=17920, num_attention_heads=40, num_key_value_heads=10, num_hidden_layers=40
+    ),
+    "microsoft/phi-4": _phi(
+        hidden_size=5120, intermediate_size=17920, num_attention_heads=40, num_key_value_heads=10,
+        max_position_embeddings=16384, original_max_position_embeddings=16384, rope_theta=250000, sliding_window=None,
+        vocab_size=100352, eos_token_id=100265, bos_token_id=100257,
+    ),
+    "microsoft/Phi-4-mini-instruct": _phi(
+        num_attention_heads=24, num_key_value_heads=8, partial_rotary_factor=0.75, max_position_embeddings=131072,
+        rope_scaling=_long(3), sliding_window=262144, tie_word_embeddings=True, vocab_size=200064,
+        eos_token_id=199999, full_attn_mod=1, interpolate_factor=1, lm_head_bias=False, mlp_bias=False,
+    ),
+}  # fmt: skip
+
+
+def _gemma3(**changes) -> Config:
+    shared = {
+        "architectures": ["Gemma3ForCausalLM"], "attention_bias": False, "attention_dropout": 0.0,
+        "attn_logit_softcapping": None, "bos_token_id": 2, "cache_implementation": "hybrid", "eos_token_id": [1, 106],
+        "final_logit_softcapping": None, "head_dim": 256, "hidden_activation": "gelu_pytorch_tanh",
+        "hidden_size": 1152, "initializer_range": 0.02, "intermediate_size": 6912, "max_position_embeddings": 32768,
+        "model_type": "gemma3_text", "num_attention_heads": 4, "num_hidden_layers": 26, "num_key_value_heads": 1,
+        "pad_token_id": 0, "query_pre_attn_scalar": 256, "rms_norm_eps": 1e-06, "rope_local_base_freq": 10000,
+        "rope_scaling": None, "rope_theta": 1000000, "sliding_window": 512, "sliding_window_pattern": 6,
+        "torch_dtype": "bfloat16", "transformers_version": "4.50.0.dev0", "use_cache": True, "vocab_size": 262144,
+    }  # fmt: skip
+    return shared | changes
+
+
+GEMMA3: dict[str, Config] = {
+    "google/gemma-3-1b-pt": _gemma3(eos_token_id=1),
+    "google/gemma-3-1b-it": _gemma3(),
+    "google/gemma-3-270m": _without(
+        _gemma3(
+            _sliding_window_pattern=6, eos_token_id=1, hidden_size=640, intermediate_size=2048, num_hidden_layers=18,
+            layer_types=["full_attention" if n % 6 == 5 else "sliding_attention" for n in range(18)],
+            rope_local_base_freq=10000.0, rope_theta=1000000.0, use_bidirectional_attention=False,
+        ),
+        "sliding_window_pattern", "cache_implementation",
+    ),
+    "google/gemma-3-4b-pt, its text part": _gemma3(rope_scaling={"factor": 8.0, "rope_type": "linear"}),
+}  # fmt: skip
+OLMO3: dict[str, Config] = {
+    "allenai/Olmo-3-1025-7B": {
+        "architectures": ["Olmo3ForCausalLM"], "attention_bias": False, "attention_dropout": 0.0,
+        "eos_token_id": 100257, "hidden_act": "silu", "hidden_size": 4096, "initializer_range": 0.02,
+        "intermediate_size": 11008,
+        "layer_types": ["full_attention" if n % 4 == 3 else "sliding_attention" for n in range(32)],
+        "max_position_embeddings": 65536, "model_type": "olmo3", "num_attention_heads": 32, "num_hidden_layers": 32,
+        "num_key_value_heads": 32, "pad_token_id": 100277, "rms_norm_eps": 1e-06,
+        "rope_scaling": {
+            "attention_factor": 1.2079441541679836, "beta_fast": 32, "beta_slow": 1, "factor": 8.0,
+            "original_max_position_embeddings": 8192, "rope_type": "yarn",
+        },
+        "rope_theta": 500000, "sliding_window": 4096, "tie_word_embeddings": False, "torch_dtype": "bfloat16",
+        "transformers_version": "4.57.0", "use_cache": False, "vocab_size": 100278,
+    },
+}  # fmt: skip
+
+_MAMBA = {
+    "architectures": ["Mamba2ForCausalLM"], "bos_token_id": 0, "chunk_size": 256, "conv_kernel": 4, "eos_token_id": 0,
+    "expand": 2, "head_dim": 64, "hidden_act": "silu", "hidden_size": 768, "initializer_range": 0.1,
+    "layer_norm_epsilon": 1e-05, "model_type": "mamba2", "n_groups": 1, "num_heads": 24, "num_hidden_layers": 24,
+    "pad_token_id": 0, "rescale_prenorm_residual": False, "residual_in_fp32": True, "state_size": 128,
+    "tie_word_embeddings": True, "time_step_floor": 0.0001, "time_step_limit": [0.0, float("inf")],
+    "time_step_max": 0.1, "time_step_min": 0.001, "time_step_rank": 48, "torch_dtype": "float32", "use_bias": False,
+    "use_cache": True, "use_conv_bias": True, "vocab_size": 50288,
+}  # fmt: skip
+MAMBA: dict[str, Config] = {
+    "AntonV/mamba2-130m-hf": _MAMBA,
+    "mistralai/Mamba-Codestral-7B-v0.1": _MAMBA
+    | {
+        "hidden_size": 4096, "intermediate_size": 8192, "n_groups": 8, "norm_before_gate": True, "num_heads": 128,
+        "num_hidden_layers": 64, "rms_norm": True, "tie_word_embeddings": False, "time_step_init_scheme": "random",
+        "time_step_rank": 256, "time_step_scale": 1.0, "vocab_size": 32768,
+    },
+}  # fmt: skip
+
+PUBLISHED: dict[str, Config] = MAMBA | LLAMA | GPT2 | GEMMA2 | OLMO | NEOX | MISTRAL | QWEN | PHI | GEMMA3 | OLMO3

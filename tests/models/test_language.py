@@ -7,7 +7,21 @@ import jax
 import numpy as np
 import pytest
 
-from jaxconcepts.models import gemma2, language, llama, olmo, olmo2
+from jaxconcepts.models import (
+    gemma2,
+    gemma3,
+    gpt_neox,
+    language,
+    llama,
+    mamba2,
+    mistral,
+    olmo,
+    olmo2,
+    olmo3,
+    phi3,
+    qwen2,
+    qwen3,
+)
 from jaxconcepts.models.residual import Edits
 
 pytestmark = pytest.mark.usefixtures("compiles_fast")
@@ -17,7 +31,15 @@ LLAMA = llama.LlamaConfig(layers=3, **SIZES)
 GEMMA = gemma2.Gemma2Config(layers=3, window=5, query_scale=8, **SIZES)
 
 
-FAMILIES = {"llama": LLAMA, "gemma2": GEMMA, "olmo": olmo.OlmoConfig(clip_qkv=1.0), "olmo2": olmo2.Olmo2Config()}
+FAMILIES = {
+    "llama": LLAMA, "gemma2": GEMMA, "olmo": olmo.OlmoConfig(clip_qkv=1.0), "olmo2": olmo2.Olmo2Config(),
+    "mistral": mistral.MistralConfig(window=5), "qwen2": qwen2.Qwen2Config(), "qwen3": qwen3.Qwen3Config(),
+    "phi3": phi3.Phi3Config(window=None), "gemma3": gemma3.Gemma3Config(window=5), "olmo3": olmo3.Olmo3Config(window=5),
+}  # fmt: skip
+MAMBA = mamba2.Mamba2Config(
+    vocab_size=31, width=16, layers=3, heads=4, head_dim=8, state=8, groups=2, chunk=8, context=64
+)
+NEOX = gpt_neox.GPTNeoXConfig(vocab_size=31, width=32, layers=3, heads=4, mlp_width=24, context=64)
 
 
 def random_params(model, seed=0):
@@ -38,7 +60,7 @@ def padded(prompts, width, pad=0):
     return tokens, np.array([len(prompt) for prompt in prompts])
 
 
-@pytest.mark.parametrize("model", [LLAMA, GEMMA], ids=["llama", "gemma2"])
+@pytest.mark.parametrize("model", [LLAMA, GEMMA, MAMBA], ids=["llama", "gemma2", "mamba2"])
 def test_states_are_the_same_alone_and_in_any_padded_batch(model):
     params, prompts = random_params(model), random_prompts([1, 9, 20, 13])
     tokens, lengths = padded(prompts, 24, pad=-100)
@@ -126,7 +148,7 @@ def slow_generate(model, params, prompt, count, edits=None):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model", [LLAMA, GEMMA], ids=["llama", "gemma2"])
+@pytest.mark.parametrize("model", [LLAMA, GEMMA, MAMBA], ids=["llama", "gemma2", "mamba2"])
 def test_the_cache_changes_no_answer_and_edits_of_the_prompt_reach_it(model):
     params, prompts = random_params(model, seed=3), random_prompts([4, 9, 7], seed=3)
     tokens, lengths = padded(prompts, 9)
@@ -142,16 +164,27 @@ def test_the_cache_changes_no_answer_and_edits_of_the_prompt_reach_it(model):
         assert edited[row].tolist() == slow_generate(model, params, prompt, 6, own)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [*FAMILIES, "gpt_neox"])
 def test_scaling_a_head_is_scaling_its_rows_of_the_output_matrix(family):
-    model = dataclasses.replace(FAMILIES[family], layers=3, dtype="float32", **SIZES)
+    model = NEOX if family == "gpt_neox" else dataclasses.replace(FAMILIES[family], layers=3, dtype="float32", **SIZES)
     params, tokens = random_params(model), np.array(random_prompts([7, 7]))
     scales = np.random.default_rng(0).normal(size=(3, 1, 4)).astype(np.float32)
     by_edit = language.hidden_states(model, params, tokens, edits=Edits(head_scale=scales))
+    assert model.heads_kernel(params) is params["blocks"]["out"]["kernel"]
     out = params["blocks"]["out"]["kernel"] * np.repeat(scales[:, 0], 8, axis=1)[:, :, None]
-    by_weights = language.hidden_states(model, params | {"blocks": params["blocks"] | {"out": {"kernel": out}}}, tokens)
+    out = params["blocks"]["out"] | {"kernel": out}
+    by_weights = language.hidden_states(model, params | {"blocks": params["blocks"] | {"out": out}}, tokens)
     np.testing.assert_allclose(by_edit, by_weights, rtol=1e-4, atol=1e-4)
     assert not np.allclose(by_edit, language.hidden_states(model, params, tokens), atol=1e-2)
+
+
+def test_a_model_without_heads_says_so():
+    params, tokens = random_params(MAMBA), np.array(random_prompts([7]))
+    for edits in (Edits(head_scale=np.ones((3, 1, 4))), Edits(head_mask=np.ones((3, 1, 7, 4)), head_value=0)):
+        with pytest.raises(ValueError, match="a mamba2 model has no attention heads to read or edit; edit the stream"):
+            language.hidden_states(MAMBA, params, tokens, edits=edits)
+    moved = language.hidden_states(MAMBA, params, tokens, edits=Edits(add=np.ones((4, 1, 1, 16))))
+    assert not np.allclose(moved, language.hidden_states(MAMBA, params, tokens))
 
 
 def test_whether_prompts_begin_with_a_bos_token_is_said_and_done():
@@ -195,7 +228,23 @@ SHAPES = {
     "OlmoConfig": {"clip_qkv": 1.0},
     "Olmo2Config": {},
     "Gemma2Config": {"num_key_value_heads": 2, "head_dim": 16, "sliding_window": 6, "query_pre_attn_scalar": 16},
-}
+    "Mamba2Config": {
+        "vocab_size": 97, "hidden_size": 32, "num_hidden_layers": 3, "num_heads": 8, "head_dim": 8, "state_size": 16,
+        "n_groups": 2, "chunk_size": 8,
+    },
+    "GPTNeoXConfig": {},
+    "MistralConfig": {"num_key_value_heads": 2, "sliding_window": 6},
+    "Qwen2Config": {"num_key_value_heads": 2, "use_sliding_window": True, "sliding_window": 6, "max_window_layers": 1},
+    "Qwen3Config": {"num_key_value_heads": 2, "head_dim": 16},
+    "Phi3Config": {"num_key_value_heads": 2, "sliding_window": 6},
+    "Gemma3TextConfig": {
+        "num_key_value_heads": 2, "head_dim": 16, "sliding_window": 6, "query_pre_attn_scalar": 16,
+        "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+    },
+    "Olmo3Config": {
+        "sliding_window": 6, "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+    },
+}  # fmt: skip
 COMMON = {
     "vocab_size": 97, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4,
     "max_position_embeddings": 64,
@@ -206,9 +255,9 @@ COMMON = {
 @pytest.mark.parametrize("config_name", SHAPES)
 def test_generated_tokens_equal_transformers(reference, config_name):
     torch = pytest.importorskip("torch", reason="the reference implementation needs torch")
-    sizes = SHAPES[config_name] if config_name == "GPT2Config" else COMMON | SHAPES[config_name]
+    sizes = SHAPES[config_name] if config_name in ("GPT2Config", "Mamba2Config") else COMMON | SHAPES[config_name]
     found = reference(config_name, length=20, **sizes)
-    rng, count = np.random.default_rng(5), 40
+    rng, count = np.random.default_rng(5), 12
     lengths = rng.integers(1, 24, count)
     tokens = rng.integers(0, 97, (count, 24))
     ours = np.asarray(language.generate(found.model, found.params, tokens, lengths, max_new_tokens=6))
@@ -224,12 +273,13 @@ def test_generated_tokens_equal_transformers(reference, config_name):
 def test_bfloat16_stays_near_float32_at_every_layer(reference, config_name):
     from jaxconcepts.models import pretrained
 
-    sizes = SHAPES[config_name] if config_name == "GPT2Config" else COMMON | SHAPES[config_name]
+    sizes = SHAPES[config_name] if config_name in ("GPT2Config", "Mamba2Config") else COMMON | SHAPES[config_name]
     found = reference(config_name, length=20, **sizes)
     model, params = pretrained.load_pretrained(found.folder, dtype="bfloat16")
     assert {leaf.dtype.name for leaf in jax.tree.leaves(params)} == {"bfloat16"}
     states = language.hidden_states(model, params, found.tokens, at="all")
-    assert states.dtype == "bfloat16"
+    # Mamba-2's stream stays in float32.
+    assert states.dtype == ("float32" if config_name == "Mamba2Config" else "bfloat16")
     for ours, exact in zip(np.asarray(states, np.float32), found.states, strict=True):
         # Root mean square: bfloat16 keeps 8 bits, and these weights amplify each rounding.
         assert np.sqrt(np.square(ours - exact).mean() / np.square(exact).mean()) < 0.1

@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from jaxconcepts.models import gpt2, llama, pretrained, safetensors_io
+from tests.models.published import PUBLISHED, cut
 
 SIZES = {"vocab_size": 30, "width": 16, "heads": 4, "kv_heads": 2, "head_dim": 8, "mlp_width": 24, "context": 64}
 MODELS = {
@@ -201,7 +202,7 @@ def test_a_safetensors_file_that_is_wrong_is_refused_by_name(folder, ruin, words
     path = folder() / "model.safetensors"
     write_header(path, *ruin(*header_of(path)))
     message = refused(path.parent, "", *words)
-    assert str(path) in message or "do not fit its config.json" in message
+    assert str(path) in message or "do not fit its config" in message
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -217,6 +218,42 @@ def test_changed_bytes_are_read_or_refused_and_never_a_traceback(written, tmp_pa
         safetensors_io.scan(path)
     except ValueError as error:
         assert str(path) in str(error)
+
+
+ROPE_NAMES = [
+    "rope_type", "type", "factor", "rope_theta", "low_freq_factor", "high_freq_factor", "short_factor", "long_factor",
+    "original_max_position_embeddings", "attention_factor", "beta_fast", "beta_slow", "mscale", "truncate", "other",
+    "partial_rotary_factor", "full_attention", "sliding_attention",
+]  # fmt: skip
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-3, 2**66) | st.floats() | st.text(max_size=4) | st.integers(0, 40),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(ROPE_NAMES), inner, max_size=4),
+    max_leaves=6,
+)
+ROPES = st.fixed_dictionaries(
+    {"rope_type": st.sampled_from(["default", "linear", "dynamic", "yarn", "longrope", "llama3", "su"])},
+    optional={name: st.sampled_from([1, 2.0, 0.5, 0, -1, None, "a", [1.0], True, 64]) for name in ROPE_NAMES[2:]},
+)
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.mark.filterwarnings("ignore:.*left aside")
+@given(st.data())
+def test_any_value_of_any_attribute_is_read_or_refused_by_its_file(tmp_path, data):
+    """Of every family's published attributes: a model, or a ValueError that names the file; nothing else."""
+    name = data.draw(st.sampled_from(sorted(PUBLISHED)))
+    config = cut(PUBLISHED[name])
+    for attribute in data.draw(st.lists(st.sampled_from(sorted(config)), min_size=1, max_size=2, unique=True)):
+        config[attribute] = data.draw(ROPES | JSON if attribute.startswith("rope") else JSON)
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    try:
+        model = pretrained.read_config(tmp_path)
+    except ValueError as error:
+        assert str(tmp_path) in str(error) and "\n" not in str(error), error
+    else:
+        # What is read can be built, as shapes, and can be written again.
+        jax.eval_shape(model.init, jax.random.key(0))
+        json.dumps(model.to_hf())
 
 
 BAD_INDICES = {

@@ -9,7 +9,27 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from jaxconcepts.models import gemma2, gpt2, language, llama, olmo, olmo2, pretrained, safetensors_io, sharding
+from jaxconcepts.models import (
+    gemma2,
+    gemma3,
+    gpt2,
+    gpt_neox,
+    language,
+    llama,
+    mamba2,
+    mistral,
+    olmo,
+    olmo2,
+    olmo3,
+    phi3,
+    pretrained,
+    qwen2,
+    qwen3,
+    rotary,
+    safetensors_io,
+    sharding,
+)
+from jaxconcepts.models.decoder import Role
 
 pytestmark = pytest.mark.usefixtures("compiles_fast")
 
@@ -21,7 +41,25 @@ MODELS = {
     "olmo": olmo.OlmoConfig(layers=3, clip_qkv=2.0, stop_tokens=(1,), **SIZES),
     "olmo2": olmo2.Olmo2Config(layers=3, **SIZES),
     "gpt2": gpt2.GPT2Config(layers=3, heads=4, width=16, context=64, vocab_size=30, mlp_width=20),
-}
+    "gpt_neox": gpt_neox.GPTNeoXConfig(
+        layers=3, heads=4, width=32, context=64, vocab_size=30, mlp_width=20, parallel=False, activation="gelu_new"
+    ),
+    "mistral": mistral.MistralConfig(layers=3, window=5, **SIZES),
+    "qwen2": qwen2.Qwen2Config(layers=3, window=6, local=(False, True, True), **SIZES),
+    "qwen3": qwen3.Qwen3Config(layers=3, rope_scaling=rotary.Yarn(4.0, 32, 1.5), stop_tokens=(4,), **SIZES),
+    "phi3": phi3.Phi3Config(
+        layers=3, window=None, rotary_share=0.5,
+        rope_scaling=rotary.LongRope((1.0, 1.1), (2.0, 3.0), 50, 1.3), **SIZES | {"width": 32},
+    ),
+    "gemma3": gemma3.Gemma3Config(layers=3, window=5, query_scale=8, local=(True, False, True),
+                                  rope_scaling=rotary.Linear(8.0), **SIZES),
+    "mamba2": mamba2.Mamba2Config(
+        layers=3, vocab_size=30, width=16, heads=4, head_dim=8, state=8, groups=2, step_limit=(0.1, 0.9), chunk=16
+    ),
+    "olmo3": olmo3.Olmo3Config(
+        layers=3, window=5, local=(True, False, True), rope_scaling=rotary.Yarn(8.0, 16, 1.2), **SIZES
+    ),
+}  # fmt: skip
 TOKENS = np.random.default_rng(0).integers(0, 30, (4, 40))
 
 
@@ -228,7 +266,7 @@ def test_folders_without_a_config_or_safetensors_are_refused(folder):
     (folder / "config.json").unlink()
     with pytest.raises(ValueError, match=r"has no config\.json"):
         pretrained.load_pretrained(folder)
-    with pytest.raises(ValueError, match="neither a folder nor a repository id"):
+    with pytest.raises(ValueError, match="neither a folder nor a GGUF file, a repository id"):
         pretrained.load_pretrained(folder / "nowhere")
 
 
@@ -248,6 +286,18 @@ PUBLISHED = {
     ),
     "OLMo-7B": (olmo.OlmoConfig(), 6_888_095_744),
     "OLMo-2-7B": (olmo2.Olmo2Config(), 7_298_617_344),
+    "Pythia-70M": (
+        gpt_neox.GPTNeoXConfig(vocab_size=50304, width=512, layers=6, heads=8, mlp_width=2048),
+        70_426_624,
+    ),
+    "Pythia-6.9B": (gpt_neox.GPTNeoXConfig(), 6_857_302_016),
+    "Mistral-7B-v0.1": (mistral.MistralConfig(), 7_241_732_096),
+    "Qwen2.5-7B": (qwen2.Qwen2Config(), 7_615_616_512),
+    "Qwen3-8B": (qwen3.Qwen3Config(), 8_190_735_360),
+    "Phi-3-mini": (phi3.Phi3Config(), 3_821_079_552),
+    "Mamba-2-130M": (mamba2.Mamba2Config(), 128_989_632),
+    "Gemma-3-1B": (gemma3.Gemma3Config(), 999_885_952),
+    "OLMo-3-7B": (olmo3.Olmo3Config(), 7_298_011_136),
     "GPT-2": (gpt2.GPT2Config(layers=12, heads=12, width=768, context=1024, vocab_size=50257), 124_439_808),
 }
 
@@ -261,10 +311,32 @@ def test_published_sizes(model, count):
 def test_the_sharding_table_covers_every_parameter(model):
     shapes = jax.eval_shape(model.init, jax.random.key(0))
     sharding.specs(model, sharding.auto_mesh(None), shapes)
-    with pytest.raises(ValueError, match="SHARDING covers blocks/extra"):
+    with pytest.raises(ValueError, match="no role of .* covers blocks/extra"):
         sharding.specs(
             model, sharding.auto_mesh(None), shapes | {"blocks": shapes["blocks"] | {"extra": shapes["embed"]}}
         )
+
+
+@pytest.mark.parametrize("model", MODELS.values(), ids=MODELS.keys())
+def test_roles_say_which_matrices_read_the_stream_and_which_write_it(model):
+    shapes = jax.eval_shape(model.init, jax.random.key(0))
+    kernels = {
+        name: part["kernel"].shape
+        for name, part in shapes["blocks"].items()
+        if isinstance(part, dict) and "kernel" in part
+    }
+    roles = {name: model.role(f"blocks/{name}/kernel") for name in kernels}
+    for name, (_, inputs, outputs) in kernels.items():
+        assert roles[name].writes == (name in ("out", "attn_out", "down", "mlp_down", "out_proj"))
+        assert (roles[name] is Role.READS) == (not roles[name].writes)
+        assert (inputs if roles[name] is Role.READS else outputs) == model.width
+    if model.ATTENDS:
+        assert jax.eval_shape(model.heads_kernel, shapes).shape == (
+            model.layers,
+            model.heads * model.head_dim,
+            model.width,
+        )
+    assert {model.role(name) for name in ("embed", "unembed") if name in shapes} == {Role.TABLE}
 
 
 ON_EIGHT = """
@@ -287,7 +359,7 @@ for folder in sys.argv[2:]:
 @pytest.mark.slow
 def test_eight_devices_give_the_states_of_one(tmp_path):
     np.save(tmp_path / "tokens.npy", TOKENS)
-    names = ["llama", "gemma2", "gpt2"]
+    names = ["llama", "gemma2", "gpt2", "gpt_neox", "gemma3"]
     for name in names:
         pretrained.save_pretrained(MODELS[name], random_params(MODELS[name]), tmp_path / name)
     command = [sys.executable, "-c", ON_EIGHT, tmp_path / "tokens.npy", *(tmp_path / name for name in names)]

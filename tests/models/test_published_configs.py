@@ -18,6 +18,9 @@ pytestmark = pytest.mark.usefixtures("compiles_fast")
 # Published attributes that nothing reads, and the warning that is to name them.
 WARNED = {"lmsys/vicuna-7b-v1.5-16k": "max_sequence_length", "huggyllama/llama-7b": "max_sequence_length"}
 WARNED |= {"NousResearch/Yarn-Llama-2-7b-128k": "rope_scaling.finetuned"}
+WARNED |= {"EleutherAI/gpt-neox-20b": "hidden_dropout_prob = 0", "microsoft/Phi-4-mini-instruct": "full_attn_mod = 1"}
+WARNED |= {"mistralai/Mamba-Codestral-7B-v0.1": "rms_norm = True"}
+WARNED |= {name: "use_mrope" for name in PUBLISHED if "use_mrope" in PUBLISHED[name]}
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +86,21 @@ def test_what_a_forward_pass_reads_is_refused_by_name(name, changes, message):
 def test_a_scalar_that_nothing_reads_is_a_warning_that_names_it(value):
     with pytest.warns(UserWarning, match=r"somewhere/config\.json: an_unknown = .*left aside"):
         fields_of(LLAMA, an_unknown=value).finish()
+
+
+def test_the_first_name_of_longrope_is_understood():
+    name = "microsoft/Phi-3.5-mini-instruct"
+    config = cut(PUBLISHED[name])
+    older = config | {"rope_scaling": config["rope_scaling"] | {"type": "su"}}
+    both = [pretrained.FAMILIES["phi3"].from_hf(hf_config.Fields(c)) for c in (config, older)]
+    assert both[0] == both[1] and both[0].rope_scaling is not None
+
+
+def test_infinity_is_understood_as_transformers_writes_it(tmp_path):
+    config = cut(PUBLISHED["AntonV/mamba2-130m-hf"])
+    for infinity in (float("inf"), {"__float__": "Infinity"}):
+        (tmp_path / "config.json").write_text(json.dumps(config | {"time_step_limit": [0.0, infinity]}))
+        assert pretrained.read_config(tmp_path).step_limit is None
 
 
 def test_neutral_defaults_are_those_of_transformers(transformers):

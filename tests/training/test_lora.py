@@ -8,23 +8,41 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxconcepts.models import gemma2, gpt2, language, layers, llama, olmo, olmo2, pretrained
+from jaxconcepts.models import (
+    gemma2,
+    gpt2,
+    gpt_neox,
+    language,
+    layers,
+    llama,
+    mamba2,
+    olmo,
+    olmo2,
+    phi3,
+    pretrained,
+    qwen2,
+)
 from jaxconcepts.training import answer_loss, lora
 
-CONFIGS = (llama.LlamaConfig, gemma2.Gemma2Config, olmo.OlmoConfig, olmo2.Olmo2Config, gpt2.GPT2Config)
+SEVEN = {f"blocks/{name}" for name in ("q", "k", "v", "out", "gate", "up", "down")}
+FUSED = {
+    "gpt2": {f"blocks/{name}" for name in ("attn_qkv", "attn_out", "mlp_up", "mlp_down")},
+    "gpt_neox": {f"blocks/{name}" for name in ("attn_qkv", "out", "up", "down")},
+    "phi3": {f"blocks/{name}" for name in ("attn_qkv", "out", "gate_up", "down")},
+    "mamba2": {"blocks/in_proj", "blocks/out_proj"},
+}
 
 
 def test_every_family_names_its_projections():
-    found = {config.MODEL_TYPE: set(lora.projections(config)) for config in CONFIGS}
-    seven = {f"blocks/{name}" for name in ("q", "k", "v", "out", "gate", "up", "down")}
-    four = {f"blocks/{name}" for name in ("attn_qkv", "attn_out", "mlp_up", "mlp_down")}
-    assert found == {"llama": seven, "gemma2": seven, "olmo": seven, "olmo2": seven, "gpt2": four}
+    found = {name: set(lora.projections(config)) for name, config in pretrained.FAMILIES.items()}
+    assert found == {name: FUSED.get(name, SEVEN) for name in pretrained.FAMILIES}
 
 
 def test_targets_by_our_names_or_the_checkpoints():
     assert lora.target_paths(llama.LlamaConfig, ("down_proj", "q")) == ["blocks/q", "blocks/down"]
     assert lora.target_paths(llama.LlamaConfig, ()) == ["blocks/q", "blocks/v"]
-    assert lora.target_paths(gpt2.GPT2Config, ()) == ["blocks/attn_qkv"]
+    for fused in (gpt2.GPT2Config, gpt_neox.GPTNeoXConfig, phi3.Phi3Config):
+        assert lora.target_paths(fused, ()) == ["blocks/attn_qkv"]
 
 
 @pytest.mark.parametrize(
@@ -163,18 +181,34 @@ def test_five_steps_of_adamw_are_pefts(tiny, tmp_path):
         np.testing.assert_allclose(ours, weight.detach().numpy(), atol=1e-4, err_msg=name)
 
 
+SMALL = {"vocab_size": 30, "width": 16, "layers": 2, "heads": 2, "context": 16}
+PHI = phi3.Phi3Config(**SMALL, kv_heads=1, head_dim=8, mlp_width=24)
+FUSED_MODELS = {
+    "gpt2": (
+        gpt2.GPT2Config(**SMALL), ("c_attn", "mlp_down"),
+        ["transformer.h.1.attn.c_attn", "transformer.h.1.mlp.c_proj"],
+    ),
+    "gpt_neox": (
+        gpt_neox.GPTNeoXConfig(**SMALL, mlp_width=24), ("query_key_value", "down"),
+        ["gpt_neox.layers.1.attention.query_key_value", "gpt_neox.layers.1.mlp.dense_4h_to_h"],
+    ),
+    "phi3": (PHI, ("qkv_proj", "gate_up"), ["model.layers.1.mlp.gate_up_proj", "model.layers.1.self_attn.qkv_proj"]),
+}  # fmt: skip
+
+
 @pytest.mark.slow
-def test_gpt2s_adapters_are_pefts(tmp_path):
-    """Conv1D: matrices lie the other way round, and the three projections are one."""
-    model = gpt2.GPT2Config(vocab_size=30, width=16, layers=2, heads=2, context=16)
+@pytest.mark.parametrize("family", FUSED_MODELS)
+def test_adapters_of_fused_projections_are_pefts(tmp_path, family):
+    """The projections of attention are one; GPT-2's are of Conv1D, whose matrices lie the other way round."""
+    model, targets, modules = FUSED_MODELS[family]
     params = jax.tree.map(lambda a: a * 5, model.init(jax.random.key(0)))
     pretrained.save_pretrained(model, params, tmp_path / "base")
-    config = lora.LoraConfig(rank=2, alpha=2.0, targets=("c_attn", "mlp_down"))
+    config = lora.LoraConfig(rank=2, alpha=2.0, targets=targets)
     adapters = lora.init(config, model, params, jax.random.key(1))
     adapters = jax.tree.map(lambda a: a + 0.3 * jax.random.normal(jax.random.key(2), a.shape), adapters)
     lora.save_peft(config, model, adapters, {path: np.array([False, True]) for path in adapters}, tmp_path / "adapter")
     fields = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
-    assert fields["target_modules"] == ["transformer.h.1.attn.c_attn", "transformer.h.1.mlp.c_proj"]
+    assert fields["target_modules"] == modules
     tokens = np.arange(24).reshape(2, 12)
     theirs = peft_model(tmp_path / "base", tmp_path / "adapter", trainable=False)
     import torch
@@ -258,10 +292,17 @@ SIZES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("config", [gemma2.Gemma2Config, olmo.OlmoConfig, olmo2.Olmo2Config])
-def test_every_family_runs_with_all_its_adapters_attached_as_merged(config):
+WHOLE = {
+    "gemma2": gemma2.Gemma2Config(**SIZES), "olmo": olmo.OlmoConfig(**SIZES), "olmo2": olmo2.Olmo2Config(**SIZES),
+    "qwen2": qwen2.Qwen2Config(**SIZES), "phi3": phi3.Phi3Config(**SIZES),
+    "gpt_neox": gpt_neox.GPTNeoXConfig(**SMALL, mlp_width=24),
+    "mamba2": mamba2.Mamba2Config(vocab_size=30, width=16, layers=2, heads=4, head_dim=8, state=8),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("model", WHOLE.values(), ids=WHOLE.keys())
+def test_every_family_runs_with_all_its_adapters_attached_as_merged(model):
     """The merged model is a plain one, which tests/models hold against transformers."""
-    model = config(**SIZES)
     rng = np.random.default_rng(0)
     draw = lambda leaf: jnp.asarray(rng.normal(0, 0.3, leaf.shape), jnp.float32)  # noqa: E731
     params = jax.tree.map(draw, jax.eval_shape(model.init, jax.random.key(0)))
@@ -272,5 +313,5 @@ def test_every_family_runs_with_all_its_adapters_attached_as_merged(config):
     tokens = np.arange(20).reshape(2, 10)
     attached = language.logits(model, lora.attach(params, adapters, scales), tokens)
     merged = np.asarray(language.logits(model, lora.merge(params, adapters, scales), tokens))
-    assert len(adapters) == 7 and relative_error(attached, merged) < 1e-5
+    assert len(adapters) == len(lora.projections(model)) and relative_error(attached, merged) < 1e-5
     assert relative_error(language.logits(model, params, tokens), merged) > 0.05

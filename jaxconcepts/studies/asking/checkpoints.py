@@ -83,7 +83,7 @@ def fetched(checkpoint: Checkpoint, cache: Path, evict: bool) -> Iterator[Path]:
     fetched goes into the folder `cache` of this study if it is to be evicted, which deletes that folder alone, and into
     the machine's cache if not.
     """
-    if not evict or Path(checkpoint.source).is_dir():
+    if not evict or Path(checkpoint.source).exists() or checkpoint.source in pretrained.PACKAGED:
         yield pretrained.resolve(checkpoint.source, checkpoint.revision)
         return
     if (here := _cached(checkpoint)) is not None:

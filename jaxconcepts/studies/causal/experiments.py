@@ -23,9 +23,6 @@ from jaxconcepts.studies.causal import edited_pass as causal_pass
 from jaxconcepts.studies.causal import interchange as interchange_study
 from jaxconcepts.studies.causal.edited_pass import Asked, Session
 
-# Of attention's output projection, in the families' parameters.
-OUTPUT_KERNELS = ("out", "attn_out")
-
 
 class Prepared(NamedTuple):
     """concepts: those that are used. others: the concept that each is confused with on purpose. test: the few-shot test
@@ -132,8 +129,8 @@ def function_vectors(session: Session, family: Family, prepared: Prepared) -> pl
 
 def function_vector(session: Session, mean_heads: Float[np.ndarray, "L H e"], top: Sequence[int]) -> np.ndarray:
     """[d]: the sum over the heads `top` (numbered block by block) of their mean outputs through the projection."""
-    model, blocks = session.model, session.params["blocks"]
-    kernel = next(blocks[name]["kernel"] for name in OUTPUT_KERNELS if name in blocks)
+    model = session.model
+    kernel = model.heads_kernel(session.params)
     total = np.zeros(model.width, np.float32)
     for number in top:
         block, head = divmod(int(number), model.heads)

@@ -100,7 +100,8 @@ def _interchange(model, params, clean, corrupted, lengths, answers, layers, at_o
 
         return jax.lax.map(at_layer, layers)
 
-    parts = max(1, min(PARTS, width // SMALLEST))
+    # Keys and values can be cut at any position, a recurrent state cannot.
+    parts = max(1, min(PARTS, width // SMALLEST)) if model.ATTENDS else 1
     starts = [width * number // parts for number in range(parts)]
     patched = [part(start, stop) for start, stop in zip(starts, [*starts[1:], width], strict=True)]
     return Interchange(of_clean, of_corrupted, jnp.concatenate(patched, axis=1))
