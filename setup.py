@@ -23,7 +23,10 @@ EXTRAS = {
     "prompts": ["conllu>=6.0"],
     # Builds the pages of docs/ as a site.
     "docs": ["mkdocs-material>=9.6,<10", "mkdocstrings[python]>=0.29"],
+    "tensorboard": ["tensorboardX>=2.6"],
+    "trackio": ["trackio>=0.2"],
     "umap": ["umap-learn>=0.5.7"],
+    "wandb": ["wandb>=0.18"],
     "test": [
         *PEERS,
         "conllu>=6.0",
@@ -38,6 +41,8 @@ EXTRAS = {
         "scikit-learn>=1.5",
         "scipy>=1.13",
         "sympy>=1.12",
+        "tensorboard>=2.18",
+        "tensorboardX>=2.6",
     ],
     "bench": [*PEERS, "faiss-cpu>=1.9", "nltk>=3.9", "nnsight>=0.8", "scikit-learn>=1.5"],
 }

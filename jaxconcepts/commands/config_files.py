@@ -1,4 +1,4 @@
-"""Config files: Python that is run, each with a `get_config()` and, for sweeps, a `get_sweep()`.
+"""Config files: Python that is run, each with a `get_config()` and, for sweeps, a `get_sweep()`; and `get_claims()`.
 
 A config is named by its file, or by name alone where it comes with the package ("quickstart"); `FILE:TEXT` gives TEXT
 to `get_config`. Whatever goes wrong while the file runs is one ValueError that says where in it.
@@ -49,6 +49,16 @@ class ConfigFile(NamedTuple):
                 f"get_sweep() of {self.name} must return dicts of overrides by dotted field, got {shown(wrong[0])}"
             )
         return overrides
+
+    def claims(self) -> list[Any]:
+        """What get_claims() returned; none where there is none. Raises ValueError unless they are claims."""
+        from jaxconcepts.figures.claims import Claim  # Only here: it takes long to import.
+
+        get_claims = getattr(self.module, "get_claims", None)
+        made = [] if get_claims is None else _run(self.name, Path(self.module.__file__), lambda: list(get_claims()))
+        if wrong := [claim for claim in made if not isinstance(claim, Claim)]:
+            raise ValueError(f"get_claims() of {self.name} must return figures.claims.Claim, got {shown(wrong[0])}")
+        return made
 
 
 def names() -> list[str]:

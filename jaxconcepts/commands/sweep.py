@@ -37,6 +37,8 @@ def run(argv: list[str]) -> int:
     if twice := sorted({name for override in overrides for name in override} & set(read.changed)):
         raise ValueError(f"{twice[0]} is given twice: by --config.{twice[0]} and by get_sweep()")
 
+    made = read.file.claims()
+
     import jax
 
     command_line.make_cpu_devices(execution["cpu_devices"])
@@ -51,6 +53,7 @@ def run(argv: list[str]) -> int:
     writer = (jax.process_index(), jax.process_count()) if joined else (index, count)
 
     from jaxconcepts import store
+    from jaxconcepts.figures import claims
     from jaxconcepts.sweeps.sweep import run_sweep
 
     packs.make_mesh(len(chosen), layout.data)
@@ -65,10 +68,13 @@ def run(argv: list[str]) -> int:
     ) as run:
         if jax.process_index() == 0:
             command_line.log_to(run.workdir / ("log.txt" if count == 1 else f"log.{index}of{count}.txt"))
+            if made:
+                claims.write(run.workdir, made)
         log.info("%d %s in %d process(es), %s", device["count"], device["kind"], jax.process_count(), run.workdir)
         run_sweep(
             chosen, run, layout, at_once=execution["at_once"], shard=(index, count),
             checkpoint_seconds=execution["checkpoint_seconds"], tune=flags.tune,
+            trackers=execution["trackers"],
         )  # fmt: skip
         log.info("nothing left to run; figures: python -m jaxconcepts report --workdir=%s", run.workdir)
     return 0

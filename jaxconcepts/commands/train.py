@@ -17,8 +17,10 @@ def run(argv: list[str]) -> int:
     if read.file.sweep() is not None:
         log.warning("%s has a get_sweep(), which `sweep` runs; `train` runs the config alone", read.file.name)
 
+    made = read.file.claims()
     command_line.make_cpu_devices(execution["cpu_devices"])
     from jaxconcepts import store
+    from jaxconcepts.figures import claims
     from jaxconcepts.figures.report import write_report
     from jaxconcepts.runs import loop as running
     from jaxconcepts.runs import packs, points
@@ -36,8 +38,10 @@ def run(argv: list[str]) -> int:
         keep_steps=keep_steps,
     ) as run:
         command_line.log_to(run.workdir / "log.txt")
+        if made:
+            claims.write(run.workdir, made)
         log.info("training %d run(s) on %d %s in %s", len(pack), device["count"], device["kind"], run.workdir)
-        running.run_pack("train", pack, run, layout, execution["checkpoint_seconds"])
+        running.run_pack("train", pack, run, layout, execution["checkpoint_seconds"], trackers=execution["trackers"])
         log.info("drawing the report")
         log.info("report: %s", write_report(run.workdir))
     return 0

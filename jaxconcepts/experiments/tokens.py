@@ -75,6 +75,7 @@ class TokenExperiment(Experiment):
     TASK: ClassVar[type]
     NUMBERS: ClassVar[tuple[str, ...]] = ()
     EVALUATORS: ClassVar[Mapping[str, Any]] = {}
+    MEASURE: ClassVar[type[MeasureConfig]] = MeasureConfig
     DEFAULTS: ClassVar[Mapping[str, Any]] = {}
     """Fields by dotted name that are other by default than here, e.g. {"train.steps": 2000}."""
 
@@ -121,7 +122,7 @@ class TokenExperiment(Experiment):
             "model": {"family": family} | parsing.defaults(kind, without=DERIVED) | sizes,
             "init": scales,
             "train": parsing.defaults(train.TrainConfig) | parsing.OPTIMIZER,
-            "measure": parsing.defaults(MeasureConfig) | {"metrics": METRICS, "hidden_count": 0},
+            "measure": parsing.defaults(cls.MEASURE) | {"metrics": METRICS, "hidden_count": 0},
         }
         for dotted, value in cls.DEFAULTS.items():
             section, _, name = dotted.rpartition(".")
@@ -138,7 +139,7 @@ class TokenExperiment(Experiment):
             task=replace(task, **{name: default[name] for name in cls.NUMBERS}),
             model=cls.model_of(config["model"], task),
             train=parsing.static(train.TrainConfig, config["train"]),
-            measuring=MeasureConfig(**parsing.hashable(config["measure"])),
+            measuring=cls.MEASURE(**parsing.hashable(config["measure"])),
         )
         parsing.check_measuring(made, made.held_out_count)
         made.numbers(config)

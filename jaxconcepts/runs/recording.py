@@ -34,6 +34,11 @@ class Record:
         self._diverged_at = self._fetch(diverged_at)
 
     @property
+    def runs(self) -> list[str]:
+        """The names of this process's runs."""
+        return self._runs
+
+    @property
     def _detail(self) -> str:
         return self._experiment.measuring.detail
 
@@ -83,10 +88,12 @@ class Record:
         return Event(step, tuple(self._runs), metrics, lambda: self._fetch(params), add)
 
     def flush(self, step):
-        """Writes the rows gathered so far as the part that the checkpoint at `step` will cover."""
-        if self._frames:
-            self._run.write_metrics(self._name, step, pl.concat(self._frames))
+        """Writes the rows gathered so far as the part that the checkpoint at `step` will cover; returns them."""
+        written = pl.concat(self._frames) if self._frames else None
+        if written is not None:
+            self._run.write_metrics(self._name, step, written)
         self._frames.clear()
+        return written
 
     def write_runs(self, step, finished):
         """The runs table; "done" only once the last checkpoint is committed, so that a done run needs no repair."""

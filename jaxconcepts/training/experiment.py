@@ -23,7 +23,7 @@ from typing import Any, ClassVar, Self
 
 import jax
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, PyTree, Shaped
+from jaxtyping import Array, Float, Int, PyTree, Shaped
 
 AXES = ("run", "layer", "token", "concept", "position", "label")
 """The axes that a measured array may have; each is a column of the metrics table."""
@@ -58,7 +58,7 @@ class Named:
 
 @partial(
     jax.tree_util.register_dataclass,
-    data_fields=["labels", "positions", "valid", "group"],
+    data_fields=["labels", "positions", "group"],
     meta_fields=["classes", "tokens"],
 )
 @dataclass(frozen=True)
@@ -66,16 +66,16 @@ class Concept:
     """What is read off hidden states: the labels of the held-out points.
 
     labels: [N] or [P, N], from 0 to classes - 1, at each of P tokens if they differ. positions: [P] or [N, P], where in
-    the sequences those tokens are, None where the experiment reads its states itself. valid: which points count, None
-    for all. group: [N], what must not be split over folds or be its own neighbour (a string, a problem, a person), None
-    where every point is its own. tokens: the names of the P positions at which states are read.
+    the sequences those tokens are, None where the experiment reads its states itself. All points count: whatever
+    has no label is left out of the held-out sequences. group: [N], whole numbers, what must not be split over folds or
+    be its own neighbour (a string, a problem, a person), None where every point is its own. tokens: the names of the P
+    positions at which states are read.
     """
 
     labels: Int[Array, "*tokens N"]
     classes: int
     tokens: tuple[str, ...] = ("last",)
     positions: Int[Array, "*each P"] | None = None
-    valid: Bool[Array, "*tokens N"] | None = None
     group: Int[Array, " N"] | None = None
 
 

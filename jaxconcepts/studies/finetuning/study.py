@@ -26,7 +26,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
@@ -121,12 +120,13 @@ def finetune(
             measure = partial(_measure, config, family, model, tokenizer, own, run.workdir, checkpoint)
             measure(base, None, 0)
             log.info("%s: tuning %s", name, ", ".join(arm.run for arm in arms[name]))
-            made = tuning.make_tuning(config.tune, model, partial(_objective, model, config))
+            made = tuning.make_tuning(config.tune, model)
+            shared = tuning.Shared(base, data[name])
+            tuned_together = tuning.Tuned(model, config.tune, partial(_objective, model, config), shared)
             labels = {"model": checkpoint, "family": name, "train_shots": config.shots}
             state = finetuning_arms.tune(
-                config, made, arms[name], base, jax.tree.map(jnp.asarray, data[name]), run, files.safe_name(name),
-                checkpoint_seconds, labels,
-            )  # fmt: skip
+                config, tuned_together, arms[name], run, files.safe_name(name), checkpoint_seconds, labels
+            )
             stacked = tuning.stack_arms([arm.hparams for arm in arms[name]])
             for index, arm in enumerate(arms[name]):
                 tuned, hparams = finetuning_arms.one(state, index), jax.tree.map(lambda a, i=index: a[i], stacked)

@@ -80,7 +80,8 @@ def finetune(
         batch = regression.sample(task, task_numbers, key, config.tune.batch_size)
         return synthetic.objective_and_mse(model, experiment.train.loss, params, batch)[0]
 
-    made = tuning.make_tuning(config.tune, model, objective)
+    made = tuning.make_tuning(config.tune, model)
+    tuned = tuning.Tuned(model, config.tune, objective, tuning.Shared(base, numbers))
     measure, held_out = jax.jit(experiment.measure), jax.jit(experiment.held_out)(point.numbers, None)
     constant = {name: named.values for name, named in synthetic.reference_losses(experiment, held_out, None).items()}
     labels = {"model": epath.Path(source).name, "family": PACK, "shots": task.num_pairs - 1, "variant": "plain"}
@@ -104,7 +105,7 @@ def finetune(
         store.open_study(workdir, STUDY, record),
     ):
         write(out.workdir, base, None, 0)
-        state = finetuning_arms.tune(config, made, arms, base, numbers, out, PACK, checkpoint_seconds, labels)
+        state = finetuning_arms.tune(config, tuned, arms, out, PACK, checkpoint_seconds, labels)
         stacked = tuning.stack_arms([arm.hparams for arm in arms])
         for index, arm in enumerate(arms):
             hparams = jax.tree.map(lambda a, i=index: a[i], stacked)

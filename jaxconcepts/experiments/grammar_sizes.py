@@ -1,0 +1,36 @@
+"""Sizes of the grammar experiments, for their configs: fields by dotted name, over the experiment's defaults."""
+
+from __future__ import annotations
+
+from typing import Any
+
+SIZES: dict[str, dict[str, Any]] = {
+    # Checks the machinery; states nothing.
+    "smoke": {
+        "task.window": 80, "model.layers": 2, "model.heads": 2, "model.width": 16, "model.mlp_width": 32,
+        "train.steps": 12, "train.batch_size": 4, "measure.count": 3, "measure.per_concept": 12,
+        "measure.cd_per_concept": 12, "measure.points": 200, "measure.generations": 8,
+    },
+    "cpu": {"run.cpu_devices": 2},
+    "small": {
+        "task.grammar": "cfg3b", "task.window": 512, "model.layers": 6, "model.heads": 8, "model.width": 256,
+        "model.mlp_width": 1024, "train.steps": 10_000, "train.batch_size": 32, "train.learning_rate": 1e-3,
+        "measure.count": 11, "measure.prefix": 50, "measure.generations": 256,
+    },
+    # Physics of Language Models, part 1: GPT2-small, AdamW, 100 000 steps of 96 windows of 512 tokens.
+    "paper": {
+        "task.grammar": "cfg3f", "task.window": 512, "task.mask_ambiguous": True, "model.layers": 12,
+        "model.heads": 12, "model.width": 768, "model.mlp_width": 3072, "model.rotary_fraction": 0.25,
+        "model.dtype": "bfloat16", "model.remat": True, "train.steps": 100_000, "train.batch_size": 96,
+        "train.learning_rate": 3e-4, "measure.count": 11, "measure.prefix": 50, "measure.points": 4000,
+        "measure.generations": 1000,
+    },
+}  # fmt: skip
+"""By name. "cpu" is the experiment's defaults: cfg3b@16, 4 layers of 64, windows of 128, 2 500 steps of 16."""
+
+
+def fields_of(size: str) -> dict[str, Any]:
+    """The fields of a size. Raises ValueError for one that there is not."""
+    if size not in SIZES:
+        raise ValueError(f"the config's size must be one of {', '.join(SIZES)}, got {size!r}")
+    return dict(SIZES[size])

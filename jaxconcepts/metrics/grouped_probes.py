@@ -1,0 +1,76 @@
+"""Linear probes of many concepts at once: every layer is solved once a fold, whatever the number of concepts.
+
+The classifier is that of `probes` (one-vs-rest ridge regression on targets of -1 and 1, the intercept not penalised, as
+scikit-learn's RidgeClassifier). Folds split no group: points of one string, problem or person share what they say of
+others of the group, so a probe that had seen some of them would be scored too high.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float, Int
+
+
+def read_off(
+    hidden: Float[Array, "*lead N d"],
+    labels: Int[Array, "C N"],
+    classes: tuple[int, ...],
+    group: Int[Array, " N"],
+    folds: int = 5,
+    alpha: float = 1.0,
+) -> Int[Array, "*lead C N"]:
+    """The label of each of C concepts that a probe fitted on the other folds gives each point.
+
+    labels: from 0 to that concept's number of `classes` (static) less one. group: [N], integers; the points of group g
+    are in fold g modulo `folds`. alpha: weight of the squared coefficients.
+    Raises ValueError for shapes that do not fit, and for fewer than 2 folds.
+    """
+    points = jnp.shape(hidden)[-2]
+    if jnp.shape(labels) != (len(classes), points) or jnp.shape(group) != (points,):
+        raise ValueError(
+            f"labels must be [{len(classes)}, {points}] and group [{points}], for each of classes and points; got "
+            f"{jnp.shape(labels)} and {jnp.shape(group)}"
+        )
+    if folds < 2:
+        raise ValueError(f"folds must be an integer of at least 2, got {folds}")
+    return _read_off(jnp.asarray(hidden), jnp.asarray(labels), classes, jnp.asarray(group), folds, alpha)
+
+
+@partial(jax.jit, static_argnums=(2, 4))
+def _read_off(hidden, labels, classes, group, folds, alpha):
+    fold = group % folds
+    each = [jnp.where(row[:, None] == jnp.arange(count), 1.0, -1.0) for row, count in zip(labels, classes, strict=True)]
+    targets = jnp.concatenate(each, 1).astype(hidden.dtype)
+    cuts = [sum(classes[:number]) for number in range(1, len(classes))]
+
+    def of_layer(states):
+        # The shared mean goes first, so that the products of each fold keep their digits.
+        states = states - jnp.mean(states, 0)
+        scores = lax.map(lambda held_out: _scores(states, targets, fold != held_out, alpha), jnp.arange(folds))
+        scores = scores[fold, jnp.arange(len(fold))]
+        return jnp.stack([jnp.argmax(part, -1) for part in jnp.split(scores, cuts, 1)])
+
+    flat = hidden.reshape(-1, *hidden.shape[-2:])
+    return lax.map(of_layer, flat).reshape(*hidden.shape[:-2], *labels.shape)
+
+
+def _scores(states, targets, fitted, alpha):
+    """Decision values [N, all classes] of all points from the points in `fitted`."""
+    weight = fitted.astype(states.dtype)[:, None]
+    mean, intercept = (jnp.sum(weight * x, 0) / jnp.sum(weight) for x in (states, targets))
+    product = partial(jnp.matmul, precision=lax.Precision.HIGHEST)
+    x, y = weight * (states - mean), weight * (targets - intercept)
+    gram = product(x.T, x) + alpha * jnp.eye(states.shape[1], dtype=states.dtype)
+    coefficients = jax.scipy.linalg.cho_solve(jax.scipy.linalg.cho_factor(gram), product(x.T, y))
+    return product(states - mean, coefficients) + intercept
+
+
+def matthews(predicted: Int[Array, "*lead N"], labels: Int[Array, "*lead N"]) -> Float[Array, "*lead"]:
+    """Matthews' correlation of predictions with labels that are 0 or 1; 0 where either is always the same."""
+    a, b = (x.astype(jnp.float32) - jnp.mean(x, -1, keepdims=True) for x in (predicted, labels))
+    spread = jnp.sqrt(jnp.mean(a * a, -1) * jnp.mean(b * b, -1))
+    return jnp.where(spread > 0, jnp.mean(a * b, -1) / jnp.where(spread > 0, spread, 1.0), 0.0)
