@@ -10,6 +10,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int, Num, Shaped
 
@@ -23,13 +24,18 @@ def linear_probe(
     alpha: float = 1.0,
     *,
     num_concepts: int | None = None,
+    group: Int[Array, " N"] | None = None,
 ) -> Float[Array, "*lead"]:
     """Cross-validated accuracy: the fraction of points that a probe fitted on the other folds classifies right.
 
-    Folds are `stratified_folds`. alpha: weight of the squared coefficients, may be traced. Raises ValueError for folds
-    outside 2 to N, labels of another length, and (outside jit) hidden states that are not finite.
+    Folds are `stratified_folds`; with `group` (whole numbers, best 0, 1, ...) the points of one group, such as those of
+    a person or a problem, are in one fold, `group` modulo `folds`. alpha: weight of the squared coefficients, may be
+    traced.
+
+    Raises ValueError for folds outside 2 to N, labels or groups of another length, and (outside jit) hidden states that
+    are not finite.
     """
-    points, predicted = _probe(hidden, concepts, folds, alpha, num_concepts)
+    points, predicted = _probe(hidden, concepts, folds, alpha, num_concepts, group)
     return jnp.mean((predicted == points.concepts).astype(jnp.float32), -1)
 
 
@@ -40,9 +46,10 @@ def probed_concepts(
     alpha: float = 1.0,
     *,
     num_concepts: int | None = None,
+    group: Int[Array, " N"] | None = None,
 ) -> Int[Array, "*lead N"]:
     """The concept that the probe fitted on the other folds gives each point, as an index into the sorted labels."""
-    return _probe(hidden, concepts, folds, alpha, num_concepts)[1]
+    return _probe(hidden, concepts, folds, alpha, num_concepts, group)[1]
 
 
 def stratified_folds(concepts: Int[Array, " N"], num_concepts: int, folds: int) -> Int[Array, " N"]:
@@ -52,18 +59,21 @@ def stratified_folds(concepts: Int[Array, " N"], num_concepts: int, folds: int) 
     return place % folds
 
 
-def _probe(hidden, concepts, folds, alpha, num_concepts):
+def _probe(hidden, concepts, folds, alpha, num_concepts, group=None):
     points = check_points(hidden, concepts, None, num_concepts)
     total = points.hidden.shape[-2]
     if not 2 <= folds <= total:
         raise ValueError(f"folds must be an integer from 2 to the {total} points, got {folds}")
-    run = partial(_predict, alpha=alpha, folds=folds, num_concepts=points.num_concepts)
+    if group is not None and np.shape(group) != (total,):
+        raise ValueError(f"group must have one number for each of the {total} points, got shape {np.shape(group)}")
+    fold = None if group is None else jnp.asarray(group) % folds
+    run = partial(_predict, alpha=alpha, folds=folds, num_concepts=points.num_concepts, fold=fold)
     return points, points.run(run, concepts=True)
 
 
 @partial(jax.jit, static_argnames=("folds", "num_concepts"))
-def _predict(hidden, concepts, *, alpha, folds, num_concepts):
-    fold = stratified_folds(concepts, num_concepts, folds)
+def _predict(hidden, concepts, *, alpha, folds, num_concepts, fold=None):
+    fold = stratified_folds(concepts, num_concepts, folds) if fold is None else fold
     targets = jnp.where(concepts[:, None] == jnp.arange(num_concepts), 1.0, -1.0).astype(hidden.dtype)
 
     def predict(states):
