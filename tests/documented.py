@@ -76,7 +76,7 @@ def _of_config(path: Path):
         if line.startswith("..."):
             # The command before, with another model and more flags.
             line = f"{last.split(' --model=')[0]} {line.removeprefix('...').strip()}"
-        if line:
+        if line := line.split(";")[0].strip():
             last = line
             yield _command(f"configs/{path.name}", line)
 

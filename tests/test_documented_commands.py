@@ -39,6 +39,12 @@ GRAMMAR = {
     "measure.generations": 2, "measure.prefix": 3,
 }  # fmt: skip
 PREFIXED = {name: {f"{name}.{key}": value for key, value in ASKING.items()} for name in ("measure", "study")}
+GRAMMAR = {"num_seeds": 1, "train.steps": 2, "train.warmup_steps": 0, "measure.count": 2, "run.cpu_devices": 1}
+# Pages whose snippets another module runs, which names the page.
+RUN_ELSEWHERE = {
+    "docs/adding_a_task.md": "tests/example_experiment.py",
+    "docs/biographies.md": "tests/tasks/test_biographies.py",
+}
 # Fields that make a config small, given after those of the documented command.
 SMALL = {
     **dict.fromkeys(("quickstart", "dynamics", "paper", "six_bases", "overlapping", "families"), TRAINING | SIZES),
@@ -47,6 +53,8 @@ SMALL = {
     "explicit_latent": TRAINING | {"model.layers": 2, "model.width": 4},
     "sweep_small": TRAINING | {"run.at_once": 2},
     "sweep_emergence": TRAINING | {"measure.hidden_count": 0, "run.at_once": 1},
+    **dict.fromkeys(("grammar", "grammar_encoder", "grammar_noise", "grammar_positions"), GRAMMAR),
+    "my_config": {"train.steps": 2},
     "icl": ASKING | TASKS | {"shots": 1, "variants": "plain"},
     "icl_from_scratch": PREFIXED["study"] | {f"study.{name}": value for name, value in TASKS.items()} | {
         "study.shots": 1, "study.keep_hidden": 0, "corpus.prompts": 60, "corpus.shots": 1, "corpus.vocab_size": 270,
@@ -68,6 +76,7 @@ FLAGS = {
     "sweep_emergence": ["--shard=0/3456"],
     "patch": ["--per_concept=4", "--mean_per_concept=4", "--layer=1"],
     "extract": ["--batch_size=2"],
+    "decodability": ["--k=2"],
     "plan": ["--batch_size=4", "--length=16"],
 }
 QUICK = re.compile(r"^train .*(quickstart|X)\.py")
@@ -77,7 +86,7 @@ QUICK = re.compile(r"^train .*(quickstart|X)\.py")
 def name_of(words):
     """The config that a command names, or None."""
     given = next((word.removeprefix("--config=") for word in words if word.startswith("--config=")), None)
-    return None if given is None else Path(given).stem.replace("X", "quickstart")
+    return None if given is None else Path(given.partition(":")[0]).stem.replace("X", "quickstart")
 
 
 class Runs:
@@ -107,22 +116,29 @@ class Runs:
         if command == "finetune" and not any(flag.startswith("--model=") for flag in flags):
             made.append(f"--model={self.checkpoint()}")
         made += _changes(FIRST.get(config, {})) + changed
-        sweep = config is not None and config_files.load(str(ROOT / "configs" / f"{config}.py")).sweep()
+        sweep = config is not None and config_files.load(self.config(config)).sweep()
         swept = {name for override in sweep or () for name in override} if command in ("sweep", "plan") else set()
         small = {name: value for name, value in SMALL.get(config, {}).items() if name not in swept}
         made += _changes(small)
         made += FLAGS.get(config, []) if command == "sweep" else [] if config else FLAGS.get(command, [])
         return (command, *made)
 
+    @staticmethod
+    def config(name):
+        """The config file of that name, in its smallest size where it has several."""
+        if name == "my_config":
+            return str(ROOT / "tests" / "example_config.py")
+        return str(ROOT / "configs" / f"{name}.py") + (":smoke" if name.startswith("grammar") else "")
+
     def _flag(self, command, flag):
         name, _, text = flag.partition("=")
         if name == "--workdir":
             workdir = self.folder / re.sub(r"^gs://\w+", "runs", text.replace("DIR", "runs/quickstart"))
-            if command in ("patch", "report", "status"):
+            if command in ("patch", "report", "status", "decodability"):
                 self.provide(str(workdir.relative_to(self.folder)))
             return f"--workdir={workdir}"
         if name == "--config":
-            return f"--config={ROOT / 'configs' / (name_of([flag]) + '.py')}"
+            return f"--config={self.config(name_of([flag]))}"
         if name == "--model":
             trained = re.fullmatch(r"runs/\w+", text)
             return f"--model={self.provide(text) if trained else self.checkpoint()}"
@@ -137,7 +153,7 @@ class Runs:
             return f"--prompts={prompts}"
         if name == "--topology":
             return "--topology=v5p:2x2x1"
-        return "--k=2" if name == "--k" else flag
+        return flag
 
     def provide(self, workdir):
         """The run directory, made by the documented command that makes it (or the quickstart)."""
@@ -187,6 +203,8 @@ def test_a_documented_command_runs(runs, command):
         pytest.importorskip("libtpu", reason="plans for TPUs need libtpu")
     code, output = runs.run((subcommand, *flags))
     assert code == 0 and "Traceback" not in output, f"{command.where}: {output}"
+    if subcommand == "train" and config_files.load(runs.config(name_of(flags))).sweep() and "--help" not in flags:
+        assert "has a get_sweep(), which `sweep` runs; `train` runs the config alone" in output
 
 
 @pytest.fixture
@@ -269,11 +287,16 @@ def snippet_parameters():
 @pytest.mark.usefixtures("compiles_fast")
 def test_a_documented_snippet_runs(runs, snippet, monkeypatch):
     """In a folder with the run directory runs/first; activations, prompts' tokens and their lengths are given."""
+    page = snippet.where.partition(":")[0]
+    if page in RUN_ELSEWHERE:
+        assert Path(page).name in (ROOT / RUN_ELSEWHERE[page]).read_text()
+        return
     runs.provide("runs/first")
     monkeypatch.chdir(runs.folder)
     code = snippet.code
     if any(text in code for text in NEEDS_MODEL):
-        code = code.replace("path/or/repo-id", str(runs.checkpoint())).replace("FOLDER_OR_ID", str(runs.checkpoint()))
+        source = r'(load_pretrained|jc\.load)\("[^"]*"(, revision="[^"]*")?'
+        code = re.sub(source, lambda match: f'{match[1]}("{runs.checkpoint()}"', code)
     rng = np.random.default_rng(0)
     given = {
         "hidden": rng.normal(size=(3, 40, 8)).astype(np.float32), "concepts": np.arange(40) % 4,

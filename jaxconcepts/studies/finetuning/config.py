@@ -154,6 +154,12 @@ class FinetuneConfig(Arms):
     remat: bool = field(False, "recompute blocks in the backward pass, for memory")
 
 
+def recorded(config: FinetuneConfig) -> dict[str, Any]:
+    """The config as run directories keep it: without fields of `measure` that came later and are at their default."""
+    measure = typed.identity(icl_config.IclConfig, typed.plain(config.measure))
+    return dataclasses.asdict(config) | {"measure": measure}
+
+
 @dataclass(frozen=True)
 class Arm:
     """One tuning. run: its name in every table. blocks: the numbers of the blocks in which it trains anything."""

@@ -16,7 +16,6 @@ headed there leaves it as it is by construction, and the tables say which layers
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import logging
 import shutil
@@ -39,7 +38,7 @@ from jaxconcepts.store import files
 from jaxconcepts.studies.asking import checkpoints
 from jaxconcepts.studies.asking.prompt_pass import read_prompts
 from jaxconcepts.studies.finetuning import arms as finetuning_arms
-from jaxconcepts.studies.finetuning.config import Arm, FinetuneConfig, default_fields, from_fields, make_arms
+from jaxconcepts.studies.finetuning.config import Arm, FinetuneConfig, default_fields, from_fields, make_arms, recorded
 from jaxconcepts.studies.icl import cells as icl_cells
 from jaxconcepts.studies.icl import config as icl_config
 from jaxconcepts.studies.icl import rows as icl_rows
@@ -106,7 +105,7 @@ def finetune(
     prepared = prepare(config, source, revision, using) if prepared is None else prepared
     folder, model, tokenizer, using, arms, encoded, data = prepared
     checkpoint = checkpoints.Checkpoint(0, source, revision).label
-    record = _plain(dataclasses.asdict(config) | {"model": checkpoint, "model_type": model.MODEL_TYPE})
+    record = _plain(recorded(config) | {"model": checkpoint, "model_type": model.MODEL_TYPE})
     record |= {name: getattr(model, name) for name in ("layers", "width", "heads", "kv_heads", "vocab_size")}
     record["labels"] = {name: list(family.labels) for name, family in using.items()}
     record["null"] = {name: family.null for name, family in using.items()}

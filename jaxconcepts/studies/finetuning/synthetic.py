@@ -23,7 +23,7 @@ from jaxconcepts import store
 from jaxconcepts.experiments import regression as synthetic
 from jaxconcepts.store import files
 from jaxconcepts.studies.finetuning import arms as finetuning_arms
-from jaxconcepts.studies.finetuning.config import Arm, FinetuneConfig, make_arms
+from jaxconcepts.studies.finetuning.config import Arm, FinetuneConfig, make_arms, recorded
 from jaxconcepts.studies.icl import rows as icl_rows
 from jaxconcepts.sweeps import trained
 from jaxconcepts.tasks import curriculum, regression
@@ -65,7 +65,7 @@ def finetune(
     place = [p.run for p in pack.points].index(point.run)
     base = jax.tree.map(lambda a: jnp.asarray(a[place]), trained.load_params(source, pack, step))
     arms = make_arms(config, model, base, point.run)
-    record = json.loads(json.dumps(dataclasses.asdict(config), default=list))
+    record = json.loads(json.dumps(recorded(config), default=list))
     record |= {"model": epath.Path(source).name, "model_type": "regression", "layers": model.layers}
     record |= {"run": point.run, "step": step, "per_concept": per_concept, "labels": {PACK: _concepts(task)}}
     record |= {"width": model.width, "null": {PACK: None}, "task": dataclasses.asdict(task)}

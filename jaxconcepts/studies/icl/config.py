@@ -54,6 +54,9 @@ class Tasks:
     dtype: Literal["float32", "bfloat16"] = field("float32", "what the model computes in")
     seed: int = field(0, "of prompts, draws and directions", low=0)
     jsonl_null: str = field("", "the concept without information in JSONL files, empty for none")
+    jsonl_skip_missing: bool = field(
+        False, "leave out lines of JSONL files whose concept is null, NaN or not there", added=True
+    )
     bitwise: BitwiseConfig = section(BitwiseConfig)
     pos: PosConfig = section(PosConfig)
     template: render.Template = section(render.Template)
@@ -138,7 +141,9 @@ def families(config: IclConfig) -> dict[str, Family]:
         elif name in facts.FAMILIES:
             family = facts.FAMILIES[name](config.seed)
         elif name.endswith((".jsonl", ".json")):
-            family = jsonl.family(name, config.seed, null=config.jsonl_null or None)
+            family = jsonl.family(
+                name, config.seed, null=config.jsonl_null or None, skip_missing=config.jsonl_skip_missing
+            )
         else:
             known = ", ".join(("bitwise", "pos", *facts.FAMILIES))
             raise ValueError(f"families must be among {known}, or the path of a .jsonl file; got {name!r}")

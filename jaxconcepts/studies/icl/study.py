@@ -39,14 +39,13 @@ import logging
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 import jax
 import polars as pl
 from etils import epath
 
-from jaxconcepts import store
+from jaxconcepts import fields, store
 from jaxconcepts.models import pretrained, sharding
 from jaxconcepts.models import tokenizer as tokenizer_file
 from jaxconcepts.prompts.family import Family
@@ -99,7 +98,7 @@ def run(
         if left[checkpoint] and (Path(checkpoint.source).is_dir() or (not evict and checkpoint == ordered[0])):
             folder = pretrained.resolve(checkpoint.source, checkpoint.revision)
             _prepared(config, using, wanted, checkpoint, folder, known)
-    record = asdict(config) | {
+    record = fields.identity(IclConfig, fields.plain(config)) | {
         "labels": {name: list(family.labels) for name, family in using.items()},
         "null": {name: family.null for name, family in using.items()},
         "examples": {name: _digest(family) for name, family in using.items()},
