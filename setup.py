@@ -21,6 +21,8 @@ EXTRAS = {
     "plan": ["jax[tpu]>=0.10"],
     # Reads treebanks in CoNLL-U.
     "prompts": ["conllu>=6.0"],
+    # Builds the pages of docs/ as a site.
+    "docs": ["mkdocs-material>=9.6,<10", "mkdocstrings[python]>=0.29"],
     "tensorboard": ["tensorboardX>=2.6"],
     "trackio": ["trackio>=0.2"],
     "umap": ["umap-learn>=0.5.7"],

@@ -144,8 +144,15 @@ def clusters(states: States, outputs, held_out: HeldOut) -> dict[str, Named]:
 
 
 def probe(states: States, outputs, held_out: HeldOut) -> dict[str, Named]:
-    """Cross-validated accuracy of a linear probe, at every layer."""
-    return _by_layer("probe", linear_probe, states, held_out, "fraction", "classes")
+    """Cross-validated accuracy of a linear probe, at every layer; the points of a group are in one fold."""
+    measured = {}
+    for kind, concept in held_out.concepts.items():
+        score = partial(linear_probe, num_concepts=concept.classes, group=concept.group)
+        measured[metric("probe", kind)] = Named(
+            _by_token(score, states[kind], concept), ("token", "layer"), "fraction", 1 / concept.classes,
+            names=(("token", concept.tokens),),
+        )  # fmt: skip
+    return measured
 
 
 def _cd_points(experiment, held_out: HeldOut, untrained) -> dict[str, Named]:
@@ -195,9 +202,8 @@ def _by_layer(name, score, states, held_out, unit="", chance=None):
     measured = {}
     for kind, concept in held_out.concepts.items():
         values = _by_token(partial(score, num_concepts=concept.classes), states[kind], concept)
-        by_chance = 1 / concept.classes if chance == "classes" else chance
         names = (("token", concept.tokens),)
-        measured[metric(name, kind)] = Named(values, ("token", "layer"), unit, by_chance, names=names)
+        measured[metric(name, kind)] = Named(values, ("token", "layer"), unit, chance, names=names)
     return measured
 
 

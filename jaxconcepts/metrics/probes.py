@@ -11,6 +11,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int, Num, Shaped
 
@@ -25,13 +26,18 @@ def linear_probe(
     alpha: float = 1.0,
     *,
     num_concepts: int | None = None,
+    group: Int[Array, " N"] | None = None,
 ) -> Float[Array, "*lead"]:
     """Cross-validated accuracy: the fraction of points that a probe fitted on the other folds classifies right.
 
-    Folds are `stratified_folds`. alpha: weight of the squared coefficients, may be traced. Raises ValueError for folds
-    outside 2 to N, labels of another length, and (outside jit) hidden states that are not finite.
+    Folds are `stratified_folds`; with `group` (whole numbers, best 0, 1, ...) the points of one group, such as those of
+    a person or a problem, are in one fold, `group` modulo `folds`. alpha: weight of the squared coefficients, may be
+    traced.
+
+    Raises ValueError for folds outside 2 to N, labels or groups of another length, and (outside jit) hidden states that
+    are not finite.
     """
-    points, predicted = _probe(hidden, concepts, folds, alpha, num_concepts)
+    points, predicted = _probe(hidden, concepts, folds, alpha, num_concepts, group)
     right = (predicted == points.concepts).astype(jnp.float32)
     # No number that is not one passes for a decision.
     return jnp.mean(jnp.where(predicted >= 0, right, jnp.nan), -1)
@@ -44,12 +50,13 @@ def probed_concepts(
     alpha: float = 1.0,
     *,
     num_concepts: int | None = None,
+    group: Int[Array, " N"] | None = None,
 ) -> Int[Array, "*lead N"]:
     """The concept that the probe fitted on the other folds gives each point, as an index into the sorted labels.
 
     -1 where the decision is not a number (only inside jit, of states that are not finite).
     """
-    return _probe(hidden, concepts, folds, alpha, num_concepts)[1]
+    return _probe(hidden, concepts, folds, alpha, num_concepts, group)[1]
 
 
 def stratified_folds(concepts: Int[Array, " N"], num_concepts: int, folds: int) -> Int[Array, " N"]:
@@ -59,18 +66,23 @@ def stratified_folds(concepts: Int[Array, " N"], num_concepts: int, folds: int) 
     return place % folds
 
 
-def _probe(hidden, concepts, folds, alpha, num_concepts):
+def _probe(hidden, concepts, folds, alpha, num_concepts, group=None):
     points = check_points(hidden, concepts, None, num_concepts)
     total = points.hidden.shape[-2]
     if not 2 <= folds <= total:
         raise ValueError(f"folds must be an integer from 2 to the {total} points, got {folds}")
+    if group is None:
+        fold = stratified_folds(jnp.asarray(points.concepts), points.num_concepts, folds)
+    elif np.shape(group) != (total,):
+        raise ValueError(f"group must have one number for each of the {total} points, got shape {np.shape(group)}")
+    else:
+        fold = jnp.asarray(group) % folds
     run = partial(_predict, folds=folds, num_concepts=points.num_concepts)
-    return points, in_double(run, points.hidden, points.concepts, alpha)
+    return points, in_double(run, points.hidden, points.concepts, fold, alpha)
 
 
 @partial(jax.jit, static_argnames=("folds", "num_concepts"))
-def _predict(hidden, concepts, alpha, *, folds, num_concepts):
-    fold = stratified_folds(concepts, num_concepts, folds)
+def _predict(hidden, concepts, fold, alpha, *, folds, num_concepts):
     targets = jnp.where(concepts[:, None] == jnp.arange(num_concepts), 1.0, -1.0).astype(hidden.dtype)
 
     def predict(states):

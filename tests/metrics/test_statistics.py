@@ -137,7 +137,7 @@ def test_the_interval_of_a_share_counts_groups():
 @pytest.mark.slow
 @pytest.mark.parametrize(("concepts", "points", "separation"), [(2, 100, 1.0), (4, 50, 2.0), (7, 20, 1.0)])
 def test_intervals_of_cd_cover(concepts, points, separation):
-    """docs/coverage.csv is of 1 000 repetitions; here two points and two standard errors of 500 are allowed."""
+    """docs/coverage.csv is of 500 repetitions; here two points and two standard errors of 500 are allowed."""
     for row in coverage.of_decodability(concepts, points, separation, 500):
         assert abs(row["coverage"] - 0.95) < 0.02 + 2 * np.sqrt(0.95 * 0.05 / 500), row
 
