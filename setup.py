@@ -21,7 +21,12 @@ EXTRAS = {
     "plan": ["jax[tpu]>=0.10"],
     # Reads treebanks in CoNLL-U.
     "prompts": ["conllu>=6.0"],
+    # Builds the pages of docs/ as a site.
+    "docs": ["mkdocs-material>=9.6,<10", "mkdocstrings[python]>=0.29"],
+    "tensorboard": ["tensorboardX>=2.6"],
+    "trackio": ["trackio>=0.2"],
     "umap": ["umap-learn>=0.5.7"],
+    "wandb": ["wandb>=0.18"],
     "test": [
         *PEERS,
         "conllu>=6.0",
@@ -36,6 +41,8 @@ EXTRAS = {
         "scikit-learn>=1.5",
         "scipy>=1.13",
         "sympy>=1.12",
+        "tensorboard>=2.18",
+        "tensorboardX>=2.6",
     ],
     "bench": [*PEERS, "faiss-cpu>=1.9", "nltk>=3.9", "nnsight>=0.8", "scikit-learn>=1.5"],
 }
@@ -47,9 +54,28 @@ setup(
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
+    author="The jaxconcepts authors",
+    project_urls={"Paper": "https://arxiv.org/abs/2412.12276"},
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Environment :: Console",
+        "Intended Audience :: Science/Research",
+        "Operating System :: MacOS",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Typing :: Typed",
+    ],
     python_requires=">=3.11",
-    packages=find_packages(include=["jaxconcepts", "jaxconcepts.*"]),
-    package_data={"jaxconcepts": ["data/*.csv", "data/*.txt", "figures/*.j2"]},
+    # The configs lie beside the package in a checkout, and inside it once installed, where a name alone finds them.
+    packages=[*find_packages(include=["jaxconcepts", "jaxconcepts.*"]), "jaxconcepts.configs"],
+    package_dir={"jaxconcepts.configs": "configs"},
+    entry_points={"console_scripts": ["jaxconcepts = jaxconcepts.__main__:main"]},
+    package_data={
+        "jaxconcepts": ["py.typed", "data/*.csv", "data/*.txt", "figures/*.j2"],
+        "jaxconcepts.configs": ["*.txt"],
+    },
     install_requires=[
         "absl-py>=2.1",
         "etils[epath]>=1.9",

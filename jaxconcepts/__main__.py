@@ -27,6 +27,12 @@ COMMANDS = {
     "report": "draw the figures and report.html of a run directory: --workdir=DIR",
 }
 
+EXAMPLES = (
+    "train --config=quickstart --workdir=runs/first",
+    "report --workdir=runs/first",
+    "sweep --config=sweep_small --workdir=runs/sweep --config.train.steps=100",
+)
+
 
 def main(argv: list[str] | None = None) -> int:
     """Runs one command; returns the exit code: 0, 2 for bad input, 1 for a full disk and a plan that does not fit.
@@ -41,18 +47,46 @@ def main(argv: list[str] | None = None) -> int:
             stream.reconfigure(line_buffering=True, errors="backslashreplace")
     argv = list(sys.argv if argv is None else argv)
     command = argv[1] if len(argv) > 1 else ""
+    if sys.platform == "win32":
+        print("error: Windows is not supported; use WSL, the Windows Subsystem for Linux", file=sys.stderr)
+        return 2
     if command not in COMMANDS:
-        lines = "\n".join(f"  {name:<16} {text}" for name, text in COMMANDS.items())
-        print(f"usage: python -m jaxconcepts COMMAND [--flag=value ...]\n\n{lines}", file=sys.stderr)
-        return 0 if command in ("", "help", "--help", "-h") else 2
+        return _without_command(command)
     try:
         return import_module(f"jaxconcepts.commands.{command}").run(argv[1:])
     except Exception as error:
         return _exit_code(error, argv)
 
 
+def _without_command(command: str) -> int:
+    """Lists the commands, or says which one is near what was given."""
+    from jaxconcepts import __version__
+    from jaxconcepts.commands.arguments import program
+
+    if command in ("--version", "version"):
+        print(f"jaxconcepts {__version__}")
+        return 0
+    if command not in ("", "help", "--help", "-h"):
+        import difflib
+
+        near = difflib.get_close_matches(command, COMMANDS, 1)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(COMMANDS)}"
+        print(f"error: unknown command {command!r}; {hint}", file=sys.stderr)
+        return 2
+    lines = "\n".join(f"  {name:<16} {text}" for name, text in COMMANDS.items())
+    examples = "\n".join(f"  {program()} {example}" for example in EXAMPLES)
+    print(
+        f"usage: {program()} COMMAND [--flag=value ...]\n\n{lines}\n\n"
+        f"{program()} COMMAND --help lists a command's flags, with --config=NAME also the config's fields. Examples:\n"
+        f"{examples}",
+        file=sys.stderr,
+    )
+    return 0
+
+
 def _exit_code(error: Exception, argv: list[str]) -> int:
     """Says in one line what ended a command; raises what is nobody's input, a bug."""
+    from jaxconcepts import extras
     from jaxconcepts.store import WorkdirInUseError
     from jaxconcepts.store.files import says_full
 
@@ -69,7 +103,9 @@ def _exit_code(error: Exception, argv: list[str]) -> int:
         return 1
     if isinstance(error, OSError) and error.filename and error.strerror:
         text = f"{os.fsdecode(error.filename)} cannot be read or written: {error.strerror}"
-    elif isinstance(error, ValueError | OSError | WorkdirInUseError):
+    elif isinstance(error, ImportError) and (extra := extras.extra_of(error)):
+        text = f'{error.name} is needed and not installed: pip install "jaxconcepts[{extra}]"'
+    elif isinstance(error, ValueError | OSError | WorkdirInUseError) or "pip install" in str(error):
         text = "; ".join(line.strip() for line in str(error).splitlines() if line.strip())
     else:
         raise error

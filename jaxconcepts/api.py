@@ -63,7 +63,10 @@ def train(
     pack = [points.make_point(copy.deepcopy(base) | {"seed": seed}) for seed in seeds]
     layout = _layout(execution, len(pack))
     with _open(workdir, base, num_seeds, execution, pack) as opened:
-        loop.run_pack("train", pack, opened, layout, execution["checkpoint_seconds"], callbacks=callbacks)
+        loop.run_pack(
+            "train", pack, opened, layout, execution["checkpoint_seconds"], callbacks=callbacks,
+            trackers=execution["trackers"],
+        )  # fmt: skip
     run = open_run(workdir)
     if report:
         run.report()
@@ -86,7 +89,7 @@ def sweep(
     with _open(workdir, base, num_seeds, execution, chosen) as opened:
         run_sweep(
             chosen, opened, layout, at_once=execution["at_once"], checkpoint_seconds=execution["checkpoint_seconds"],
-            tune=tune,
+            tune=tune, trackers=execution["trackers"],
         )  # fmt: skip
     return open_run(workdir)
 

@@ -6,6 +6,17 @@ from __future__ import annotations
 import importlib
 from types import ModuleType
 
+EXTRAS = {
+    "transformers": "hf", "huggingface_hub": "hf", "tokenizers": "hf", "conllu": "prompts", "libtpu": "plan",
+    "umap": "umap",
+}  # fmt: skip
+"""The extra of `setup.py` that brings a library, by the name that it is imported by."""
+
+
+def extra_of(error: ImportError) -> str | None:
+    """The extra that has the library whose import failed, None for a library of no extra and another failure."""
+    return EXTRAS.get((error.name or "").partition(".")[0]) if isinstance(error, ModuleNotFoundError) else None
+
 
 def load(module: str, extra: str, what: str) -> ModuleType:
     """The module of a library that `pip install "jaxconcepts[extra]"` brings; what: the task that needs it.

@@ -34,8 +34,8 @@ from jaxconcepts import field_values
 from jaxconcepts.field_values import FieldError, Limits
 
 __all__ = [
-    "REQUIRED", "Declared", "FieldError", "Limits", "check", "declared", "defaults", "describe", "field", "identity",
-    "inferred", "override", "override_text", "part", "plain", "read", "section",
+    "REQUIRED", "Declared", "FieldError", "Limits", "check", "checked", "declared", "defaults", "describe", "field",
+    "identity", "inferred", "override", "override_text", "part", "plain", "read", "section",
 ]  # fmt: skip
 
 Kind = TypeVar("Kind")
@@ -75,19 +75,29 @@ def section(kind: type, doc: str = "", *, added: bool = False, **changed: Any) -
     return dataclasses.field(default_factory=lambda: kind(**changed), metadata=metadata)
 
 
-def inferred(values: Mapping[str, Any], added: Mapping[str, Any] | None = None, prefix: str = "") -> type:
-    """A dataclass whose fields are of the types of the nested `values`, their defaults, for what declares none.
+def inferred(
+    values: Mapping[str, Any],
+    added: Mapping[str, Any] | None = None,
+    kinds: Mapping[str, Iterable[type]] | None = None,
+    prefix: str = "",
+) -> type:
+    """A dataclass of the nested `values`, which are the fields' defaults.
 
-    A field that is None by default takes any value, one that is inf takes inf. added: fields by dotted name that came
-    later, and their defaults, see `field`.
+    A field is declared as in `kinds`, dataclasses by the name of their section ("" for no section). What none of them
+    declares has the type of its default; None then takes any value, and inf takes inf. added: fields by dotted name
+    that came later, and their defaults, see `field`.
     """
+    known = {of[0]: of for kind in (kinds or {}).get(prefix.rstrip("."), ()) for of in _hinted(kind)}
     late = {name.removeprefix(prefix): value for name, value in (added or {}).items() if name.startswith(prefix)}
     late = {name: value for name, value in late.items() if "." not in name}
     made = []
     for name, value in {**values, **late}.items():
         if isinstance(value, Mapping) and value:
-            kind = inferred(value, added, f"{prefix}{name}.")
+            kind = inferred(value, added, kinds, f"{prefix}{name}.")
             made.append((name, kind, section(kind)))
+        elif name in known and "limits" in known[name][2].metadata:
+            metadata = {**known[name][2].metadata, "added": name in late}
+            made.append((name, known[name][1], dataclasses.field(default=value, metadata=metadata)))
         else:
             infinite = isinstance(value, float) and math.isinf(value)
             made.append((name, _type_of(value), field(value, "", infinite=infinite, added=name in late)))
@@ -231,12 +241,17 @@ def flat(kind: type, values: Mapping[str, Any], prefix: str = "") -> dict[str, A
     return result
 
 
+def checked(fields: Mapping[str, Declared], name: str, value: Any) -> Any:
+    """The value as the field of that dotted name takes it. Raises FieldError as `read` does. fields: of `declared`."""
+    of = _named(fields, name)
+    return field_values.checked(name, of.type, value, of.limits)
+
+
 def override(kind: type, values: Mapping[str, Any], changed: Mapping[str, Any]) -> dict[str, Any]:
     """A copy of the nested values with fields replaced by dotted name. Raises FieldError as `read` does."""
     fields = declared(kind)
     for name, value in changed.items():
-        of = _named(fields, name)
-        values = _with(values, name.split("."), field_values.checked(name, of.type, value, of.limits))
+        values = _with(values, name.split("."), checked(fields, name, value))
     return dict(values)
 
 
@@ -249,12 +264,13 @@ def override_text(kind: type, values: Mapping[str, Any], changed: Mapping[str, s
     return dict(values)
 
 
-def identity(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
+def identity(kind: type, values: Mapping[str, Any], keep: Iterable[str] = ()) -> dict[str, Any]:
     """What names a run: the nested values, without fields that were added later and are at their default.
 
-    Hashing it, a field added with `added=True` leaves the names of earlier runs as they were.
+    Hashing it, a field added with `added=True` leaves the names of earlier runs as they were. keep: dotted names of
+    fields that stay even so, since they were given or are swept.
     """
-    late = {name: f.default for name, f in declared(kind).items() if f.added}
+    late = {name: f.default for name, f in declared(kind).items() if f.added and name not in set(keep)}
     result: dict[str, Any] = {}
     for name, value in flat(kind, values).items():
         if name not in late or _comparable(value) != _comparable(late[name]):
@@ -318,6 +334,7 @@ def _default(of: dataclasses.Field) -> Any:
 def _named(fields: Mapping[str, Declared], name: str) -> Declared:
     if name in fields:
         return fields[name]
+    name = str(name)
     if below := [other for other in fields if other.startswith(f"{name}.")]:
         raise FieldError(name, f"is a section, so one of its fields must be named, such as {below[0]}")
     raise unknown(name, list(fields))

@@ -51,6 +51,8 @@ def run(order, seen):
     code = 1
     try:
         code = __main__.main()
+    except SystemExit as stopped:
+        code = stopped.code or 0
     except BaseException:
         traceback.print_exc()
     sys.stdout.flush()

@@ -13,6 +13,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+import jaxconcepts
 from jaxconcepts import __main__, store
 
 ROOT = Path(__file__).parents[1]
@@ -163,12 +164,12 @@ def test_an_unknown_field_is_named_by_the_installed_command(environment, tmp_pat
     ("flags", "message"),
     [
         (["--config.tsk.dim=3"], "unknown config field tsk.dim; did you mean task.dim?"),
-        (["--config.task.dim=three"], "task.dim must be an integer, got 'three'"),
+        (["--config.task.dim=three"], "task.dim must be an integer from 1 to 65536, got 'three'"),
         (
             ["--config.task.rank=3"],
             "orthogonal bases need task.rank * task.num_concepts <= task.dim, got 3 * 2 = 6 > 4",
         ),
-        (["--config.task.num_pairs=0"], "task.num_pairs must be a positive integer, got 0"),
+        (["--config.task.num_pairs=0"], "task.num_pairs must be an integer from 1 to 65536, got 0"),
         (["--config.model.heads=3"], "model.heads must divide model.width = 4, got 3"),
         (["--config.measure.neighbours=48"], "measure.neighbours must be below the number of points, 48, got 48"),
         (["--config.num_seeds=0"], "num_seeds must be an integer from 1 to 1048576, got 0"),
@@ -204,9 +205,14 @@ def test_bad_files_are_named(server, arguments, message):
 
 
 def test_commands_are_listed(server):
-    assert server("trian")[0] == 2 and server()[0] == 0
-    _, output, _ = server("--help")
-    assert "usage: python -m jaxconcepts COMMAND" in output and "  train " in output and "  report " in output
+    code, output, _ = server("trian")
+    assert (code, output) == (2, "error: unknown command 'trian'; did you mean train?\n")
+    code, output, _ = server()
+    assert code == 0 and output == server("--help")[1]
+    assert "usage: jaxconcepts COMMAND" in output and "  train " in output and "  report " in output
+    examples = [line for line in output.splitlines() if line.startswith("  jaxconcepts ")]
+    assert len(examples) == 3 and "  jaxconcepts train --config=quickstart --workdir=runs/first" in examples
+    assert server("--version")[:2] == (0, f"jaxconcepts {jaxconcepts.__version__}\n")
 
 
 def test_a_changed_config_on_a_used_workdir_names_the_fields(train, finished):
@@ -232,5 +238,5 @@ def test_every_command_lists_its_flags(command, capsys):
     with pytest.raises(SystemExit) as stopped:
         __main__.main(["jaxconcepts", command, "--help"])
     out = capsys.readouterr().out
-    assert stopped.value.code == 0 and f"usage: python -m jaxconcepts {command} [--flag=value ...]" in out
+    assert stopped.value.code == 0 and f"usage: jaxconcepts {command} [--flag=value ...]" in out
     assert "  --workdir " in out or command == "plan"

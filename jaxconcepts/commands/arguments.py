@@ -17,6 +17,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from jaxconcepts import field_values, fields
@@ -42,6 +43,24 @@ class Config(NamedTuple):
     values: dict[str, Any]
     changed: tuple[str, ...]
     file: config_files.ConfigFile
+
+    def sweep(self) -> list[dict[str, Any]] | None:
+        """The overrides of get_sweep(), their values checked as the config's own; None where there is none.
+
+        Raises ValueError, naming the point, for a field that there is not and a value that one does not take.
+        """
+        overrides = self.file.sweep()
+        if overrides is None:
+            return None
+        known = fields.declared(type(self.fields))
+        checked = []
+        for place, override in enumerate(overrides):
+            try:
+                values = {name: fields.checked(known, name, value) for name, value in override.items()}
+            except FieldError as error:
+                raise ValueError(f"point {place} of the sweep, {dict(override)}, is invalid: {error}") from None
+            checked.append(_lists(values))
+        return checked
 
 
 def parse(argv: list[str], kind: type[Flags]) -> Flags:
@@ -78,13 +97,16 @@ def parse_with_config(
     config = fields.read(config_kind, values)
     if "help" in given:
         _show_help(argv[0], kind, example, f"{name}:\n{fields.describe(config_kind, fields.plain(config))}")
-    named = _lists(fields.identity(config_kind, fields.plain(config)))
+    # What the file or the command line names, or a sweep varies, is part of the run's name in any case.
+    kept = [*fields.flat(config_kind, values), *(name for override in file.sweep() or () for name in override)]
+    named = _lists(fields.identity(config_kind, fields.plain(config), keep=kept))
     return flags, Config(config, named, tuple(changed), file)
 
 
 def program() -> str:
     """The command line's name as it was started."""
-    return "python -m jaxconcepts" if os.path.basename(sys.argv[0]) == "__main__.py" else "jaxconcepts"
+    as_module = Path(sys.argv[0]).parts[-2:] == ("jaxconcepts", "__main__.py")
+    return "python -m jaxconcepts" if as_module else "jaxconcepts"
 
 
 def _split(arguments: list[str], kind: type, with_config: bool) -> tuple[dict[str, str], dict[str, str]]:

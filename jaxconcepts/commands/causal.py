@@ -10,7 +10,7 @@ from jaxconcepts.fields import REQUIRED, field
 
 @dataclass(frozen=True, kw_only=True)
 class Flags(arguments.WorkdirFlags):
-    model: str = field(REQUIRED, "a checkpoint folder, or a Hugging Face repository id", low=1)
+    model: str = field(REQUIRED, "a folder, a GGUF file, a Hugging Face repository id, or smollm2-135m", low=1)
     revision: str | None = field(None, "branch, tag or commit of the repository", low=1)
 
 

@@ -11,7 +11,7 @@ from jaxconcepts.fields import field
 
 @dataclass(frozen=True, kw_only=True)
 class Flags(arguments.WorkdirFlags):
-    model: str | None = field(None, "a checkpoint folder, or a Hugging Face repository id", low=1)
+    model: str | None = field(None, "a folder, a GGUF file, a Hugging Face repository id, or smollm2-135m", low=1)
     revision: str | None = field(None, "branch, tag or commit of the repository", low=1)
     checkpoints: str | None = field(
         None, "a series: STEP=FOLDER|ID[@REVISION],... or a folder of folders step_<number>", low=1

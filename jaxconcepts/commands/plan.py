@@ -60,7 +60,7 @@ def _sweep(argv: list[str]) -> int:
     flags, read = arguments.parse_with_config(argv, SweepFlags, config_kind, "sweep_small")
     config = read.values
     execution, num_seeds = config.pop("run"), config.pop("num_seeds")
-    overrides = read.file.sweep()
+    overrides = read.sweep()
     devices = _devices(flags, execution["cpu_devices"])
     from jaxconcepts.planning import sweep_plan as plan
     from jaxconcepts.runs import packs, points

@@ -31,7 +31,7 @@ def run(argv: list[str]) -> int:
         raise ValueError(f"--shard must be i/n with 0 <= i < n, got {flags.shard!r}")
     index, count = int(shard[1]), int(shard[2])
     execution, num_seeds = config.pop("run"), config.pop("num_seeds")
-    overrides = read.file.sweep()
+    overrides = read.sweep()
     if overrides is None:
         raise ValueError(f"config {read.file.name} has no get_sweep(); see `train` for single runs")
     if twice := sorted({name for override in overrides for name in override} & set(read.changed)):
@@ -74,6 +74,7 @@ def run(argv: list[str]) -> int:
         run_sweep(
             chosen, run, layout, at_once=execution["at_once"], shard=(index, count),
             checkpoint_seconds=execution["checkpoint_seconds"], tune=flags.tune,
+            trackers=execution["trackers"],
         )  # fmt: skip
         log.info("nothing left to run; figures: python -m jaxconcepts report --workdir=%s", run.workdir)
     return 0

@@ -41,7 +41,7 @@ def run(argv: list[str]) -> int:
         if made:
             claims.write(run.workdir, made)
         log.info("training %d run(s) on %d %s in %s", len(pack), device["count"], device["kind"], run.workdir)
-        running.run_pack("train", pack, run, layout, execution["checkpoint_seconds"])
+        running.run_pack("train", pack, run, layout, execution["checkpoint_seconds"], trackers=execution["trackers"])
         log.info("drawing the report")
         log.info("report: %s", write_report(run.workdir))
     return 0

@@ -23,6 +23,7 @@ from jaxconcepts import experiments
 from jaxconcepts.metrics.decodability import concept_decodability_per_concept, pairwise_decodability
 from jaxconcepts.metrics.geometry import linear_cka, silhouette, two_nn
 from jaxconcepts.metrics.probes import linear_probe
+from jaxconcepts.metrics.statistics import decodability_interval
 from jaxconcepts.training.experiment import Concept, HeldOut, Named, check_named
 
 States = Mapping[str, Any]
@@ -88,11 +89,29 @@ def cd(states: States, outputs, held_out: HeldOut) -> dict[str, Named]:
     return _cd(states, held_out, "cd")
 
 
+def cd_interval(states: States, outputs, held_out: HeldOut) -> dict[str, Named]:
+    """The 95 % interval of CD over all concepts at every token and layer; costs several times what CD does."""
+
+    def ends(hidden, labels, num_concepts):
+        cd = concept_decodability_per_concept(hidden, labels, k, ties="split", group=group, num_concepts=num_concepts)
+        low, high = decodability_interval(hidden, labels, cd, k, group=group, num_concepts=num_concepts)
+        return jnp.stack([low[..., -1], high[..., -1]], -1)
+
+    measured, k = {}, held_out.settings.neighbours
+    for kind, concept in held_out.concepts.items():
+        group = concept.group
+        both = _by_token(partial(ends, num_concepts=concept.classes), states[kind], concept)
+        for place, name in enumerate(("cd_low", "cd_high")):
+            names = (("token", concept.tokens),)
+            measured[metric(name, kind)] = Named(both[..., place], ("token", "layer"), "fraction", names=names)
+    return measured
+
+
 def pairwise_cd(states: States, outputs, held_out: HeldOut) -> dict[str, Named]:
     """CD within each pair of concepts; the label is the other one."""
     measured = {}
     for name, concept in held_out.concepts.items():
-        score = partial(pairwise_decodability, k=held_out.settings.neighbours, num_concepts=concept.classes)
+        score = _split(pairwise_decodability, held_out, concept)
         names = (("token", concept.tokens), ("label", tuple(map(str, range(concept.classes)))))
         axes = ("token", "layer", "concept", "label")
         measured[metric("pairwise_cd", name)] = Named(
@@ -125,8 +144,15 @@ def clusters(states: States, outputs, held_out: HeldOut) -> dict[str, Named]:
 
 
 def probe(states: States, outputs, held_out: HeldOut) -> dict[str, Named]:
-    """Cross-validated accuracy of a linear probe, at every layer."""
-    return _by_layer("probe", linear_probe, states, held_out, "fraction", "classes")
+    """Cross-validated accuracy of a linear probe, at every layer; the points of a group are in one fold."""
+    measured = {}
+    for kind, concept in held_out.concepts.items():
+        score = partial(linear_probe, num_concepts=concept.classes, group=concept.group)
+        measured[metric("probe", kind)] = Named(
+            _by_token(score, states[kind], concept), ("token", "layer"), "fraction", 1 / concept.classes,
+            names=(("token", concept.tokens),),
+        )  # fmt: skip
+    return measured
 
 
 def _cd_points(experiment, held_out: HeldOut, untrained) -> dict[str, Named]:
@@ -146,10 +172,8 @@ def _cd_surface(experiment, held_out: HeldOut, untrained) -> dict[str, Named]:
     measured = {}
     for name, values in features.items():
         concept = held_out.concepts[name]
-        scores = _by_token(
-            partial(concept_decodability_per_concept, k=held_out.settings.neighbours, num_concepts=concept.classes),
-            jnp.broadcast_to(values, (len(concept.tokens), 1, *values.shape)), concept,
-        )  # fmt: skip
+        states = jnp.broadcast_to(values, (len(concept.tokens), 1, *values.shape))
+        scores = _by_token(_split(concept_decodability_per_concept, held_out, concept), states, concept)
         measured[metric("cd_surface", name)] = Named(
             scores[:, 0], ("token", "concept"), "fraction", 1 / concept.classes, ("concept",),
             (("token", concept.tokens),),
@@ -160,7 +184,7 @@ def _cd_surface(experiment, held_out: HeldOut, untrained) -> dict[str, Named]:
 def _cd(states, held_out, name):
     measured = {}
     for kind, concept in held_out.concepts.items():
-        score = partial(concept_decodability_per_concept, k=held_out.settings.neighbours, num_concepts=concept.classes)
+        score = _split(concept_decodability_per_concept, held_out, concept)
         measured[metric(name, kind)] = Named(
             _by_token(score, states[kind], concept), ("token", "layer", "concept"), "fraction", 1 / concept.classes,
             ("concept",), (("token", concept.tokens),),
@@ -168,13 +192,18 @@ def _cd(states, held_out, name):
     return measured
 
 
+def _split(measure, held_out: HeldOut, concept: Concept):
+    """A score of neighbours as it is reported: ties split, and no votes within a group."""
+    options = {"ties": "split", "group": concept.group, "num_concepts": concept.classes}
+    return partial(measure, k=held_out.settings.neighbours, **options)
+
+
 def _by_layer(name, score, states, held_out, unit="", chance=None):
     measured = {}
     for kind, concept in held_out.concepts.items():
         values = _by_token(partial(score, num_concepts=concept.classes), states[kind], concept)
-        by_chance = 1 / concept.classes if chance == "classes" else chance
         names = (("token", concept.tokens),)
-        measured[metric(name, kind)] = Named(values, ("token", "layer"), unit, by_chance, names=names)
+        measured[metric(name, kind)] = Named(values, ("token", "layer"), unit, chance, names=names)
     return measured
 
 
@@ -196,6 +225,7 @@ def _checked(name, measured):
 
 COMMON: Mapping[str, Any] = {
     "cd": Evaluator(cd, _cd_points),
+    "cd_interval": cd_interval,
     "pairwise_cd": pairwise_cd,
     "probe": probe,
     "cka": cka,

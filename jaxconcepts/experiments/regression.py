@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
 from jaxconcepts.experiments import evaluators, parsing
+from jaxconcepts.fields import field
 from jaxconcepts.models import gpt2
 from jaxconcepts.tasks import curriculum, references, regression
 from jaxconcepts.training import optimizers, train
@@ -39,7 +40,7 @@ class RegressionTrain(train.TrainConfig):
         can predict. Reported losses are squared errors either way.
     """
 
-    loss: str = "mse"
+    loss: str = field("mse", "what is minimised, see RegressionTrain", choices=LOSSES)
 
     def __post_init__(self):
         super().__post_init__()
@@ -133,6 +134,11 @@ class Regression(Experiment):
     measuring: MeasureConfig = MeasureConfig(metrics=METRICS)
 
     REPORTED: ClassVar = {"train_loss": UNIT}
+    SECTIONS: ClassVar = {
+        "task": (regression.RegressionFields,),
+        "curriculum": (curriculum.CurriculumFields,),
+        "init": (gpt2.InitFields,),
+    }
     LATER: ClassVar = {"experiment": "regression", "measure.metrics": METRICS} | {
         f"model.{name}": value for name, value in parsing.defaults(gpt2.GPT2Config).items() if name in _LATE
     }

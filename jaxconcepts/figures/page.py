@@ -18,6 +18,7 @@ from etils import epath
 
 from jaxconcepts.figures import figure_data, style
 from jaxconcepts.figures.section import Group, Section, Table
+from jaxconcepts.store import files
 
 
 class Head(NamedTuple):
@@ -61,7 +62,7 @@ def write(root: epath.Path, head: Head, groups: Sequence[Group], texts: Mapping[
         texts=[(name, json.dumps(part, indent=2, default=str, ensure_ascii=False)) for name, part in texts.items()],
     )  # fmt: skip
     path = root / "report.html"
-    path.write_text(html)
+    files.write(path, html.encode(errors="backslashreplace"))  # Whole or not at all: a run may be stopped as it draws.
     return path
 
 

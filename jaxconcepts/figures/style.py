@@ -15,8 +15,11 @@ from io import BytesIO
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogFormatter, LogLocator, MaxNLocator, NullLocator
+
+from jaxconcepts.figures import fonts
 
 CONCEPT_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#882255", "#999933")
 # Concepts past the palette take its colours again with another dash and marker.
@@ -55,6 +58,7 @@ DPI = 200
 
 RC = {
     "font.family": "DejaVu Sans",  # comes with matplotlib: the same letters on every machine
+    "text.parse_math": False,  # a "$" in a name is a dollar
     "font.size": 8,
     "axes.titlesize": 8,
     "axes.titlepad": 4,
@@ -149,6 +153,12 @@ def step_text(step: float) -> str:
     return f"{step:g}"
 
 
+def set_plain_numbers(axis: Axis) -> None:
+    """Numbers of a logarithmic axis without powers in math text; between decades where there are few of those."""
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(LogFormatter(labelOnlyBase=False))
+
+
 def error_scale(values: np.ndarray) -> str:
     """ "log" where the errors of a figure span more than a factor of ten, else "linear"."""
     positive = values[np.isfinite(values) & (values > 0)]
@@ -170,7 +180,9 @@ def set_error_axis(axis: Axes, values: np.ndarray) -> None:
 def render(figure: Figure) -> tuple[bytes, bytes]:
     """The figure as PNG (200 dpi) and SVG files' contents, the same layout in both."""
     png, svg = BytesIO(), BytesIO()
-    figure.savefig(png, format="png", dpi=DPI, metadata={"Software": None})
-    figure.set_layout_engine("none")  # the places are found: a second search would cost as much as the drawing
-    figure.savefig(svg, format="svg", metadata={"Date": None})
+    fonts.fit(figure)
+    with fonts.boxes_are_known():
+        figure.savefig(png, format="png", dpi=DPI, metadata={"Software": None})
+        figure.set_layout_engine("none")  # the places are found: a second search would cost as much as the drawing
+        figure.savefig(svg, format="svg", metadata={"Date": None})
     return png.getvalue(), svg.getvalue()

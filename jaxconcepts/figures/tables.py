@@ -18,6 +18,7 @@ import polars as pl
 
 # The order of legends and table columns: from knowing nothing to knowing the concept.
 REFERENCES = ("zero", "average", "knn3", "ridge", "lasso", "bayes", "oracle")
+SQUARED_ERROR, CROSS_ENTROPY = "squared error / r", "cross-entropy (nats a token)"
 KEYS = ("layer", "token", "concept", "position")
 
 
@@ -102,6 +103,11 @@ class Study:
         """r, what figures divide squared errors by (the second moment of y without noise); 1 if not recorded."""
         return float(self.setting(run, "task.rank") or 1)
 
+    @property
+    def loss_unit(self) -> str:
+        """What losses are drawn in: a regression's config has a rank, a language training's has none."""
+        return SQUARED_ERROR if self.setting("", "task.rank") else CROSS_ENTROPY
+
     def num_concepts(self, run: str) -> int:
         """K: as configured, else as many concepts as have a loss or a CD of their own."""
         configured = self.setting(run, "task.num_concepts")
@@ -166,6 +172,18 @@ class Study:
         best = np.where(np.isfinite(values), values, -np.inf)[:, measured].argmax(axis=0) if layers.size else []
         return Curve(steps[measured], values[best, np.flatnonzero(measured)]), layers[best]
 
+    def interval_of_best(self, run: str, token: str = "x") -> tuple[np.ndarray, np.ndarray]:
+        """(low, high) of the best layer's CD at every step of `best_cd`, NaN where they were not measured:
+        the evaluator "cd_interval" measures them."""
+        best, layers = self.best_cd(run, token)
+        ends = []
+        for metric in ("cd_low", "cd_high"):
+            part = self.part(run, metric).filter(pl.col("token") == token)
+            at = {(step, layer): value for step, layer, value in part.select("step", "layer", "value").iter_rows()}
+            pairs = zip(best.steps.tolist(), layers.tolist(), strict=True)
+            ends.append(np.array([at.get(pair, math.nan) for pair in pairs], np.float64))
+        return ends[0], ends[1]
+
     def cd_points(self, run: str) -> int | None:
         """How many points each CD was computed on, where the metric `cd_points` tells."""
         values = self.part(run, "cd_points")["value"]
@@ -176,11 +194,12 @@ class Study:
         return pl.DataFrame([self._summary_row(run) for run in self.names], infer_schema_length=None)
 
     def _summary_row(self, run: str) -> dict[str, Any]:
-        rank, last, points = self.rank(run), self.last_position(run), self.cd_points(run)
+        rank, last = self.rank(run), self.last_position(run)
         best, layers = self.best_cd(run)
         best_y, layers_y = self.best_cd(run, "y")
         cd = float(best.values[-1]) if best.values.size else math.nan
-        low, high = wilson(cd, points) if points else (math.nan, math.nan)
+        ends = self.interval_of_best(run)
+        low, high = (float(end[-1]) if best.values.size else math.nan for end in ends)
         losses = {}
         for where, keys in (("last", {"position": last}), ("mean", {})):
             for name, metric in {"loss": "loss", "bayes": "loss_bayes", "ridge": "loss_ridge"}.items():
@@ -199,16 +218,6 @@ class Study:
             "cd_y_layer": int(layers_y[-1]) if best_y.values.size else None,
             **losses,
         }
-
-
-def wilson(fraction: Any, points: int, z: float = 1.96) -> tuple[Any, Any]:
-    """Wilson's interval of a fraction of `points` independent trials (95 % by default; Wilson 1927).
-
-    fraction: a number or an array; returns (low, high) of its shape.
-    """
-    centre = (fraction + z * z / (2 * points)) / (1 + z * z / points)
-    half = z / (1 + z * z / points) * np.sqrt(fraction * (1 - fraction) / points + (z / (2 * points)) ** 2)
-    return centre - half, centre + half
 
 
 def _finite(values: pl.Series) -> np.ndarray:

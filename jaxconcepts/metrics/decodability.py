@@ -1,16 +1,25 @@
 """Concept Decodability (CD): how well the concept of a sequence can be read off a hidden state, without training.
 
 CD is the fraction of points whose concept is the majority among their k nearest neighbours, the point itself left out
-(arXiv 2412.12276, section 3.2; Euclidean distance). Ties are broken as scikit-learn's brute-force
-KNeighborsClassifier breaks them: neighbours in (distance, index) order, votes to the smallest label.
+(arXiv 2412.12276, section 3.2; Euclidean distance). Two rules say what happens at ties, in `ties`:
+
+    first   neighbours at equal distance are taken in order of index, and votes that tie go to the smallest label. The
+            votes are those of scikit-learn's brute-force KNeighborsClassifier; of neighbours at exactly equal distance
+            its heap may keep others, so that on grids and among duplicates single points can differ.
+    split   all points at the k-th distance share the votes that are left, and a concept that ties with m - 1 others
+            scores 1/m. No concept is favoured, and neither the order of points nor the names of concepts matter.
+
+`group` [N] leaves the neighbours of a point's own group out of its vote: a string, a query or a person that several
+points share would find itself.
 
 Every function takes hidden states with any leading axes (layers, steps, runs) in one program, as NumPy or JAX arrays:
 
     concept_decodability(hidden[33, 700, 4096], concepts[700])       # [33]
 
-and also inside `jit`, where `num_concepts` must be given and labels must be integers from 0 to num_concepts - 1.
-float64 NumPy arrays are computed in float64, everything else in float32. `memory` is the size in bytes that the
-distances held at one time may take; less memory costs time, because the symmetry of the distances then goes unused.
+and also inside `jit`, where `num_concepts` must be given and labels and groups must be integers, labels from 0 to
+num_concepts - 1. float64 NumPy arrays are computed in float64, everything else in float32, at any scale. `memory` is
+the size in bytes that the distances held at one time may take; less memory costs time, because the symmetry of the
+distances then goes unused. Labels that are None or NaN are refused by index; `drop_missing` leaves these points out.
 """
 
 from __future__ import annotations
@@ -21,14 +30,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Float, Int, Num, Shaped
+from jaxtyping import Array, Bool, Float, Int, Num, Shaped
 
-from jaxconcepts.metrics import neighbours
-from jaxconcepts.metrics.inputs import check_points
+from jaxconcepts.metrics import deciding, neighbours, votes
+from jaxconcepts.metrics.inputs import Points, check_hidden, check_points
+from jaxconcepts.metrics.votes import majority
 
 # Up to here insertion into a sorted list beats a partial sort on a CPU.
 INSERTION_MAX_POINTS = 2048
 INSERTION_MAX_K = 31
+TIES = ("first", "split")
+# Roundings of float32 within which all states of a slice count as one.
+COINCIDENT_ROUNDINGS = 8
 
 
 def concept_decodability(
@@ -36,16 +49,21 @@ def concept_decodability(
     concepts: Shaped[Array, " N"],
     k: int = 10,
     *,
+    ties: str = "first",
+    group: Shaped[Array, " N"] | None = None,
     num_concepts: int | None = None,
+    drop_missing: bool = False,
     memory: int = neighbours.DEFAULT_MEMORY,
 ) -> Float[Array, "*lead"]:
     """The fraction of points whose k nearest other points vote for their own concept.
 
     hidden: [..., N, d]. concepts: [N], labels of any kind (inside jit: integers, with `num_concepts`). k: 1 to N - 1.
-    Raises ValueError for k out of range, labels of another length, and hidden states that are not finite (the last only
-    outside jit).
+    ties: "first" or "split". group: [N], whose points do not vote for each other. Raises ValueError for k out of range
+    or above the points outside a group, labels of another length or missing, and hidden states that are not finite (the
+    last three only outside jit; inside it, too few points outside a group give NaN).
     """
-    return _score(hidden, concepts, k, num_concepts, memory, _mean_right)
+    options = {"ties": ties, "group": group, "num_concepts": num_concepts}
+    return _score(hidden, concepts, k, _mean, drop_missing=drop_missing, memory=memory, **options)
 
 
 def concept_decodability_per_concept(
@@ -53,11 +71,15 @@ def concept_decodability_per_concept(
     concepts: Shaped[Array, " N"],
     k: int = 10,
     *,
+    ties: str = "first",
+    group: Shaped[Array, " N"] | None = None,
     num_concepts: int | None = None,
+    drop_missing: bool = False,
     memory: int = neighbours.DEFAULT_MEMORY,
 ) -> Float[Array, "*lead K"]:
     """CD of each concept's own points; NaN for a concept without points. Concepts in sorted order."""
-    return _score(hidden, concepts, k, num_concepts, memory, _mean_right_per_concept)
+    options = {"ties": ties, "group": group, "num_concepts": num_concepts}
+    return _score(hidden, concepts, k, mean_by_concept, drop_missing=drop_missing, memory=memory, **options)
 
 
 def decoded_concepts(
@@ -65,11 +87,12 @@ def decoded_concepts(
     concepts: Shaped[Array, " N"],
     k: int = 10,
     *,
+    group: Shaped[Array, " N"] | None = None,
     num_concepts: int | None = None,
     memory: int = neighbours.DEFAULT_MEMORY,
 ) -> Shaped[Array, "*lead N"]:
-    """The concept that each point's k nearest other points vote for, as labels [..., N]."""
-    points = check_points(hidden, concepts, k, num_concepts)
+    """The concept that each point's k nearest other points vote for, as labels [..., N]; ties as with "first"."""
+    points = check_points(hidden, concepts, k, num_concepts, group)
     predicted = points.run(partial(_predict, k=k, num_concepts=points.num_concepts, memory=memory), concepts=True)
     return predicted if points.labels is None else points.labels[np.asarray(predicted)]
 
@@ -80,6 +103,8 @@ def grouped_decodability(
     groups: Shaped[Array, " K"],
     k: int = 10,
     *,
+    ties: str = "first",
+    group: Shaped[Array, " N"] | None = None,
     num_concepts: int | None = None,
     memory: int = neighbours.DEFAULT_MEMORY,
 ) -> Float[Array, "*lead"]:
@@ -94,7 +119,8 @@ def grouped_decodability(
                 f"concepts must be integers from 0 to {size - 1}, one of the {size} groups each; got {codes}"
             )
     merged = groups[concepts] if isinstance(concepts, jax.core.Tracer) else np.asarray(groups)[np.asarray(concepts)]
-    return concept_decodability(hidden, merged, k, num_concepts=num_concepts, memory=memory)
+    options = {"ties": ties, "group": group, "num_concepts": num_concepts}
+    return concept_decodability(hidden, merged, k, memory=memory, **options)
 
 
 def pairwise_decodability(
@@ -102,14 +128,17 @@ def pairwise_decodability(
     concepts: Shaped[Array, " N"],
     k: int = 10,
     *,
+    ties: str = "first",
+    group: Shaped[Array, " N"] | None = None,
     num_concepts: int | None = None,
     memory: int = neighbours.DEFAULT_MEMORY,
 ) -> Float[Array, "*lead K K"]:
     """CD within each pair of concepts: only the pair's points are judged and only they vote. Diagonal 1.
 
     k must be below the number of points of every pair (checked outside jit; inside, scores of smaller pairs are NaN).
+    Pairs in which some point has fewer than k others outside its group are NaN.
     """
-    points = check_points(hidden, concepts, k, num_concepts)
+    points = checked(hidden, concepts, k, ties, group, num_concepts)
     if points.counts is not None:
         smallest = np.sort(points.counts)[:2].sum() if len(points.counts) > 1 else points.counts.sum()
         if k >= smallest:
@@ -117,118 +146,150 @@ def pairwise_decodability(
                 f"k must be below the number of points of every pair of concepts; got k = {k}, and the smallest pair "
                 f"has {smallest} points"
             )
-    return points.run(partial(_pairwise, k=k, num_concepts=points.num_concepts, memory=memory), concepts=True)
-
-
-def nearest_neighbours(
-    hidden: Num[Array, "*lead N d"], k: int = 10, *, memory: int = neighbours.DEFAULT_MEMORY
-) -> Int[Array, "*lead N k"]:
-    """Indices of each point's k nearest other points, in ascending order of index (not of distance)."""
-    return check_points(hidden, None, k, None).run(partial(_indices, k=k, memory=memory))
-
-
-def majority(labels: Int[Array, "*lead k"], num_concepts: int) -> Int[Array, "*lead"]:
-    """The most frequent label along the last axis, the smallest where several are."""
-    votes = jnp.sum(labels[..., None] == jnp.arange(num_concepts), -2)
-    return jnp.argmax(votes, -1)
-
-
-def _score(hidden, concepts, k, num_concepts, memory, summary):
-    points = check_points(hidden, concepts, k, num_concepts)
-    run = partial(_summarised, k=k, num_concepts=points.num_concepts, memory=memory, summary=summary)
+    run = partial(_pairwise, k=k, num_concepts=points.num_concepts, memory=memory, ties=ties)
     return points.run(run, concepts=True)
 
 
-@partial(jax.jit, static_argnames=("k", "num_concepts", "memory", "summary"))
-def _summarised(hidden, concepts, *, k, num_concepts, memory, summary):
-    return summary(_predict(hidden, concepts, k=k, num_concepts=num_concepts, memory=memory), concepts, num_concepts)
+def nearest_neighbours(
+    hidden: Num[Array, "*lead N d"],
+    k: int = 10,
+    *,
+    group: Shaped[Array, " N"] | None = None,
+    memory: int = neighbours.DEFAULT_MEMORY,
+) -> Int[Array, "*lead N k"]:
+    """Indices of each point's k nearest other points outside its group, in ascending order of index (not distance)."""
+    return check_points(hidden, None, k, None, group).run(partial(_indices, k=k, memory=memory))
 
 
-def _mean_right(predicted, concepts, num_concepts):
-    return jnp.mean((predicted == concepts).astype(jnp.float32), -1)
+def coincident(hidden: Num[Array, "*lead N d"]) -> Bool[Array, "*lead"]:
+    """Whether all states of a slice are one point up to the rounding of float32.
+
+    Nothing can be read off such a layer (the embedding of a token that all prompts end in): its CD says nothing.
+    """
+    states = jnp.asarray(check_hidden(hidden), jnp.float32)
+    spread = jnp.max(states, -2) - jnp.min(states, -2)
+    largest = jnp.max(jnp.abs(states), (-2, -1))
+    return jnp.max(spread, -1) <= COINCIDENT_ROUNDINGS * float(jnp.finfo(jnp.float32).eps) * largest
 
 
-def _mean_right_per_concept(predicted, concepts, num_concepts):
-    own = (concepts[:, None] == jnp.arange(num_concepts)).astype(jnp.float32)
-    return (predicted == concepts).astype(jnp.float32) @ own / jnp.sum(own, 0)
+def mean_by_concept(scores: Float[Array, "*lead N"], concepts: Int[Array, " N"], num_concepts: int):
+    """[..., K]: the mean score of each concept's points, NaN where there are none."""
+    own = votes.one_hot(concepts, num_concepts).astype(scores.dtype)
+    return jnp.matmul(scores, own, precision=lax.Precision.HIGHEST) / jnp.sum(own, 0)
 
 
-@partial(jax.jit, static_argnames=("k", "num_concepts", "memory"))
-def _predict(hidden, concepts, *, k, num_concepts, memory):
+def _mean(scores, concepts, num_concepts):
+    return jnp.mean(scores, -1)
+
+
+def checked(hidden, concepts, k, ties, group, num_concepts, drop_missing=False) -> Points:
+    """`check_points`, and that ties are "first" or "split"."""
+    if ties not in TIES:
+        raise ValueError(f'ties must be "first" or "split", got {ties!r}')
+    points = check_points(hidden, concepts, k, num_concepts, group, drop_missing)
+    if ties == "split" and k and k * np.shape(points.hidden)[-2] >= 2**31:
+        raise ValueError(f"k times the number of points must be below 2**31 to split ties, got {k} neighbours")
+    return points
+
+
+def _score(hidden, concepts, k, summary, *, ties, group, num_concepts, drop_missing, memory):
+    points = checked(hidden, concepts, k, ties, group, num_concepts, drop_missing)
+    run = partial(_summarised, k=k, num_concepts=points.num_concepts, memory=memory, summary=summary, ties=ties)
+    return points.run(run, concepts=True)
+
+
+@partial(jax.jit, static_argnames=("k", "num_concepts", "memory", "summary", "ties"))
+def _summarised(hidden, concepts, *, k, num_concepts, memory, summary, ties, group=None):
+    scores = point_scores(hidden, concepts, k, num_concepts, ties=ties, group=group, memory=memory)
+    return summary(scores, concepts, num_concepts)
+
+
+def point_scores(hidden, concepts, k, num_concepts, *, ties, group=None, memory=neighbours.DEFAULT_MEMORY):
+    """What each point scores [..., N], in [0, 1]; NaN for points with fewer than k others outside their group. Traced
+    or checked arguments."""
+    scores = _predict(hidden, concepts, k=k, num_concepts=num_concepts, memory=memory, group=group, ties=ties)
+    if ties == "first":
+        scores = (scores == concepts).astype(jnp.float32)
+    if group is None:
+        return scores
+    return jnp.where(jnp.sum(group[:, None] != group, -1) >= k, scores, jnp.nan)
+
+
+@partial(jax.jit, static_argnames=("k", "num_concepts", "memory", "ties"))
+def _predict(hidden, concepts, *, k, num_concepts, memory, group=None, ties="first"):
+    """Labels [..., N] that the neighbours vote for, or with ties="split" scores."""
     points = hidden.shape[-2]
     fits = points**2 * hidden.dtype.itemsize <= memory
-    if not (fits and points <= INSERTION_MAX_POINTS and k <= INSERTION_MAX_K and jax.default_backend() == "cpu"):
-        return majority(concepts[_indices(hidden, k=k, memory=memory)], num_concepts)
+    if fits and points <= INSERTION_MAX_POINTS and k <= INSERTION_MAX_K and jax.default_backend() == "cpu":
 
-    def predict(states):
-        return _vote(states, neighbours.all_distances(states), concepts, k, num_concepts)
+        def predict(states):
+            distances = neighbours.all_distances(states, group)
+            return votes.decode(states, distances, concepts, k, num_concepts, ties)
 
-    return _by_slabs(predict, hidden, memory)
+        return _by_slabs(predict, hidden, memory)
+    if ties == "first":
+        return majority(concepts[_indices(hidden, k=k, memory=memory, group=group)], num_concepts)
 
+    def score(states, distances, start):
+        return votes.split_scores(states, distances, start, concepts, k, num_concepts)
 
-def _vote(hidden, distances, concepts, k, num_concepts):
-    """[B, N] labels from symmetric distances of all points."""
-    values = neighbours.nearest_values(distances.squared, k + 1)
-    last = values[k - 1]
-    # Half way to the next, as the two triangles of the distances may differ by rounding; but short of the infinite.
-    limit = jnp.minimum(last + (values[k] - last) / 2, jnp.finfo(last.dtype).max)
-    near = (distances.squared <= limit[..., None]).astype(jnp.float32)
-    own = (concepts[:, None] == jnp.arange(num_concepts)).astype(jnp.float32)
-    votes = near @ own
-    predicted = jnp.argmax(votes, -1)
-    # The true votes are these less some of the points in question, of which at most `doubtful` are among the k.
-    doubtful = neighbours.in_question(distances, values[:k])
-    others = jnp.where(predicted[..., None] == jnp.arange(num_concepts), -jnp.inf, votes)
-    settled = jnp.max(votes, -1) - jnp.max(others, -1) > (jnp.sum(votes, -1) - k + doubtful) + doubtful
-    open_ = neighbours.unproved(distances, last, values[k]) & ~settled
-    return neighbours.decide(
-        hidden, distances, last, open_, k, 0, predicted, lambda chosen: majority(concepts[chosen], num_concepts)
-    )
+    return _by_targets(score, jnp.zeros((points,)), hidden, memory, group)
 
 
 @partial(jax.jit, static_argnames=("k", "memory"))
-def _indices(hidden, *, k, memory):
+def _indices(hidden, *, k, memory, group=None):
+    def choose(states, distances, start):
+        """[B, T, k] indices of the targets' neighbours, ascending."""
+        values, indices = neighbours.nearest_candidates(distances.squared, k + 1)
+        last, nearest = values[..., k - 1], jnp.sort(indices[..., :k], -1)
+        open_ = neighbours.unproved(distances, last, values[..., k])
+        return deciding.decide(states, distances, last, open_, k, start, nearest, lambda neighbours: neighbours)
+
+    return _by_targets(choose, jnp.zeros((hidden.shape[-2], k), jnp.int32), hidden, memory, group)
+
+
+def _by_targets(function, like, hidden, memory, group):
+    """`function(states [B, N, d], distances of T targets, the first one's index) -> [B, T, ...]` over all points.
+
+    As many targets at once as the memory allows. like: [N, ...], an answer for one slice.
+    """
     points = hidden.shape[-2]
-    at_once = min(points, memory // (points * hidden.dtype.itemsize))
-    at_once = max(at_once, 1)
+    at_once = max(min(points, memory // (points * hidden.dtype.itemsize)), 1)
 
-    def find(states):
+    def over(states):
         if at_once == points:
-            return _choose(states, neighbours.all_distances(states), k, 0)
-        centred, norms = neighbours.centre(states)
+            return function(states, neighbours.all_distances(states, group), 0)
+        centred = neighbours.centre(states)
 
-        def find_some(step, table):
+        def some(step, table):
             start = jnp.minimum(step * at_once, points - at_once)
-            some = _choose(states, neighbours.some_distances(centred, norms, start, at_once), k, start)
-            return lax.dynamic_update_slice_in_dim(table, some, start, 1)
+            part = function(states, neighbours.some_distances(centred, start, at_once, group), start)
+            return lax.dynamic_update_slice_in_dim(table, part, start, 1)
 
-        steps = -(-points // at_once)
-        return lax.fori_loop(0, steps, find_some, jnp.zeros((*states.shape[:2], k), jnp.int32))
+        empty = jnp.zeros((states.shape[0], *like.shape), like.dtype)
+        return lax.fori_loop(0, -(-points // at_once), some, empty)
 
-    return _by_slabs(find, hidden, memory)
-
-
-def _choose(hidden, distances, k, start):
-    """[B, T, k] indices of the targets' neighbours, ascending."""
-    values, indices = neighbours.nearest_candidates(distances.squared, k + 1)
-    chosen = jnp.sort(indices[..., :k], -1)
-    open_ = neighbours.unproved(distances, values[..., k - 1], values[..., k])
-    return neighbours.decide(hidden, distances, values[..., k - 1], open_, k, start, chosen, lambda found: found)
+    return _by_slabs(over, hidden, memory)
 
 
-@partial(jax.jit, static_argnames=("k", "num_concepts", "memory"))
-def _pairwise(hidden, concepts, *, k, num_concepts, memory):
+@partial(jax.jit, static_argnames=("k", "num_concepts", "memory", "ties"))
+def _pairwise(hidden, concepts, *, k, num_concepts, memory, ties, group=None):
     first, second = np.triu_indices(num_concepts, 1)
+    # Without groups each point is its own.
+    group = jnp.arange(len(concepts)) if group is None else group
 
     def scores(states):
-        distances = neighbours.all_distances(states)
+        distances = neighbours.all_distances(states, group)
 
         def score(pair):
             member = (concepts == pair[0]) | (concepts == pair[1])
-            within = jnp.where(member[:, None] & member, distances.squared, jnp.inf)
-            predicted = _vote(states, distances._replace(squared=within), concepts, k, num_concepts)
-            right = jnp.sum((predicted == concepts) & member, -1) / jnp.sum(member)
-            return jnp.where(jnp.sum(member) > k, right, jnp.nan)
+            both = member[:, None] & member
+            within = distances._replace(squared=jnp.where(both, distances.squared, jnp.inf))
+            decoded = votes.decode(states, within, concepts, k, num_concepts, ties)
+            right = decoded if ties == "split" else decoded == concepts
+            enough = jnp.sum(both & (group[:, None] != group), -1) >= k
+            mean = jnp.sum(right * member, -1) / jnp.sum(member)
+            return jnp.where(jnp.all(enough | ~member), mean, jnp.nan)
 
         upper = jnp.zeros((states.shape[0], num_concepts, num_concepts))
         if len(first):

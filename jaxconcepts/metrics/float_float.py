@@ -45,6 +45,15 @@ def squared_distance(a: Float[Array, "... d"], b: Float[Array, "... d"]) -> tupl
     return total
 
 
+def resolution(dtype, width: int) -> float:
+    """The relative difference below which sums of `width` squares are rounding.
+
+    An ulp of float-float an addition, whose roundings are taken to be independent.
+    """
+    additions = min(width, LANES) + width / LANES
+    return float(jnp.finfo(dtype).eps) ** 2 / 2 * (1 + additions) ** 0.5
+
+
 def _in_chunks(x, size):
     """[..., d] -> [ceil(d / size), ..., size], filled up with zeros."""
     x = jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, -x.shape[-1] % size)])

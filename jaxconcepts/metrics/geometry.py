@@ -1,6 +1,7 @@
 """The shape of representations: silhouette, mutual nearest neighbours, linear CKA, intrinsic dimension.
 
-All take hidden states [..., N, d] as NumPy or JAX arrays, also inside `jit`, batched over the leading axes.
+All take hidden states [..., N, d] as NumPy or JAX arrays, also inside `jit`, batched over the leading axes. Sums are in
+float64 (neighbours are exact as they are), answers in float32; NaN where a number is not defined.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Num, Shaped
 
+from jaxconcepts.float64 import in_double
 from jaxconcepts.metrics import neighbours
 from jaxconcepts.metrics.arrays import as_array
 from jaxconcepts.metrics.decodability import nearest_neighbours
@@ -30,7 +32,7 @@ def silhouette(
     points = check_points(hidden, concepts, None, num_concepts)
     if points.num_concepts < 2:
         raise ValueError(f"concepts must hold at least two different labels, got {points.num_concepts}")
-    return points.run(partial(_silhouette, num_concepts=points.num_concepts), concepts=True)
+    return in_double(partial(_silhouette, num_concepts=points.num_concepts), points.hidden, points.concepts)
 
 
 def mutual_knn(first: Num[Array, "*lead N d"], second: Num[Array, "*lead N e"], k: int = 10) -> Float[Array, "*lead"]:
@@ -47,10 +49,11 @@ def mutual_knn(first: Num[Array, "*lead N d"], second: Num[Array, "*lead N e"], 
 def linear_cka(first: Num[Array, "*lead N d"], second: Num[Array, "*lead N e"]) -> Float[Array, "*lead"]:
     """Linear centred kernel alignment, |Y'X|^2 / (|X'X| |Y'Y|) in Frobenius norms of centred columns, in [0, 1].
 
-    Kornblith et al. 2019, "Similarity of Neural Network Representations Revisited" (arXiv 1905.00414), equation 3.
+    Kornblith et al. 2019, "Similarity of Neural Network Representations Revisited" (arXiv 1905.00414), equation 3. NaN
+    where all points of one representation coincide.
     """
     first, second = _same_points(first, second)
-    return _linear_cka(jnp.asarray(check_hidden(first)), jnp.asarray(check_hidden(second)))
+    return in_double(_linear_cka, (check_hidden(first), check_hidden(second)))
 
 
 def two_nn(hidden: Num[Array, "*lead N d"], discard: float = 0.1) -> Float[Array, "*lead"]:
@@ -58,13 +61,14 @@ def two_nn(hidden: Num[Array, "*lead N d"], discard: float = 0.1) -> Float[Array
 
     Facco et al. 2017, "Estimating the intrinsic dimension of datasets by a minimal neighborhood information" (Sci. Rep.
     7): the slope, through the origin, of -log(1 - F(mu)) against log(mu), the largest `discard` of the ratios left out.
-    Points with an exact duplicate have no ratio and are left out, as all their like. Raises ValueError for a
-    `discard` outside [0, 1).
+    Points with an exact duplicate have no ratio and are left out, as all their like; NaN where fewer than three are
+    left. Raises ValueError for a `discard` outside [0, 1).
     """
     if not 0 <= discard < 1:
         raise ValueError(f"discard must be at least 0 and below 1, got {discard}")
     points = check_points(hidden, None, 2, None)
-    return points.run(partial(_two_nn, discard=discard))
+    nearest = nearest_neighbours(points.hidden, 2)
+    return in_double(partial(_two_nn, discard=discard), points.hidden, nearest)
 
 
 @partial(jax.jit, static_argnames="num_concepts")
@@ -73,7 +77,7 @@ def _silhouette(hidden, concepts, *, num_concepts):
     sizes = jnp.sum(own, 0)
 
     def score(states):
-        squared = neighbours.all_distances(states[None]).squared[0]
+        squared = neighbours.all_distances((states - _middle(states))[None]).squared[0]
         distances = jnp.sqrt(jnp.where(jnp.isfinite(squared), squared, 0))
         totals = jnp.matmul(distances, own, precision=lax.Precision.HIGHEST)
         inside = jnp.take_along_axis(totals, concepts[:, None], 1)[:, 0] / jnp.maximum(sizes[concepts] - 1, 1)
@@ -86,28 +90,46 @@ def _silhouette(hidden, concepts, *, num_concepts):
     return lax.map(score, hidden.reshape(-1, *hidden.shape[-2:])).reshape(hidden.shape[:-2])
 
 
+def _middle(states):
+    """[d]: a centre that single massive points do not move: the mean, twice with what lies far off weighed down."""
+    centre = jnp.mean(states, 0)
+    for _ in range(2):
+        distance = jnp.linalg.norm(states - centre, axis=-1)
+        usual = jnp.median(distance)
+        weight = jnp.where(distance > usual, (usual / jnp.where(distance > usual, distance, 1)) ** 2, 1)
+        centre = jnp.sum(states * weight[:, None], 0) / jnp.sum(weight)
+    return centre
+
+
 @jax.jit
-def _linear_cka(first, second):
-    first, second = (x - jnp.mean(x, -2, keepdims=True) for x in (first, second))
-    points = first.shape[-2]
-    square = partial(jnp.einsum, precision=lax.Precision.HIGHEST)
-    if points <= min(first.shape[-1], second.shape[-1]):
-        grams = [square("...nd,...md->...nm", x, x) for x in (first, second)]
-        cross, ours, theirs = (square("...nm,...nm->...", grams[a], grams[b]) for a, b in ((0, 1), (0, 0), (1, 1)))
-        return cross / jnp.sqrt(ours * theirs)
-    cross, ours, theirs = (
-        jnp.sqrt(jnp.sum(square("...nd,...ne->...de", a, b) ** 2, (-1, -2)))
-        for a, b in ((second, first), (first, first), (second, second))
-    )
-    return cross**2 / (ours * theirs)
+def _linear_cka(both):
+    first, second = (_centred_to_one(states) for states in both)
+    if first.shape[-2] <= min(first.shape[-1], second.shape[-1]):
+        grams = [jnp.einsum("...nd,...md->...nm", x, x) for x in (first, second)]
+        cross, ours, theirs = (jnp.sum(grams[a] * grams[b], (-1, -2)) for a, b in ((0, 1), (0, 0), (1, 1)))
+    else:
+        cross, ours, theirs = (
+            jnp.sum(jnp.einsum("...nd,...ne->...de", a, b) ** 2, (-1, -2))
+            for a, b in ((second, first), (first, first), (second, second))
+        )
+    return cross / (jnp.sqrt(ours) * jnp.sqrt(theirs))
+
+
+def _centred_to_one(states):
+    """Without their mean, and divided by the largest entry that is left; zero where that is rounding."""
+    centred = states - jnp.mean(states, -2, keepdims=True)
+    size, left = (jnp.max(jnp.abs(x), (-2, -1), keepdims=True) for x in (states, centred))
+    real = left > 1e-14 * size
+    return jnp.where(real, centred / jnp.where(real, left, 1), 0)
 
 
 @partial(jax.jit, static_argnames="discard")
-def _two_nn(hidden, *, discard):
-    found = nearest_neighbours(hidden, 2)
-
-    def slope(states, found):
-        squared = jnp.sort(jnp.sum((states[:, None] - states[found]) ** 2, -1), -1)
+def _two_nn(hidden, nearest, *, discard):
+    def slope(states, nearest):
+        apart = states[:, None] - states[nearest]
+        # To one, so that no square leaves the floats' range.
+        largest = jnp.max(jnp.abs(apart), (-2, -1), keepdims=True)
+        squared = jnp.sort(jnp.sum((apart / jnp.where(largest > 0, largest, 1)) ** 2, -1), -1)
         valid = squared[:, 0] > 0
         ratio = jnp.where(valid, 0.5 * (jnp.log(squared[:, 1]) - jnp.log(jnp.where(valid, squared[:, 0], 1))), jnp.inf)
         ratio, count = jnp.sort(ratio), jnp.sum(valid)
@@ -119,7 +141,7 @@ def _two_nn(hidden, *, discard):
         return jnp.sum(x * y) / jnp.sum(x * x)
 
     flat = hidden.reshape(-1, *hidden.shape[-2:])
-    slopes = lax.map(lambda pair: slope(*pair), (flat, found.reshape(-1, *found.shape[-2:])))
+    slopes = lax.map(lambda pair: slope(*pair), (flat, nearest.reshape(-1, *nearest.shape[-2:])))
     return slopes.reshape(hidden.shape[:-2])
 
 

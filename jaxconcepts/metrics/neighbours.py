@@ -1,11 +1,10 @@
-"""Exact leave-one-out nearest neighbours of hidden states, batched, from one Gram product and a proof of each row.
+"""Squared distances of hidden states, batched, from one Gram product, and which neighbours they prove.
 
-Squared distances come from |a|^2 + |b|^2 - 2 a.b after centring, at the highest precision: fast, but near-ties can
-come out in the wrong order. So that rounding error is bounded (`_window`). Where the k-th and the (k+1)-th distance lie
-further apart than the bounds allow for, the k nearest are proved. All other points are decided again from float-float
-sums of (a - b)^2 (relative error about 2^-46 in float32), whose differences and squares are exact, so that duplicates
-and integer grids tie exactly; those ties go to the smaller index. The bound takes roundings to be independent (Higham
-and Mary 2019, "A new approach to probabilistic rounding error analysis", SIAM J. Sci. Comput. 41, with lambda = 4).
+The distances come from |a|^2 + |b|^2 - 2 a.b after scaling and centring, at the highest precision: fast, but near-ties
+can come out in the wrong order. So that rounding error is bounded (`window`). Where the k-th and the (k+1)-th distance
+lie further apart than the bounds allow for, the k nearest are proved. All other points are decided again, in
+`deciding`. The bound takes roundings to be independent (Higham and Mary 2019, "A new approach to probabilistic rounding
+error analysis", SIAM J. Sci. Comput. 41, with lambda = 4).
 """
 
 from __future__ import annotations
@@ -18,14 +17,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxconcepts.metrics import float_float
-
 DEFAULT_MEMORY = 1 << 30
-# Elements of the differences held at once while points are decided again.
-EXACT_ELEMENTS = 1 << 21
-# Candidates either side of the k-th that are compared first, and beyond it that are compared next.
-NEAR = 4
-MARGIN = 14
 # Terms of a norm summed up before the sums are.
 NORM_TERMS = 64
 # From here on half of the Gram matrix is worth leaving out.
@@ -37,47 +29,85 @@ class Distances(NamedTuple):
 
     squared: [B, T, N], infinite for a point to itself and for points that may not be neighbours.
     norms: [B, T], squared norms of the (centred) targets. largest: [B, 1], the largest squared norm of all points.
+    All are of the hidden states times `scale` [B, 2], two powers of two, so that no square leaves the floats' range.
     width: number of terms of their dot products.
     """
 
     squared: Float[Array, "B T N"]
     norms: Float[Array, "B T"]
     largest: Float[Array, "B 1"]
+    scale: Float[Array, "B 2"]
     width: int
 
 
-def centre(hidden: Float[Array, "B N d"]) -> tuple[Float[Array, "B N d"], Float[Array, "B N"]]:
-    """Hidden states without their mean over points (distances stay as they are), and their squared norms."""
-    centred = hidden - jnp.mean(hidden, -2, keepdims=True)
+class Centred(NamedTuple):
+    """States [B, N, d] scaled by `scale` [B, 2] and without their mean over points, and their squared norms [B, N]."""
+
+    states: Float[Array, "B N d"]
+    norms: Float[Array, "B N"]
+    scale: Float[Array, "B 2"]
+
+
+def scales(hidden: Float[Array, "B N d"]) -> Float[Array, "B 2"]:
+    """Two powers of two a slice, whose product brings the largest entry as high as squared distances allow.
+
+    So small differences beside it keep their squares too. Two, since one alone can leave the floats' range.
+    """
+    info = jnp.finfo(hidden.dtype)
+    top = (info.maxexp - 6 - int(np.ceil(np.log2(hidden.shape[-1])))) // 2
+    _, exponent = jnp.frexp(jnp.max(jnp.abs(hidden), (-2, -1)))
+    first = (top - exponent) // 2
+    return jnp.stack([jnp.ldexp(jnp.ones((), hidden.dtype), e) for e in (first, top - exponent - first)], -1)
+
+
+def rescale(states: Float[Array, "B ... d"], scale: Float[Array, "B 2"]) -> Float[Array, "B ... d"]:
+    """States times both of a slice's powers of two, which is exact."""
+    first, second = (scale[:, i].reshape(-1, *(1,) * (states.ndim - 1)) for i in (0, 1))
+    return states * first * second
+
+
+def centre(hidden: Float[Array, "B N d"]) -> Centred:
+    """Scaled hidden states without their mean over points, which changes no order of distances."""
+    scale = scales(hidden)
+    scaled = rescale(hidden, scale)
+    centred = scaled - jnp.mean(scaled, -2, keepdims=True)
     terms = min(NORM_TERMS, centred.shape[-1])
     padded = jnp.pad(centred, ((0, 0), (0, 0), (0, -centred.shape[-1] % terms)))
     partial = jnp.sum(jnp.square(padded.reshape(*centred.shape[:2], terms, -1)), -2)
-    return centred, partial @ jnp.ones(partial.shape[-1], partial.dtype)
+    return Centred(centred, partial @ jnp.ones(partial.shape[-1], partial.dtype), scale)
 
 
-def all_distances(hidden: Float[Array, "B N d"]) -> Distances:
-    """Every point to every point. Of the symmetric Gram matrix of many points only 5/8 are multiplied out: square
-    blocks beside the diagonal, halved down to a quarter of the points."""
+def all_distances(hidden: Float[Array, "B N d"], group: Int[Array, " N"] | None = None) -> Distances:
+    """Every point to every point, infinite within a group. Of the symmetric Gram matrix of many points only 5/8 are
+    multiplied out: square blocks beside the diagonal, halved down to a quarter of the points."""
 
     def several(hidden):
-        centred, norms = centre(hidden)
+        centred = centre(hidden)
         if hidden.shape[1] < SYMMETRIC_MIN_POINTS:
-            return _block(centred, norms, 0, hidden.shape[1], 0, hidden.shape[1]), norms
-        return _symmetric(centred, norms), norms
+            squared = _block(centred, 0, hidden.shape[1], 0, hidden.shape[1])
+        else:
+            squared = _symmetric(centred)
+        if group is not None:
+            squared = jnp.where(group[:, None] == group, jnp.inf, squared)
+        return squared, centred.norms, centred.scale
 
     if hidden.shape[1] < SYMMETRIC_MIN_POINTS:
-        squared, norms = several(hidden)
+        squared, norms, scale = several(hidden)
     else:
         # One at a time: the centred copy of one layer stays in the cache.
-        squared, norms = lax.map(lambda one: tuple(x[0] for x in several(one[None])), hidden)
-    return Distances(squared, norms, jnp.max(norms, -1, keepdims=True), hidden.shape[-1])
+        squared, norms, scale = lax.map(lambda one: tuple(x[0] for x in several(one[None])), hidden)
+    return Distances(squared, norms, jnp.max(norms, -1, keepdims=True), scale, hidden.shape[-1])
 
 
-def some_distances(centred: Float[Array, "B N d"], norms: Float[Array, "B N"], start, count: int) -> Distances:
-    """Points start to start + count (start may be traced) to every point."""
+def some_distances(centred: Centred, start, count: int, group: Int[Array, " N"] | None = None) -> Distances:
+    """Points start to start + count (start may be traced) to every point, infinite within a group."""
+    states, norms, scale = centred
     targets = lax.dynamic_slice_in_dim(norms, start, count, 1)
-    squared = _block(centred, norms, start, count, 0, centred.shape[1])
-    return Distances(squared, targets, jnp.max(norms, -1, keepdims=True), centred.shape[-1])
+    squared = _block(centred, start, count, 0, states.shape[1])
+    if group is not None:
+        theirs = lax.dynamic_slice_in_dim(group, start, count, 0)
+        squared = jnp.where(theirs[:, None] == group, jnp.inf, squared)
+    return Distances(squared, targets, jnp.max(norms, -1, keepdims=True), scale, states.shape[-1])
 
 
 def nearest_values(squared: Float[Array, "B N N"], count: int) -> Float[Array, "count B N"]:
@@ -121,80 +151,7 @@ def nearest_candidates(squared: Float[Array, "B T N"], count: int):
     return -values, indices
 
 
-def unproved(distances: Distances, last: Float[Array, "B T"], following: Float[Array, "B T"]) -> Bool[Array, "B T"]:
-    """Targets whose k-th (`last`) and (k+1)-th (`following`) distances are too close for their order to be sure."""
-    return ~(following - last > _window(distances, last)) & jnp.isfinite(last)
-
-
-def in_question(distances: Distances, values: Float[Array, "k B T"]) -> Int[Array, "B T"]:
-    """How many of the k nearest (`values`, ascending) could have to give way to points further off, at most.
-
-    Twice the window, as the two triangles of the distances may differ by rounding.
-    """
-    return jnp.sum(values >= values[-1] - 2 * _window(distances, values[-1]), 0)
-
-
-def decide(
-    hidden: Float[Array, "B N d"], distances: Distances, last, open_: Bool[Array, "B T"], k: int, start, table, entry
-):
-    """Overwrites, in `table` [B, T, ...], the entries of the open targets by `entry(neighbours [R, k])`.
-
-    The neighbours are the k smallest in (distance, index) order. Distances to float-float precision are taken of the
-    few points around the k-th. Where more are in question, exact duplicates beyond the first k + 1 of their kind are
-    left out (others of their kind come before them) and more points compared, and if that is not enough, all points.
-    `last`: [B, T], the k-th smallest approximate distance. `start`: index of the first target.
-    """
-    points = hidden.shape[1]
-    everyone = jnp.ones(hidden.shape[:2], bool)
-
-    def among(table, open_, sure, count, kept):
-        return _decide_among(hidden, distances, last, k, start, entry, sure, count, kept, table, open_)
-
-    def further(table, open_):
-        kept = _first_of_kind(hidden, k + 1)
-        if k + MARGIN < points:
-            table, open_ = among(table, open_, 0, k + MARGIN, kept)
-        return among(table, open_, 0, points, kept)[0]
-
-    def first(table, open_):
-        table, open_ = among(table, open_, max(k - NEAR, 0), min(k + NEAR, points), everyone)
-        return lax.cond(jnp.any(open_), further, lambda table, _: table, table, open_)
-
-    return lax.cond(jnp.any(open_), first, lambda table, _: table, table, open_)
-
-
-def _symmetric(centred, norms):
-    points = centred.shape[1]
-
-    def fill(squared, start, stop):
-        if stop - start <= -(-points // 4):
-            block = _block(centred, norms, start, stop - start, start, stop)
-            return squared.at[:, start:stop, start:stop].set(block)
-        middle = (start + stop) // 2
-        block = _block(centred, norms, start, middle - start, middle, stop)
-        squared = squared.at[:, start:middle, middle:stop].set(block)
-        squared = squared.at[:, middle:stop, start:middle].set(jnp.swapaxes(block, 1, 2))
-        return fill(fill(squared, start, middle), middle, stop)
-
-    return fill(jnp.zeros((1, points, points), centred.dtype), 0, points)
-
-
-def _block(centred, norms, start, count, first, stop):
-    """Squared distances of `count` points from `start` on (it may be traced) to the points from `first` to `stop`."""
-    targets = lax.dynamic_slice_in_dim(centred, start, count, 1)
-    gram = jnp.einsum("btd,bnd->btn", targets, centred[:, first:stop], precision=lax.Precision.HIGHEST)
-    own = lax.dynamic_slice_in_dim(norms, start, count, 1)
-    squared = jnp.maximum(own[..., None] + norms[:, None, first:stop] - 2 * gram, 0)
-    row, column = (lax.broadcasted_iota(jnp.int32, gram.shape[1:], axis) for axis in (0, 1))
-    return jnp.where(row + start == column + first, jnp.inf, squared)
-
-
-def _rounding(dtype, width: int) -> float:
-    """Bound on the rounding error of a dot product of `width` terms, relative to the sum of their sizes."""
-    return float(jnp.finfo(dtype).eps) / 2 * (min(width, 4 * width**0.5) + 4)
-
-
-def _window(distances: Distances, last):
+def window(distances: Distances, last: Float[Array, "B T"]) -> Float[Array, "B T"]:
     """Two distances of a target, both near `last`, that differ by more than this [B, T] are in the right order.
 
     The dot product of points i and j errs by at most its rounding times (|i|^2 + |j|^2) / 2, the norm of j (its partial
@@ -207,66 +164,46 @@ def _window(distances: Distances, last):
     return 2 * (product * (distances.norms + other) + norm * other)
 
 
-def _decide_among(hidden, distances, last, k, start, entry, sure, count, kept, table, open_):
-    """One pass of `decide`: of the `count` nearest candidates the `sure` nearest are taken, the others compared.
+def unproved(distances: Distances, last: Float[Array, "B T"], following: Float[Array, "B T"]) -> Bool[Array, "B T"]:
+    """Targets whose k-th (`last`) and (k+1)-th (`following`) distances are too close for their order to be sure."""
+    return ~(following - last > window(distances, last)) & jnp.isfinite(last)
 
-    Returns the table and the targets for which that was not enough.
+
+def in_question(distances: Distances, values: Float[Array, "k B T"]) -> Int[Array, "B T"]:
+    """How many of the k nearest (`values`, ascending) could have to give way to points further off, at most.
+
+    Twice the window, as the two triangles of the distances may differ by rounding.
     """
-    batch, targets, points = distances.squared.shape
-    width, compared = hidden.shape[-1], count - sure
-    rows = int(np.clip(EXACT_ELEMENTS // (compared * width), 1, min(64, batch * targets)))
-    at_once = int(np.clip(EXACT_ELEMENTS // (rows * width), 1, compared))
-    window = _window(distances, last)
-    order = jnp.cumsum(open_.reshape(-1))
-
-    def decide_some(carry):
-        step, table, still_open = carry
-        flat = jnp.searchsorted(order, step * rows + 1 + jnp.arange(rows))
-        b, t = jnp.divmod(flat, targets)
-        squared, own_last, own_window = (x.at[b, t].get(mode="clip") for x in (distances.squared, last, window))
-        approximate = jnp.where(kept.at[b].get(mode="clip"), squared, jnp.inf)
-        candidates, beyond = jnp.broadcast_to(jnp.arange(points), squared.shape), jnp.zeros(rows, bool)
-        if count < points:
-            # Without the barrier XLA:CPU merges the slices below into a full sort.
-            approximate, candidates = lax.optimization_barrier(lax.top_k(-approximate, count))
-            approximate = -approximate
-            beyond = approximate[:, -1] <= own_last + own_window
-        elif sure:
-            candidates = jnp.argsort(approximate, -1)
-            approximate = jnp.take_along_axis(approximate, candidates, -1)
-        if sure:
-            beyond |= approximate[:, sure - 1] >= own_last - own_window
-        target = hidden.at[b, start + t].get(mode="clip")
-        high, low = lax.map(
-            lambda one: float_float.squared_distance(target, hidden.at[b, one].get(mode="clip")),
-            candidates[:, sure:].T,
-            batch_size=at_once,
-        )
-        high = jnp.where(jnp.isfinite(approximate[:, sure:]), high.T, jnp.inf)
-        nearest = lax.sort((high, low.T, candidates[:, sure:]), num_keys=3)[2][:, : k - sure]
-        neighbours = jnp.sort(jnp.concatenate([candidates[:, :sure], nearest], -1), -1)
-        # Every target looks its own answer up: on a CPU a scatter runs row by row.
-        slot = order.reshape(open_.shape) - 1 - step * rows
-        answered, slot = open_ & (slot >= 0) & (slot < rows), jnp.clip(slot, 0, rows - 1)
-        chosen = answered.reshape(answered.shape + (1,) * (table.ndim - 2))
-        table = jnp.where(chosen, entry(neighbours).astype(table.dtype)[slot], table)
-        return step + 1, table, jnp.where(answered, beyond[slot], still_open)
-
-    _, table, open_ = lax.while_loop(lambda c: c[0] * rows < order[-1], decide_some, (0, table, open_))
-    return table, open_
+    return jnp.sum(values >= values[-1] - 2 * window(distances, values[-1]), 0)
 
 
-def _first_of_kind(hidden, count):
-    """[B, N]: whether fewer than `count` earlier points are exact duplicates of the point.
+def _symmetric(centred):
+    points = centred.states.shape[1]
 
-    Duplicates are found by a hash of the bits and checked against the first point that has it.
-    """
-    as_integer = jnp.uint64 if hidden.dtype == jnp.float64 else jnp.uint32
-    bits = lax.bitcast_convert_type(hidden + 0.0, as_integer)
-    odd = np.arange(hidden.shape[-1], dtype=np.uint64) * np.uint64(2654435769) | np.uint64(1)
-    code = jnp.sum((bits ^ (bits >> 15)) * odd.astype(np.dtype(as_integer)), -1, dtype=as_integer)
-    same = code[:, :, None] == code[:, None, :]
-    first = jnp.argmax(same, -1)
-    checked = jnp.all(jnp.take_along_axis(hidden, first[..., None], 1) == hidden, -1)
-    earlier = jnp.tril(same & checked[:, None, :], -1)
-    return ~checked | (jnp.sum(earlier, -1) < count)
+    def fill(squared, start, stop):
+        if stop - start <= -(-points // 4):
+            block = _block(centred, start, stop - start, start, stop)
+            return squared.at[:, start:stop, start:stop].set(block)
+        middle = (start + stop) // 2
+        block = _block(centred, start, middle - start, middle, stop)
+        squared = squared.at[:, start:middle, middle:stop].set(block)
+        squared = squared.at[:, middle:stop, start:middle].set(jnp.swapaxes(block, 1, 2))
+        return fill(fill(squared, start, middle), middle, stop)
+
+    return fill(jnp.zeros((1, points, points), centred.states.dtype), 0, points)
+
+
+def _block(centred, start, count, first, stop):
+    """Squared distances of `count` points from `start` on (it may be traced) to the points from `first` to `stop`."""
+    states, norms, _ = centred
+    targets = lax.dynamic_slice_in_dim(states, start, count, 1)
+    gram = jnp.einsum("btd,bnd->btn", targets, states[:, first:stop], precision=lax.Precision.HIGHEST)
+    own = lax.dynamic_slice_in_dim(norms, start, count, 1)
+    squared = jnp.maximum(own[..., None] + norms[:, None, first:stop] - 2 * gram, 0)
+    row, column = (lax.broadcasted_iota(jnp.int32, gram.shape[1:], axis) for axis in (0, 1))
+    return jnp.where(row + start == column + first, jnp.inf, squared)
+
+
+def _rounding(dtype, width: int) -> float:
+    """Bound on the rounding error of a dot product of `width` terms, relative to the sum of their sizes."""
+    return float(jnp.finfo(dtype).eps) / 2 * (min(width, 4 * width**0.5) + 4)

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
+from jaxconcepts.fields import field
 from jaxconcepts.models import bottleneck, decoder, hf_config, layers, positions, residual
 from jaxconcepts.models.decoder import Role
 from jaxconcepts.models.gpt2_block import ACTIVATIONS, Block, init
@@ -48,25 +49,25 @@ class GPT2Config(decoder.Decoder):
     stop_tokens: end-of-text ids of a language model.
     """
 
-    layers: int = 12
-    heads: int = 8
-    width: int = 256
+    layers: int = field(12, "blocks", low=1, high=4096)
+    heads: int = field(8, "attention heads a block; they divide the width", low=1, high=65536)
+    width: int = field(256, "of the residual stream", low=1, high=65536)
     context: int = 40
     input_dim: int = 16
     output_dim: int = 1
     vocab_size: int = 0
-    mlp_width: int = 0
-    activation: str = "gelu_new"
-    qk_norm: bool = False
-    bottleneck: int = 0
+    mlp_width: int = field(0, "hidden width of the feed-forward part, 0 for 4 * width", low=0, high=1_000_000)
+    activation: str = field("gelu_new", "of the feed-forward part", choices=tuple(ACTIVATIONS))
+    qk_norm: bool = field(False, "normalise queries and keys before attention")
+    bottleneck: int = field(0, "numbers in the code between examples and prediction, 0 for none", low=0, high=65536)
     positions: str = "learned"
     rotary_fraction: float = 1.0
     rope_theta: float = 10_000.0
     causal: bool = True
-    eps: float = 1e-5
-    dtype: str = "float32"
-    remat: bool = False
-    unroll: int = 0
+    eps: float = field(1e-5, "of the layer norms", above=0)
+    dtype: str = field("float32", "of matrix products", choices=("float32", "bfloat16"))
+    remat: bool = field(False, "recompute blocks in the backward pass, for memory")
+    unroll: int = field(0, "blocks unrolled in the scan, 0 for the backend's default", low=0, high=4096)
     stop_tokens: tuple[int, ...] = ()
 
     MODEL_TYPE = "gpt2"

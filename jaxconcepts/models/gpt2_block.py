@@ -31,6 +31,16 @@ class InitScales(NamedTuple):
     read_out: Float[Array, ""] | float = 0.02
 
 
+@dataclass(frozen=True)
+class InitFields:
+    """`InitScales` as a config has them."""
+
+    weights: float = field(0.02, "of the blocks' matrices; 0 for 1 / sqrt(inputs) of each", low=0)
+    positions: float = field(0.02, "of the position table", low=0)
+    read_in: float = field(0.02, "of the read-in", low=0)
+    read_out: float = field(0.02, "of the read-out", low=0)
+
+
 GPT2_SCALES = InitScales()
 
 

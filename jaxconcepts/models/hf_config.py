@@ -117,6 +117,14 @@ class Fields:
             self.wrong(name, value, "a positive number or null")
         return None if value is None else float(value)
 
+    def bounds(self, name: str) -> tuple[float, float] | None:
+        """[least, most]; None where it is absent or bounds nothing."""
+        value = self.take(name, [0, math.inf])
+        is_pair = isinstance(value, list) and len(value) == 2 and all(type(one) in (int, float) for one in value)
+        if not is_pair or not 0 <= value[0] < value[1]:
+            self.wrong(name, value, "[least, most] with 0 <= least < most")
+        return None if value == [0, math.inf] else (float(value[0]), float(value[1]))
+
     def default(self, name: str, value: Any) -> None:
         """What an attribute is where it is absent or null."""
         if self._left.get(name) is None:

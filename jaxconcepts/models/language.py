@@ -43,7 +43,7 @@ def hidden_states(
     Raises ValueError for an empty prompt, one beyond the model's context, a token outside the vocabulary, a layer or
     position that does not exist, and as `attention_of` does.
     """
-    tokens, lengths = checked(model, tokens, lengths)
+    tokens, lengths = checked_tokens(model, tokens, lengths)
     layers = tuple(range(model.layers + 1)) if layers is None else tuple(layers)
     if not layers or not all(0 <= layer <= model.layers for layer in layers):
         raise ValueError(f"layers must be among 0 ... {model.layers}, got {list(layers)}")
@@ -203,7 +203,7 @@ def _states(model, params, tokens, positions, edits, layers, with_logits, attent
 
 def _continued(model, params, tokens, lengths, max_new_tokens, stop_tokens):
     """What `generate` and `sample` are given, checked and placed."""
-    tokens, lengths = checked(model, tokens, lengths)
+    tokens, lengths = checked_tokens(model, tokens, lengths)
     if max_new_tokens < 1:
         raise ValueError(f"max_new_tokens must be positive, got {max_new_tokens}")
     if (longest := int(lengths.max()) + max_new_tokens) > model.context:
@@ -228,6 +228,20 @@ def _sample(model, params, key, tokens, lengths, temperature, max_new_tokens, st
 
 
 def checked(model: Decoder, tokens, lengths) -> tuple[np.ndarray, np.ndarray]:
+    """`checked_tokens` for a program that runs the model as it is, whatever the lengths.
+
+    Raises ValueError too where prompts of these lengths need other rotary frequencies than the model has.
+    """
+    tokens, lengths = checked_tokens(model, tokens, lengths)
+    if model.for_lengths(lengths) != model:
+        raise ValueError(
+            f"prompts of {lengths.max()} tokens take other rotary frequencies in this {model.MODEL_TYPE} model than "
+            "shorter ones; hidden_states, generate, sample and scores choose them, this study does not"
+        )
+    return tokens, lengths
+
+
+def checked_tokens(model: Decoder, tokens, lengths) -> tuple[np.ndarray, np.ndarray]:
     """Tokens and lengths as int32 arrays on the host, or a ValueError that says what is wrong with which prompt."""
     tokens = np.asarray(tokens)
     if tokens.ndim != 2 or tokens.dtype.kind not in "iu":

@@ -3,7 +3,6 @@ the length alone."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import flax.linen as nn
@@ -114,7 +113,7 @@ class Mamba2Config(decoder.Decoder):
             fields.wrong("n_groups", sizes["groups"], f"a divisor of num_heads = {sizes['heads']}")
         return cls(
             **sizes,
-            step_limit=_limit(fields),
+            step_limit=fields.bounds("time_step_limit"),
             float32_stream=fields.flag("residual_in_fp32", True),
             eps=fields.number("layer_norm_epsilon", 1e-5),
             tied=fields.flag("tie_word_embeddings", False),
@@ -127,15 +126,6 @@ class Mamba2Config(decoder.Decoder):
         written |= {"layer_norm_epsilon": self.eps, "residual_in_fp32": self.float32_stream}
         written |= {} if self.step_limit is None else {"time_step_limit": list(self.step_limit)}
         return written | {"architectures": ["Mamba2ForCausalLM"]}
-
-
-def _limit(fields: hf_config.Fields) -> tuple[float, float] | None:
-    """time_step_limit; None where it bounds nothing."""
-    value = fields.take("time_step_limit", [0.0, math.inf])
-    is_pair = isinstance(value, list) and len(value) == 2 and all(type(number) in (int, float) for number in value)
-    if not is_pair or not 0 <= value[0] < value[1]:
-        fields.wrong("time_step_limit", value, "[least, most] with 0 <= least < most")
-    return None if value == [0, math.inf] else tuple(map(float, value))
 
 
 class Block(nn.Module):

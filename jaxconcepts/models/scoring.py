@@ -41,7 +41,7 @@ def score(
 
     Raises ValueError as `language.generate` does.
     """
-    tokens, lengths = language.checked(model, tokens, lengths)
+    tokens, lengths = language.checked_tokens(model, tokens, lengths)
     width = 0 if continuations is None else np.shape(continuations)[2]
     if (longest := int(lengths.max()) + max(max_new_tokens, width)) > model.context:
         raise ValueError(f"prompt and answer take {longest} tokens, the model's context is {model.context}")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from jaxconcepts.prompts import text_files
 from jaxconcepts.prompts.family import Example, Family
 
 FIELDS = ("input", "output", "concept")
@@ -22,6 +22,7 @@ def family(
     test_share: float = 0.2,
     rules: Mapping[str, str] | None = None,
     names: Mapping[str, str] | None = None,
+    skip_missing: bool = False,
 ) -> Family:
     """The family that a JSONL file (UTF-8) holds; its name is the file's stem.
 
@@ -29,6 +30,7 @@ def family(
     concept's inputs that no earlier concept had, `test_share`, drawn from the seed, are for test. Outputs are stripped
     of spaces around them. Lines that repeat an example are taken once (Null's apart), other keys are left alone.
     null: the name of the concept whose outputs carry no information, if there is one.
+    skip_missing: leave out lines whose concept is null, NaN or not there.
     rules, names: concept -> the rule in words; the operator's name (default: the concept's own).
 
     `answers` knows the inputs of the file under which every concept has one output.
@@ -38,7 +40,7 @@ def family(
     """
     if not 0 < test_share < 1:
         raise ValueError(f"jsonl.test_share must be above 0 and below 1, got {test_share!r}")
-    pools = _pools(path, null)
+    pools = _pools(path, null, skip_missing)
     given = {} if null is None else {null: "null"}
     given |= dict.fromkeys(rules or (), "rules") | dict.fromkeys(names or (), "names")
     for concept, field in given.items():
@@ -58,15 +60,11 @@ def family(
     )
 
 
-def _pools(path, null) -> dict[str, list[Example]]:
-    try:
-        lines = Path(path).read_text(encoding="utf-8-sig").split("\n")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8: {error}") from error
+def _pools(path, null, skip_missing) -> dict[str, list[Example]]:
     examples: list[Example] = []
-    for number, line in enumerate(lines, 1):
-        if line.strip():
-            examples.append(_example(line, f"{path}, line {number}"))
+    for number, line in enumerate(text_files.read_lines(path), 1):
+        if line.strip() and (example := _example(line, f"{path}, line {number}", skip_missing)) is not None:
+            examples.append(example)
     if not examples:
         raise ValueError(f"{path} holds no example")
     pools: dict[str, list[Example]] = {example.concept: [] for example in examples}
@@ -78,18 +76,17 @@ def _pools(path, null) -> dict[str, list[Example]]:
     return pools
 
 
-def _example(line, where):
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{where}: not JSON: {error}") from error
-    if not isinstance(row, dict):
-        raise ValueError(f"{where}: expected an object with {', '.join(FIELDS)}, found {line.strip()[:80]}")
+def _example(line, where, skip_missing) -> Example | None:
+    row = text_files.json_object(line, where, f"an object with {', '.join(FIELDS)}")
+    concept = row.get("concept")
+    if skip_missing and (concept is None or concept != concept):  # null or NaN.
+        return None
     for field in FIELDS:
         value = row.get(field)
         if not isinstance(value, str) or not value.strip():
-            found = repr(value) if field in row else "nothing"
-            raise ValueError(f"{where}: {field!r} must be a string that is not empty, found {found}")
+            got = text_files.shown(value) if field in row else "nothing"
+            hint = "" if field != "concept" or isinstance(value, str) else "; jsonl_skip_missing leaves out such lines"
+            raise ValueError(f"{where}: {field!r} must be a string that is not empty, found {got}{hint}")
     return Example(row["input"], row["output"].strip(), row["concept"])
 
 

@@ -16,6 +16,7 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from jaxconcepts.prompts import text_files
 from jaxconcepts.prompts.tagged import Sentence, Word
 
 UPOS = {
@@ -56,26 +57,28 @@ def read_conllu(path: str | Path, tags: Mapping[str, str] = UPOS) -> list[Senten
     except ImportError as error:
         raise ImportError("CoNLL-U files are read by the conllu library: pip install 'jaxconcepts[prompts]'") from error
     sentences, words = [], []
-    for number, line in enumerate([*_lines(path), ""], 1):
+    for number, line in enumerate([*text_files.read_lines(path), ""], 1):
         if not line.strip():
             sentences.append(words)
             words = []
         elif not line.startswith("#"):
             where = f"{path}, line {number}"
             if (found := len(line.split("\t"))) != len(DEFAULT_FIELDS):
-                raise ValueError(
-                    f"{where}: expected {len(DEFAULT_FIELDS)} columns parted by tabs, found {found}: {line!r}"
-                )
+                expected = f"{len(DEFAULT_FIELDS)} columns parted by tabs"
+                raise ValueError(f"{where}: expected {expected}, found {found}: {text_files.shown(line)}")
             try:
                 token = parse_line(line, DEFAULT_FIELDS)
-            except ParseException as error:
-                raise ValueError(f"{where}: {error} {line!r}") from error
+            except (ParseException, ValueError, LookupError) as error:
+                raise ValueError(f"{where}: {error} {text_files.shown(line)}") from error
             if isinstance(token["id"], tuple):  # A multiword token or an empty node.
                 continue
             if token["id"] != len(words) + 1:
-                raise ValueError(f"{where}: expected id {len(words) + 1}, found {line.split()[0]!r}: {line!r}")
+                found = text_files.shown(line.partition("\t")[0])
+                raise ValueError(f"{where}: expected id {len(words) + 1}, found {found}")
             if token["upos"] != "_" and token["upos"] not in tags:
-                raise ValueError(f"{where}: UPOS must be one of {', '.join(tags)}; found {token['upos']!r}")
+                raise ValueError(
+                    f"{where}: UPOS must be one of {', '.join(tags)}; found {text_files.shown(token['upos'])}"
+                )
             words.append((token["form"], tags.get(token["upos"])))
     return _known(sentences)
 
@@ -90,17 +93,10 @@ def read_penn(path: str | Path, tags: Mapping[str, str] = PENN) -> list[Sentence
 
     Raises ValueError naming file and line for a word without a tag and for brackets that do not match.
     """
-    lines = _lines(path)
+    lines = text_files.read_lines(path)
     first = next((line.split()[0] for line in lines if line.strip()), "")
     read = _parses if first.startswith("(") and "/" not in first else _slashed
     return _known([[(word, _tag(tag, tags)) for word, tag in sentence] for sentence in read(path, lines)])
-
-
-def _lines(path):
-    try:
-        return Path(path).read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8: {error}") from error
 
 
 def _known(sentences) -> list[Sentence]:
@@ -126,7 +122,7 @@ def _slashed(path, lines) -> Iterator[list[tuple[str, str]]]:
                 continue
             word, slash, tag = token.rpartition("/")
             if not (word and slash and tag):
-                raise ValueError(f"{path}, line {number}: expected word/TAG, found {token!r}")
+                raise ValueError(f"{path}, line {number}: expected word/TAG, found {text_files.shown(token)}")
             if ended and tag not in CLOSING:
                 yield sentence
                 sentence, ended = [], False
@@ -147,13 +143,14 @@ def _parses(path, lines) -> Iterator[list[tuple[str, str]]]:
             if token == "(":
                 stack.append((number, []))
             elif not stack:
-                raise ValueError(f"{path}, line {number}: expected an opening bracket, found {token!r}")
+                raise ValueError(f"{path}, line {number}: expected an opening bracket, found {text_files.shown(token)}")
             elif token != ")":
                 stack[-1][1].append(token)
             else:
                 _, words = stack.pop()
                 if len(words) > 2:
-                    raise ValueError(f"{path}, line {number}: expected (TAG word), found ({' '.join(words)})")
+                    found = " ".join(words)[:80]
+                    raise ValueError(f"{path}, line {number}: expected (TAG word), found ({found})")
                 if len(words) == 2 and words[0] != "-NONE-":
                     sentence.append((BRACKETS.get(words[1], words[1].replace("\\/", "/")), words[0]))
                 if not stack:

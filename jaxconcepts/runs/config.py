@@ -18,5 +18,5 @@ def config_kind(values: Mapping[str, Any]) -> type:
         ("run", Execution, fields.section(Execution)),
     ]
     early = experiment.stored(experiment.default_config(values))
-    bases = (fields.inferred(early, experiment.LATER),)
+    bases = (fields.inferred(early, experiment.LATER, experiment.declared()),)
     return dataclasses.make_dataclass("TrainingConfig", own, bases=bases, frozen=True)

@@ -8,6 +8,8 @@ from typing import Literal
 from jaxconcepts import fields
 from jaxconcepts.fields import field
 
+TRACKERS = ("tensorboard", "wandb", "trackio")
+
 
 @dataclass(frozen=True)
 class Execution:
@@ -21,6 +23,8 @@ class Execution:
     at_once: int = field(0, "in a sweep, the most runs in a pack; 0 for as many as the memory allows", low=0)
     cpu_devices: int = field(1, "on a CPU, how many devices to make of it", low=1, high=1024)
     checkpoint_seconds: float = field(60.0, "seconds between checkpoints", low=0)
+
+    trackers: tuple[str, ...] = field((), "programs that show what is written", choices=TRACKERS)
 
     def __post_init__(self):
         fields.check(self)

@@ -16,15 +16,18 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from jaxconcepts import experiments, store
+from jaxconcepts import experiments, fields, store
 from jaxconcepts.runs import packs, processes
 from jaxconcepts.runs.events import CallbackError, Event, name_of
+from jaxconcepts.runs.execution import Execution
 from jaxconcepts.runs.pacing import Pace
 from jaxconcepts.runs.points import Point
 from jaxconcepts.runs.preemption import PreemptedError, stop_requested
 from jaxconcepts.runs.programs import Programs
 from jaxconcepts.runs.progress import Progress
 from jaxconcepts.runs.recording import Record
+from jaxconcepts.runs.trackers import Feed
+from jaxconcepts.training.train import TrainState
 
 log = logging.getLogger("jaxconcepts")
 
@@ -33,13 +36,9 @@ def default_config(experiment: str = "regression") -> dict[str, Any]:
     """Every field of a config file at its default: a run's (`Experiment.default_config`), and how runs are executed.
 
     num_seeds: how many runs are trained together, with seeds seed, seed + 1, ... (in a sweep: of every point).
-    run: how, not what; it may change between a run and its resumption. how: runs of a pack side by side ("vmap"), one
-        after another ("map") or by backend ("auto"). unroll: the model's blocks unrolled ("all"), scanned ("none") or
-        by backend ("auto"). data: devices that each run's batch is sharded over. at_once: in a sweep, the most runs in
-        a pack, 0 for as many as the memory allows. cpu_devices: on a CPU, how many devices to make of it.
-        checkpoint_seconds: time between checkpoints.
+    run: how, not what (`execution.Execution`); it may change between a run and its resumption.
     """
-    run = {"how": "auto", "unroll": "auto", "data": 1, "at_once": 0, "cpu_devices": 1, "checkpoint_seconds": 60.0}
+    run = fields.defaults(Execution)
     return experiments.find(experiment).default_config({"experiment": experiment}) | {"num_seeds": 1, "run": run}
 
 
@@ -55,14 +54,18 @@ def run_pack(
     signals: list[int] | None = None,
     size: int = 0,
     callbacks: Sequence[Callable[[Event], Any]] = (),
-) -> None:
+    trackers: Sequence[str] = (),
+) -> TrainState:
     """Trains and measures the points (of one experiment) from where their last checkpoint left them.
+
+    Returns the last state.
 
     programs: compiled programs to share with other packs. progress: has `update(step, losses, measured)`, a `Progress`
     by default. signals: those received, where the caller collects them.
     size: of the program, at least; a smaller pack is padded, so that it shares a larger one's compilation.
 
-    callbacks: called at every measured step, before training goes on, each with an `Event`.
+    callbacks: called at every measured step, before training goes on, each with an `Event`. trackers: see
+    `trackers.Feed`.
 
     Raises PreemptedError after SIGTERM or SIGINT, and CallbackError where a callback raises, with everything done so
     far checkpointed.
@@ -79,7 +82,7 @@ def run_pack(
     record = Record(name, points, run, program, state.diverged_at)
     record.write_runs(step, finished=step == steps)
     if step == steps:
-        return
+        return state
     held_out = program.prepare(numbers, data)
     measured_at, keep_steps = settings.at_steps(steps), settings.checkpoint_steps
     hidden_at = set(settings.hidden_steps(steps))
@@ -95,9 +98,10 @@ def run_pack(
 
     def checkpoint():
         record.settle(progress, pace)
-        record.flush(step)
+        written = record.flush(step)
         run.save(name, step, state)
         record.write_runs(step, finished=step == steps)
+        feed.write(written)
 
     def call_back():
         record.settle(progress, pace)
@@ -112,7 +116,8 @@ def run_pack(
                 ) from error
 
     last_checkpoint = time.monotonic()
-    with stop_requested() if signals is None else contextlib.nullcontext(signals) as signals:
+    feed = Feed(trackers, run.workdir, record.runs, step)
+    with contextlib.closing(feed), stop_requested() if signals is None else contextlib.nullcontext(signals) as signals:
         if fresh and 0 in measured_at and callbacks:
             call_back()
         if fresh and 0 in keep_steps:
@@ -139,6 +144,7 @@ def run_pack(
             pace.adapt(microseconds)
             if stopping and step < steps:
                 raise PreemptedError(f"stopped by a signal at step {step}; start again to go on")
+    return state
 
 
 def _row_steps(steps: int, at: Sequence[int], each: int) -> list[int]:

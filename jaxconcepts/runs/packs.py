@@ -63,11 +63,18 @@ class Program(NamedTuple):
     hidden: Callable[[train.TrainState, Any, HeldOut, Any], tuple[jax.Array, jax.Array]]
 
 
-def make_mesh(runs: int, data: int, devices: Sequence[jax.Device] | None = None) -> Mesh:
+def make_mesh(runs: int, data: int, devices: Sequence[jax.Device] | Mesh | None = None) -> Mesh:
     """The mesh runs x data over the devices (all by default), using no more of them than there is work for.
+
+    devices: or the mesh that shared weights are split over by an axis "model" (`devices_of`); all runs are then on all
+    of it, and the mesh is runs x data x model.
 
     Raises ValueError where `data` does not divide the number of devices.
     """
+    if isinstance(devices, Mesh):
+        place = devices.axis_names.index("model")
+        grid = np.moveaxis(devices.devices, place, -1).reshape(1, -1, devices.shape["model"])
+        return Mesh(grid, ("runs", "data", "model"), axis_types=(AxisType.Auto,) * 3)
     devices = list(jax.devices() if devices is None else devices)
     if len(devices) % data:
         raise ValueError(f"run.data must divide the number of devices, {len(devices)}, got {data}")
@@ -153,16 +160,40 @@ def make_program(experiment: Experiment, runs: int, layout: Layout, devices=None
 
 
 def place_data(program: Program, data: Any) -> Any:
-    """What all runs share, whole on every device of the program, once."""
-    whole = NamedSharding(program.mesh, PartitionSpec())
-    place = lambda a: jax.make_array_from_callback(np.shape(a), whole, lambda index: np.asarray(a)[index])  # noqa: E731
+    """What all runs share on the program's devices, once: whole on each, but for weights that are shared out over a
+    mesh's axis "model", which stay so."""
+
+    def place(a):
+        if isinstance(a, jax.Array):
+            return jax.device_put(a, _data_sharding(program, a))
+        whole = NamedSharding(program.mesh, PartitionSpec())
+        return jax.make_array_from_callback(np.shape(a), whole, lambda index: np.asarray(a)[index])
+
     return jax.tree.map(place, data)
 
 
 def abstract_data(program: Program, data: Any) -> Any:
     """The shapes, dtypes and shardings of `place_data`."""
-    whole = NamedSharding(program.mesh, PartitionSpec())
-    return jax.tree.map(lambda a: jax.ShapeDtypeStruct(np.shape(a), np.asarray(a).dtype, sharding=whole), data)
+
+    def abstract(a):
+        dtype = a.dtype if hasattr(a, "dtype") else np.asarray(a).dtype
+        return jax.ShapeDtypeStruct(np.shape(a), dtype, sharding=_data_sharding(program, a))
+
+    return jax.tree.map(abstract, data)
+
+
+def devices_of(params: Any) -> Mesh | None:
+    """The mesh that weights are shared out over by an axis "model", None for weights on one device."""
+    sharding = getattr(jax.tree.leaves(params)[0], "sharding", None)
+    shared = isinstance(sharding, NamedSharding) and sharding.mesh.shape.get("model", 1) > 1
+    return sharding.mesh if shared else None
+
+
+def _data_sharding(program, a):
+    sharding = getattr(a, "sharding", None)
+    if isinstance(sharding, NamedSharding) and "model" in program.mesh.axis_names:
+        return NamedSharding(program.mesh, sharding.spec)
+    return NamedSharding(program.mesh, PartitionSpec())
 
 
 def stack_numbers(program: Program, numbers: Sequence[Any]) -> Any:
@@ -202,15 +233,15 @@ def fit_state(program: Program, state: train.TrainState, runs: int) -> train.Tra
 
 def local_runs(program: Program) -> list[int]:
     """The places in the pack (padding included) whose values this process reads and writes down, ascending."""
-    rows = program.mesh.devices
-    each = program.size // len(rows)
-    own = [row for row in range(len(rows)) if rows[row, 0].process_index == jax.process_index()]
+    first = _first_of_rows(program)
+    each = program.size // len(first)
+    own = [row for row, device in enumerate(first) if device.process_index == jax.process_index()]
     return [row * each + place for row in own for place in range(each)]
 
 
 def fetch(program: Program, tree: Any) -> Any:
     """Arrays with a leading run axis as NumPy, only this process's places of them (`local_runs`); waits for them."""
-    first = set(program.mesh.devices[:, 0])
+    first = set(_first_of_rows(program))
 
     def local(array):
         shards = [shard for shard in array.addressable_shards if shard.device in first]
@@ -218,6 +249,10 @@ def fetch(program: Program, tree: Any) -> Any:
         return np.concatenate([np.asarray(shard.data) for shard in shards])
 
     return jax.tree.map(local, tree)
+
+
+def _first_of_rows(program):
+    return program.mesh.devices.reshape(program.mesh.shape["runs"], -1)[:, 0]
 
 
 def step_count(steps: int, since: int = 0) -> tuple[np.ndarray, np.ndarray]:

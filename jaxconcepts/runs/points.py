@@ -30,9 +30,21 @@ class Point:
         return f"seed{self.config['seed']}-{self.hash[:12]}"
 
     def hyper_parameters(self) -> dict[str, Any]:
-        """Every field by dotted name, for the runs table; sequences as JSON text."""
-        flat = {name: value for name, value in flatten(stored(self.config)).items() if "." in name}
-        return {name: json.dumps(v) if isinstance(v, list | tuple) else v for name, v in flat.items()}
+        """Every field by dotted name, for the runs table; as JSON text sequences and what may be None (`nullable`)."""
+        flat = flatten(experiments.of_config(self.config).completed(self.config))
+        as_text = nullable(self.config)
+        return {
+            name: json.dumps(v) if isinstance(v, list | tuple) or (name in as_text and v is not None) else v
+            for name, v in flat.items()
+            if "." in name
+        }
+
+
+def nullable(config: Mapping[str, Any]) -> set[str]:
+    """The fields that are None by default, by dotted name. Their columns of the runs table are text in every part, for
+    a part where all are None has to go together with one where none is."""
+    defaults = flatten(experiments.of_config(config).default_config(config))
+    return {name for name, value in defaults.items() if value is None and "." in name}
 
 
 def make_point(config: Mapping[str, Any]) -> Point:

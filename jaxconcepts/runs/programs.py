@@ -17,8 +17,9 @@ class Programs:
     compilations: how many groups (static part and size) have been compiled. seconds: how long that took.
     """
 
-    def __init__(self, layout: packs.Layout):
-        self.layout = layout
+    def __init__(self, layout: packs.Layout, devices: Any = None):
+        """devices: as of `packs.make_mesh`."""
+        self.layout, self.devices = layout, devices
         self.compilations = 0
         self.seconds = 0.0
         self._compiled: dict[tuple[Experiment, int], tuple[packs.Program, int]] = {}
@@ -53,7 +54,7 @@ class Programs:
         return self._host_data[experiment]
 
     def _get(self, experiment, runs, numbers):
-        program = packs.make_program(experiment, runs, self.layout)
+        program = packs.make_program(experiment, runs, self.layout, self.devices)
         key = (experiment, program.size)
         if key not in self._compiled:
             data = packs.abstract_data(program, self._shared(experiment))

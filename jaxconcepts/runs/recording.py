@@ -12,7 +12,7 @@ import polars as pl
 from jaxconcepts import store
 from jaxconcepts.runs import packs
 from jaxconcepts.runs.events import Event
-from jaxconcepts.runs.points import Point
+from jaxconcepts.runs.points import Point, nullable
 from jaxconcepts.store import tidy
 
 log = logging.getLogger("jaxconcepts")
@@ -32,6 +32,11 @@ class Record:
         self._pending: list[tuple] = []
         self._frames: list[pl.DataFrame] = []
         self._diverged_at = self._fetch(diverged_at)
+
+    @property
+    def runs(self) -> list[str]:
+        """The names of this process's runs."""
+        return self._runs
 
     @property
     def _detail(self) -> str:
@@ -83,27 +88,17 @@ class Record:
         return Event(step, tuple(self._runs), metrics, lambda: self._fetch(params), add)
 
     def flush(self, step):
-        """Writes the rows gathered so far as the part that the checkpoint at `step` will cover."""
-        if self._frames:
-            self._run.write_metrics(self._name, step, pl.concat(self._frames))
+        """Writes the rows gathered so far as the part that the checkpoint at `step` will cover; returns them."""
+        written = pl.concat(self._frames) if self._frames else None
+        if written is not None:
+            self._run.write_metrics(self._name, step, written)
         self._frames.clear()
+        return written
 
     def write_runs(self, step, finished):
         """The runs table; "done" only once the last checkpoint is committed, so that a done run needs no repair."""
-        table = [
-            {
-                "run": point.run,
-                "point": point.hash,
-                "status": "diverged" if diverged >= 0 else "done" if finished else "running",
-                "seed": point.config["seed"],
-                "step": step,
-                "diverged_at": int(diverged) if diverged >= 0 else None,
-            }
-            | point.hyper_parameters()
-            for point, diverged in zip(self._points, self._diverged_at, strict=True)
-        ]
-        frame = pl.DataFrame(table, infer_schema_length=None) if table else pl.DataFrame(schema=store.RUNS)
-        self._run.write_runs(self._name, frame)
+        if self._points:  # Else padding only: a part without the hyper-parameters' columns would go with no other.
+            self._run.write_runs(self._name, runs_table(self._points, step, self._diverged_at, finished))
 
     def _fetch(self, tree):
         """This process's runs of the arrays, without padding."""
@@ -117,3 +112,24 @@ class Record:
                 diverged_at[index],
             )
         self._diverged_at = diverged_at
+
+
+def runs_table(points: Sequence[Point], step: int, diverged_at: Sequence[int], finished: bool) -> pl.DataFrame:
+    """A row a run, with every hyper-parameter in a column that has one type in every part of a sweep.
+
+    diverged_at: the step at which each run diverged, below 0 for one that did not.
+    """
+    table = [
+        {
+            "run": point.run,
+            "point": point.hash,
+            "status": "diverged" if diverged >= 0 else "done" if finished else "running",
+            "seed": point.config["seed"],
+            "step": step,
+            "diverged_at": int(diverged) if diverged >= 0 else None,
+        }
+        | point.hyper_parameters()
+        for point, diverged in zip(points, diverged_at, strict=True)
+    ]
+    types = dict(store.RUNS) | dict.fromkeys(nullable(points[0].config), pl.String)
+    return pl.DataFrame(table, schema_overrides=types, infer_schema_length=None)

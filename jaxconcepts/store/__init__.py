@@ -5,12 +5,14 @@
             metrics/<pack>.<step>.parquet tidy rows (`METRICS`) up to and including <step>
             hidden/<pack>.<step>.npz      hidden states for projections
             runs/<pack>.parquet           a row a run: status and hyper-parameters
-            checkpoints/<pack>/<step>/    Orbax
+            checkpoints/<pack>/<step>/    Orbax, and the hash of every file
+            manifests/<pack>.json         which parts there must be, with their rows and hashes (see `manifest`)
             <study>/<kind>/<name>.parquet what a study of the finished run found (see `results`)
 
 A *pack* is a set of runs trained together. The rule that makes it exact: a part appears whole (temporary name, then
 rename), parts come before the checkpoint that covers them, and `Run.restore` drops every part past the checkpoint it
-returns, which the resumed run then writes again. Reading takes no lock and works while a run is writing.
+returns, which the resumed run then writes again. Reading takes no lock and works while a run is writing; a part that
+was deleted, emptied, doubled or changed by hand is a `DamagedFileError` that names it.
 
 Paths may be gs://. jax and Orbax are imported only to save or restore, so that reading tables starts fast.
 """

@@ -64,6 +64,14 @@ def remove(root: epath.Path, pack: str) -> None:
         path.unlink(missing_ok=True)
 
 
+def forget_runs(root: epath.Path, pack: str) -> None:
+    """No longer expects the pack's part of the runs table, which the pack is to write anew."""
+    for of in read(root, pack):
+        if of.runs is not None:
+            of.runs = None
+            write(root, of)
+
+
 def read(root: epath.Path, pack: str | None = None) -> list[Manifest]:
     """Those of a pack, or all. Raises DamagedFileError naming a file that is not one."""
     manifests = []

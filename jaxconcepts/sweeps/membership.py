@@ -19,7 +19,7 @@ from etils import epath
 from jaxconcepts import store
 from jaxconcepts.runs import points as sweep_points
 from jaxconcepts.runs.points import Point
-from jaxconcepts.store import files
+from jaxconcepts.store import files, manifest
 
 log = logging.getLogger("jaxconcepts")
 
@@ -74,15 +74,20 @@ def cut(workdir: epath.Path, pack: Pack) -> list[Pack]:
 
 
 def damaged(workdir: epath.Path) -> set[str]:
-    """Names of packs of which a table part cannot be read (truncated, say). Damaged rows of the runs table are deleted:
-    their pack, which is then unfinished, writes them anew."""
+    """Names of packs of which a table part is missing or cannot be read (truncated, say). Damaged rows of the runs
+    table are deleted: their pack, which is then unfinished, writes them anew."""
     packs = set()
+    for pack, lost in manifest.incomplete(workdir).items():
+        log.warning("missing from pack %s: %s: it will write that again", pack, ", ".join(lost))
+        packs.add(pack)
+        manifest.forget_runs(workdir, pack)
     for kind in ("metrics", "runs"):
         for path in files.listing(workdir / kind):
             if path.suffix == ".parquet" and not _looks_whole(path):
                 log.warning("damaged table part %s: its pack will write it again", path)
                 packs.add(path.name.split(".")[0])
                 if kind == "runs":
+                    manifest.forget_runs(workdir, path.name.split(".")[0])
                     path.unlink(missing_ok=True)
     return packs
 

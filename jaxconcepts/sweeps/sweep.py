@@ -34,11 +34,13 @@ def run_sweep(
     checkpoint_seconds: float = 60.0,
     shard: tuple[int, int] = (0, 1),
     tune: bool = False,
+    trackers: Sequence[str] = (),
 ) -> Programs:
     """Trains and measures every point that is not finished in the run directory; returns what has been compiled.
 
     at_once: the most runs in a pack, 0 for as many as the memory allows. shard: (index, count) of this job among
     independent ones that share the sweep. tune: measure on the first pack what `layout` leaves to the backend.
+    trackers: see `runs.trackers`.
 
     All processes of a distributed job call it together. A pack that runs out of device memory is halved, for good.
     Raises PreemptedError after SIGTERM or SIGINT, everything being checkpointed, and ValueError naming the points that
@@ -76,7 +78,7 @@ def run_sweep(
             room = sizes.get(pack.points[0].experiment, 0)
             programs.forget_others(pack.points[0].experiment) if jax.default_backend() == "cpu" else None
             progress.begin(pack)
-            if not _fits(pack, run, layout, checkpoint_seconds, programs, progress, signals, room):
+            if not _fits(pack, run, layout, checkpoint_seconds, programs, progress, signals, room, trackers):
                 sizes[pack.points[0].experiment] = -(-len(pack.points) // 2)
                 queue.extendleft(reversed(_halve(pack, run, too_large)))
             elif signals and queue and jax.process_count() == 1:
@@ -88,14 +90,14 @@ def run_sweep(
     return programs
 
 
-def _fits(pack: Pack, run, layout, checkpoint_seconds, programs, progress, signals, room) -> bool:
+def _fits(pack: Pack, run, layout, checkpoint_seconds, programs, progress, signals, room, trackers) -> bool:
     """Runs the pack to its end; False where the device had too little memory."""
     # A pack that is much smaller than its group's is not worth padding.
     size = room if len(pack.points) <= room < 2 * len(pack.points) else 0
     try:
         execution.run_pack(
             pack.name, pack.points, run, layout, checkpoint_seconds,
-            programs=programs, progress=progress, signals=signals, size=size,
+            programs=programs, progress=progress, signals=signals, size=size, trackers=trackers,
         )  # fmt: skip
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):

@@ -45,8 +45,8 @@ class SweepProgress:
         self._file = workdir / "progress" / f"{index}of{count}.json" if jax.process_index() == 0 else None
         if self._file is not None:
             self._file.parent.mkdir(exist_ok=True)
-            for path in self._file.parent.glob("*.json"):
-                if not path.name.endswith(f"of{count}.json"):
+            for path in files.listing(self._file.parent):
+                if path.suffix == ".json" and not path.name.endswith(f"of{count}.json"):
                     path.unlink(missing_ok=True)
 
     def begin(self, pack: Pack) -> None:

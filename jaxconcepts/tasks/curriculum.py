@@ -7,11 +7,13 @@ steps at the solution that ignores the concept (ridge), while unequal ones split
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jaxconcepts.fields import field
 from jaxconcepts.tasks.regression import RegressionHParams
 
 
@@ -34,6 +36,20 @@ class Curriculum(NamedTuple):
     pairs_interval: Float[Array, ""] | float = 2000.0
     concept_ratio: Float[Array, ""] | float = 1.0
     concept_steps: Float[Array, ""] | float = 1.0
+
+
+@dataclass(frozen=True)
+class CurriculumFields:
+    """`Curriculum` as a config has it."""
+
+    dim_start: float = field(0.0, "dimensions of x at step 0; 0 for all from the start", low=0)
+    dim_increment: float = field(1.0, "dimensions more at each interval", low=0)
+    dim_interval: float = field(2000.0, "steps of that interval", above=0)
+    pairs_start: float = field(0.0, "pairs that carry loss at step 0; 0 for all from the start", low=0)
+    pairs_increment: float = field(2.0, "pairs more at each interval", low=0)
+    pairs_interval: float = field(2000.0, "steps of that interval", above=0)
+    concept_ratio: float = field(1.0, "how often a concept comes for once that the next does, at first", above=0)
+    concept_steps: float = field(1.0, "steps after which concepts come as often as their weights say", above=0)
 
 
 def at_step(curriculum: Curriculum, task: RegressionHParams, step) -> RegressionHParams:

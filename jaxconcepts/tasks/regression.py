@@ -16,6 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from jaxconcepts.fields import field
+
 BASES = ("orthogonal", "overlapping", "given", "random_support", "families")
 FAMILIES = ("linear", "sparse_linear", "leaky_relu", "quadratic")
 LEAKY_SLOPE = 0.2
@@ -39,12 +41,12 @@ class RegressionConfig:
     Raises ValueError, naming the field, when the parts do not fit together.
     """
 
-    num_concepts: int = 4
-    dim: int = 16
-    rank: int = 4
-    num_pairs: int = 20
-    bases: str = "orthogonal"
-    families: tuple[str, ...] = ()
+    num_concepts: int = field(4, "how many concepts are mixed", low=1, high=4096)
+    dim: int = field(16, "dimension of x", low=1, high=65536)
+    rank: int = field(4, "dimensions of a basis, or size of a sparse function's support", low=1, high=65536)
+    num_pairs: int = field(20, "pairs (x, y) of a sequence", low=1, high=65536)
+    bases: str = field("orthogonal", "which bases the concepts are", choices=BASES)
+    families: tuple[str, ...] = field((), "with bases=families: the function family of each concept", choices=FAMILIES)
 
     def __post_init__(self):
         # A list, as JSON gives it, would not hash.
@@ -90,6 +92,19 @@ class RegressionConfig:
                 f"that neighbours differ and share dimensions; got dim {self.dim}, num_concepts {self.num_concepts}, "
                 f"rank {self.rank}"
             )
+
+
+@dataclass(frozen=True)
+class RegressionFields:
+    """`RegressionHParams` as a config has them."""
+
+    noise: float = field(0.1, "standard deviation of the noise on y", low=0)
+    masks: tuple[tuple[float, ...], ...] | None = field(
+        None, "deviation of w in each dimension, a tuple a concept; none for those that bases names", low=0
+    )
+    concept_weights: tuple[float, ...] | None = field(
+        None, "relative frequency of each concept; none for equal ones", low=0
+    )
 
 
 class RegressionHParams(NamedTuple):

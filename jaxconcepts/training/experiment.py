@@ -17,13 +17,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, is_dataclass, replace
 from functools import partial
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, get_type_hints
 
 import jax
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, PyTree, Shaped
+from jaxtyping import Array, Float, Int, PyTree, Shaped
+
+from jaxconcepts.fields import field
+from jaxconcepts.training import optimizers
 
 AXES = ("run", "layer", "token", "concept", "position", "label")
 """The axes that a measured array may have; each is a column of the metrics table."""
@@ -58,7 +61,7 @@ class Named:
 
 @partial(
     jax.tree_util.register_dataclass,
-    data_fields=["labels", "positions", "valid", "group"],
+    data_fields=["labels", "positions", "group"],
     meta_fields=["classes", "tokens"],
 )
 @dataclass(frozen=True)
@@ -66,16 +69,16 @@ class Concept:
     """What is read off hidden states: the labels of the held-out points.
 
     labels: [N] or [P, N], from 0 to classes - 1, at each of P tokens if they differ. positions: [P] or [N, P], where in
-    the sequences those tokens are, None where the experiment reads its states itself. valid: which points count, None
-    for all. group: [N], what must not be split over folds or be its own neighbour (a string, a problem, a person), None
-    where every point is its own. tokens: the names of the P positions at which states are read.
+    the sequences those tokens are, None where the experiment reads its states itself. All points count: whatever
+    has no label is left out of the held-out sequences. group: [N], whole numbers, what must not be split over folds or
+    be its own neighbour (a string, a problem, a person), None where every point is its own. tokens: the names of the P
+    positions at which states are read.
     """
 
     labels: Int[Array, "*tokens N"]
     classes: int
     tokens: tuple[str, ...] = ("last",)
     positions: Int[Array, "*each P"] | None = None
-    valid: Bool[Array, "*tokens N"] | None = None
     group: Int[Array, " N"] | None = None
 
 
@@ -92,16 +95,16 @@ class MeasureConfig:
     detail: how much of a measurement is kept, "full" or, for very many runs, "summary" (see `Named.brief`).
     """
 
-    metrics: tuple[str, ...] = ("loss", "cd")
-    count: int = 50
-    spacing: str = "log"
-    steps: tuple[int, ...] = ()
-    per_concept: int = 250
-    cd_per_concept: int = 100
-    neighbours: int = 10
-    hidden_count: int = 5
-    checkpoint_steps: tuple[int, ...] = ()
-    detail: str = "full"
+    metrics: tuple[str, ...] = field(("loss", "cd"), "evaluators by name, or module:function for your own", low=1)
+    count: int = field(50, "how many measurements", low=2, high=1_000_000)
+    spacing: str = field("log", "of the measurements over the steps", choices=("log", "linear"))
+    steps: tuple[int, ...] = field((), "steps that are measured, in place of count and spacing", low=0)
+    per_concept: int = field(250, "held-out sequences of each concept", low=1, high=1_000_000)
+    cd_per_concept: int = field(100, "of those, on which CD is computed", low=1, high=1_000_000)
+    neighbours: int = field(10, "k of CD", low=1)
+    hidden_count: int = field(5, "at how many measured steps the hidden states are kept for projections", low=0)
+    checkpoint_steps: tuple[int, ...] = field((), "steps whose checkpoints are kept for good, beside the last", low=0)
+    detail: str = field("full", "how much of a measurement is kept: summary for very many runs", choices=DETAILS)
 
     def __post_init__(self):
         for name in ("metrics", "steps", "checkpoint_steps"):
@@ -160,6 +163,14 @@ class HeldOut:
 
 
 @dataclass(frozen=True)
+class SeedFields:
+    """What every config has."""
+
+    experiment: str = field("regression", "what is trained: a name, module:Class or file.py:Class", low=1)
+    seed: int = field(0, "of weights and data", low=0, high=2**32 - 1)
+
+
+@dataclass(frozen=True)
 class Experiment:
     """Base of all experiments; see the module's head for what one has. Every method but the class methods, `numbers`
     and `data` is traced inside compiled programs, over one run; the loop adds the axis of runs.
@@ -175,6 +186,22 @@ class Experiment:
     LATER: ClassVar[Mapping[str, Any]] = {}
     """Fields that were added after runs had been named without them, dotted name -> default: at the default they are
     left out of a run's name and of what is stored, so that old run directories stay valid."""
+
+    SECTIONS: ClassVar[Mapping[str, tuple[type, ...]]] = {
+        "": (SeedFields,), "train": (optimizers.OptimizerFields,)
+    }  # fmt: skip
+    """Dataclasses that declare fields of the config's sections, beside those that the experiment has as its own fields:
+    type, bounds and doc, see `jaxconcepts.fields`."""
+
+    @classmethod
+    def declared(cls) -> dict[str, tuple[type, ...]]:
+        """The dataclasses that declare the config's fields, by section ("" for those of no section)."""
+        own = {
+            name: kind for name, kind in get_type_hints(cls).items() if isinstance(kind, type) and is_dataclass(kind)
+        }
+        own = {"measure" if name == "measuring" else name: kind for name, kind in own.items()}
+        others = Experiment.SECTIONS | dict(cls.SECTIONS)
+        return {name: (*others.get(name, ()), *([own[name]] if name in own else [])) for name in {*own, *others}}
 
     @classmethod
     def default_config(cls, values: Mapping[str, Any] | None = None) -> dict[str, Any]:

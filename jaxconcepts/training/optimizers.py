@@ -5,11 +5,15 @@ Schedules have unit peak and are multiplied by the traced learning rate (optax s
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
 import optax
 from jaxtyping import Array, Float, PyTree
+
+from jaxconcepts.fields import field
 
 OPTIMIZERS = ("adam", "adamw", "muon")
 SCHEDULES = ("constant", "cosine", "linear")
@@ -24,6 +28,18 @@ class OptimizerNumbers(NamedTuple):
     b2: Float[Array, ""]
     eps: Float[Array, ""]
     clip_norm: Float[Array, ""]
+
+
+@dataclass(frozen=True)
+class OptimizerFields:
+    """`OptimizerNumbers` as a config has them."""
+
+    learning_rate: float = field(1e-4, "at the schedule's peak", low=0)
+    weight_decay: float = field(0.0, "of every parameter, with adamw and muon", low=0)
+    b1: float = field(0.9, "decay of the first moment", low=0, below=1)
+    b2: float = field(0.9999, "decay of the second moment", low=0, below=1)
+    eps: float = field(1e-8, "beside the root of the second moment", low=0)
+    clip_norm: float = field(math.inf, "largest norm of the whole gradient, inf for none", above=0, infinite=True)
 
 
 def check(config, section: str, optimizers: tuple[str, ...] = OPTIMIZERS) -> None:

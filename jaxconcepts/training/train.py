@@ -17,6 +17,7 @@ import optax
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, Int, PyTree
 
+from jaxconcepts.fields import field
 from jaxconcepts.training import optimizers
 from jaxconcepts.training.experiment import Experiment
 
@@ -30,12 +31,12 @@ class TrainConfig:
         warmup_steps and decay_fraction.
     """
 
-    steps: int = 80_000
-    batch_size: int = 128
-    optimizer: str = "adam"
-    schedule: str = "constant"
-    warmup_steps: int = 0
-    decay_fraction: float = 1.0
+    steps: int = field(80_000, "of the whole run, the schedule's length", low=1, high=1_000_000_000)
+    batch_size: int = field(128, "sequences a step", low=1, high=1_000_000)
+    optimizer: str = field("adam", "the optimiser", choices=optimizers.OPTIMIZERS)
+    schedule: str = field("constant", "course of the learning rate after warm-up", choices=optimizers.SCHEDULES)
+    warmup_steps: int = field(0, "steps of linear warm-up", low=0)
+    decay_fraction: float = field(1.0, "the share of the steps, at the end, over which the rate falls", above=0, high=1)
 
     def __post_init__(self):
         optimizers.check(self, "train")

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,9 +19,8 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from jaxconcepts.models.decoder import Decoder
 from jaxconcepts.training import freezing, lora, optimizers
-from jaxconcepts.training.train import TrainState, advance, first_state, repeated
+from jaxconcepts.training.experiment import Experiment, MeasureConfig
 
-HOW = ("auto", "vmap", "map")
 Masks = Mapping[str, Bool[np.ndarray, "*row"]]
 
 
@@ -52,17 +51,73 @@ class TuneHParams(NamedTuple):
 
 
 class Tuning(NamedTuple):
-    """init(base, hparams) -> TrainState whose params are the arm's tuned arrays.
+    """with_tuned(base, tuned, hparams) -> parameters that any model runs with, as tuned, without dropout.
 
-    chunk(state, hparams, base, data, steps, since=0) -> (TrainState, mean loss), see `train.repeated`.
-    with_tuned(base, tuned, hparams) -> parameters that any model runs with, as tuned, without dropout.
     merged(base, tuned, hparams) -> the same as plain parameters, for export.
     """
 
-    init: Callable[[PyTree, TuneHParams], TrainState]
-    chunk: Callable[..., tuple[TrainState, Float[Array, ""]]]
     with_tuned: Callable[[PyTree, PyTree, TuneHParams], PyTree]
     merged: Callable[[PyTree, PyTree, TuneHParams], PyTree]
+
+
+@dataclass(frozen=True, eq=False)
+class Shared:
+    """What all arms share: the base's parameters, and whatever the objective draws its batches from.
+
+    Two are equal where they are the same object, so that an experiment that holds one can be hashed.
+    """
+
+    base: PyTree
+    data: Any
+
+
+@dataclass(frozen=True)
+class Tuned(Experiment):
+    """Fine-tuning as an experiment, of which every arm is a run with `TuneHParams` as its numbers. What is trained are
+    the arm's tuned arrays; the model runs with them placed into the base. Nothing is measured on the way.
+
+    objective(params, data, seed, step) -> the loss of a step's batch.
+    """
+
+    model: Decoder
+    train: TuneConfig
+    objective: Callable[[PyTree, Any, Array, Array], Float[Array, ""]]
+    shared: Shared | None = None
+    measuring: MeasureConfig = MeasureConfig((), steps=(0,), hidden_count=0)
+
+    ROW_STEPS: ClassVar[int] = 20
+
+    def data(self) -> dict[str, PyTree]:
+        return {"base": self.shared.base, "data": self.shared.data}
+
+    def init(self, numbers: TuneHParams, data) -> PyTree:
+        if self.train.lora is None:
+            # Trained in float32, whatever the base is kept in.
+            return {path: at(data["base"], path).astype(jnp.float32) for path in numbers.masks}
+        key = jax.random.fold_in(jax.random.key(numbers.seed), 2)
+        adapters = lora.init(self.train.lora, self.model, data["base"], key)
+        return {path: adapters[path] for path in numbers.masks}
+
+    def batch(self, numbers: TuneHParams, data, step):
+        """What the objective draws the batch from."""
+        return data["data"], numbers.seed, step
+
+    def loss(self, params: PyTree, batch):
+        loss = self.objective(params, *batch)
+        return loss, {"train_loss": loss}
+
+    def model_params(self, params: PyTree, numbers: TuneHParams, data, step) -> PyTree:
+        """The base with the tuned arrays; with the dropout of a step, if one is given."""
+        if self.train.lora is None:
+            return chosen_leaves(data["base"], params, numbers.masks)
+        key = None if step is None else jax.random.fold_in(jax.random.fold_in(jax.random.key(numbers.seed), 3), step)
+        return lora.attach(data["base"], params, _scales(self.train, numbers), key, self.train.lora.dropout)
+
+    def held_out(self, numbers, data) -> dict:
+        return {}
+
+    def measure(self, params, held_out) -> dict:
+        return {}
 
 
 def arm_masks(config: TuneConfig, model: Decoder, params: PyTree, patterns: freezing.Patterns) -> Masks:
@@ -91,66 +146,23 @@ def stack_arms(arms: list[TuneHParams]) -> TuneHParams:
     return jax.tree.map(lambda *leaves: np.stack([np.asarray(leaf) for leaf in leaves]), *arms)
 
 
-def make_tuning(
-    config: TuneConfig, model: Decoder, objective: Callable[[PyTree, Any, Array, Array], Float[Array, ""]]
-) -> Tuning:
-    """The fine-tuning of one arm; see `over_arms` for several.
+def make_tuning(config: TuneConfig, model: Decoder) -> Tuning:
+    """What is done with tuned arrays after training."""
+    tuned_of = Tuned(model, config, None)
 
-    objective(params, data, seed, step) -> the loss of a step's batch.
-    """
-
-    def scales(h: TuneHParams):
-        return {path: jnp.asarray(mask, jnp.float32) * config.lora.scale for path, mask in h.masks.items()}
-
-    def fresh(base, hparams):
-        if config.lora is None:
-            # Trained in float32, whatever the base is kept in.
-            return {path: at(base, path).astype(jnp.float32) for path in hparams.masks}
-        adapters = lora.init(config.lora, model, base, jax.random.fold_in(jax.random.key(hparams.seed), 2))
-        return {path: adapters[path] for path in hparams.masks}
-
-    def init(base, hparams):
-        return first_state(fresh(base, hparams), optimizers.make(config, hparams.optimizer))
-
-    def placed(base, tuned, hparams, key=None):
-        if config.lora is not None:
-            return lora.attach(base, tuned, scales(hparams), key, config.lora.dropout)
-        return chosen_leaves(base, tuned, hparams.masks)
-
-    def step(state, hparams, base, data):
-        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(hparams.seed), 3), state.step)
-
-        def loss_of(tuned):
-            return objective(placed(base, tuned, hparams, key), data, hparams.seed, state.step)
-
-        loss, grads = jax.value_and_grad(loss_of)(state.params)
-        return advance(state, optimizers.make(config, hparams.optimizer), loss, grads)
+    def with_tuned(base, tuned, hparams):
+        return tuned_of.model_params(tuned, hparams, {"base": base}, None)
 
     def merged(base, tuned, hparams):
         if config.lora is not None:
-            return lora.merge(base, tuned, scales(hparams))
+            return lora.merge(base, tuned, _scales(config, hparams))
         return chosen_leaves(base, tuned, hparams.masks)
 
-    return Tuning(init, repeated(step), placed, merged)
+    return Tuning(with_tuned, merged)
 
 
-def over_arms(function: Callable, how: str = "auto", mapped: int = 1) -> Callable:
-    """`function` over a leading axis of its first `mapped` arguments, the others shared by all arms.
-
-    how: "vmap" (arms side by side), "map" (one after another: less memory, the same bits as alone) or "auto", which is
-    vmap on accelerators and map on a CPU. Either way there is one copy of the shared arguments.
-    """
-    if how not in HOW:
-        raise ValueError(f"how must be one of {', '.join(HOW)}, got {how!r}")
-    side_by_side = how == "vmap" or (how == "auto" and jax.default_backend() != "cpu")
-
-    def everywhere(*args):
-        own, shared = args[:mapped], args[mapped:]
-        one = lambda arm: function(*arm, *shared)  # noqa: E731
-        return jax.vmap(one)(own) if side_by_side else jax.lax.map(one, own)
-
-    everywhere.__name__ = function.__name__  # What logs of compilations and profiles call it.
-    return everywhere
+def _scales(config: TuneConfig, hparams: TuneHParams):
+    return {path: jnp.asarray(mask, jnp.float32) * config.lora.scale for path, mask in hparams.masks.items()}
 
 
 def chosen_leaves(base: PyTree, tuned: Mapping[str, Array], masks: Mapping[str, Array]) -> PyTree:

@@ -65,6 +65,8 @@ def write_workdir(
                     own = 1 / concepts + (1 - 1 / concepts) * learned * rise * (0.98 if token == "x" else 0.9)
                     own = np.clip(own + rng.normal(0, 0.02, concepts), 0, 1)
                     add(run, step, "cd", own.mean(), layer=layer, token=token)
+                    add(run, step, "cd_low", own.mean() - 0.03, layer=layer, token=token)
+                    add(run, step, "cd_high", own.mean() + 0.03, layer=layer, token=token)
                     for concept in range(concepts):
                         add(run, step, "cd", own[concept], layer=layer, token=token, concept=concept)
             add(run, step, "cd_points", points)

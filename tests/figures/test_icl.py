@@ -47,6 +47,9 @@ def cell(step, family, shots, variant, rng):
         with_ends("cd", cd[layer, :6].mean(), 0.02, layer=layer)
         for metric, value in (("cd_null", 0.143), ("cd_null_high", 0.17), ("cd_p", 0.005)):
             add(metric, value, layer=layer)
+        for concept in range(7):
+            add("cd_null", 0.1 + 0.01 * concept, layer=layer, concept=concept)
+        add("cd_coincident", float(layer == 0 or (step == 0 and family == "pos")), layer=layer)
     for concept in range(7):
         with_ends("accuracy", accuracy[concept], 0.05, concept=concept)
         wrong = rng.dirichlet(np.ones(7))
@@ -57,7 +60,8 @@ def cell(step, family, shots, variant, rng):
     with_ends("accuracy", accuracy[:6].mean(), 0.02)
     add("headline_layer", HEADLINE)
     with_ends("r2", 0.8, 0.15)
-    with_ends("spearman", 0.85, 0.1)
+    for metric, value in (("spearman", 0.85), ("r2_adjusted", 0.75), ("r2_null", 0.2), ("r2_p", 0.015)):
+        add(metric, value)
     name = f"{step:09d}-{family}-{shots}-{variant}"
     return name, _frame(rows, name, step, family, shots, variant)
 
@@ -96,9 +100,10 @@ def write_study(root, steps=(1000, 2000, 3000), shots=(1, 4, 10), variants=("pla
                     "r2": 0.7,
                     "r2_low": 0.2,
                     "r2_high": 0.9,
+                    "r2_adjusted": 0.64,
+                    "r2_null": 0.2,
+                    "r2_p": 0.03,
                     "spearman": 0.8,
-                    "spearman_low": 0.3,
-                    "spearman_high": 0.95,
                 }
                 rows = [
                     {"metric": m, "layer": None, "concept": None, "other": None, "value": v} for m, v in fit.items()
@@ -148,7 +153,22 @@ def test_the_page_has_the_tables_numbers(page, workdir):
         row for row in re.findall(r"<tr>.*?</tr>", page) if row.startswith("<tr><td>pos</td><td>plain</td><td>4<")
     )
     assert f"<td>{accuracy:.3f} [" in row and f"<td>{cd:.3f} [" in row and "<td>4</td>" in row
-    assert "<td>all</td>" in page and "0.700 [0.20, 0.90]" in page
+    assert "<td>all</td>" in page
+    assert "<td>0.700 [0.20, 0.90]</td><td>0.640</td><td>0.030</td><td>0.800</td>" in page
+
+
+def test_chance_is_the_null_of_each_concept_and_coincident_layers_are_marked(tmp_path):
+    tables = icl_tables.load(write_study(tmp_path / "series", steps=(0, 1000)))
+    shots, layers, series = icl.by_shots(tables), icl.cd_layers(tables), icl.over_checkpoints(tables)
+    lines = {line.get_gid(): line.get_ydata() for axis in shots.axes for line in axis.lines}
+    np.testing.assert_allclose(lines["pos/chance/3"], 0.13)
+    np.testing.assert_allclose(lines["pos/chance/6"], 0.16)
+    marked = {patch.get_gid() for axis in layers.axes for patch in axis.patches}
+    assert {"pos/coincident/0", "bitwise/coincident/0"} <= marked and "pos/coincident/4" not in marked
+    crosses = [line.get_gid() for axis in series.axes for line in axis.lines if "coincident" in str(line.get_gid())]
+    assert crosses == ["pos/coincident"]
+    fits = [axis.get_title() for axis in icl.scatter(tables).axes]
+    assert any("adjusted 0.64, p 0.03; Spearman 0.80" in title for title in fits)
 
 
 def test_svg_elements_are_the_tables_values(workdir, page):

@@ -1,11 +1,12 @@
 import math
 
+import numpy as np
 import polars as pl
 import pytest
-from scipy.stats import binomtest
 
 from jaxconcepts import store
-from jaxconcepts.figures.tables import Study, wilson
+from jaxconcepts.figures.regression import curves as synthetic
+from jaxconcepts.figures.tables import Study
 
 
 @pytest.fixture(scope="module")
@@ -13,10 +14,18 @@ def study(workdir):
     return Study(store.metrics(workdir), store.runs(workdir), store.config(workdir))
 
 
-@pytest.mark.parametrize("right, points", [(0, 50), (7, 50), (50, 50), (391, 400)])
-def test_wilson_is_scipys(right, points):
-    expected = binomtest(right, points).proportion_ci(0.95, method="wilson")
-    assert wilson(right / points, points, z=1.959963984540054) == pytest.approx(tuple(expected), abs=1e-12)
+def test_the_unit_of_losses_is_that_of_what_is_trained(study):
+    assert study.loss_unit == "squared error / r"
+    language = Study(study.metrics, study.runs.select("run"), {"task": {"families": ["bitwise"]}})
+    assert language.loss_unit == "cross-entropy (nats a token)"
+    assert synthetic.train_loss(language, ["r0"]).get_supylabel() == language.loss_unit
+
+
+def test_without_an_interval_in_the_tables_none_is_made_up(study):
+    low, high = study.interval_of_best("r0")
+    assert (low < study.best_cd("r0")[0].values).all() and (high > low).all()
+    without = Study(study.metrics.filter(~pl.col("metric").is_in(["cd_low", "cd_high"])), study.runs, study.config)
+    assert np.isnan(without.interval_of_best("r0")).all() and all(map(math.isnan, without.summary()["cd_low"]))
 
 
 def test_curve_takes_only_the_rows_asked_for(study):

@@ -30,6 +30,19 @@ def test_equals_ridge_classifier(concepts, width, alpha):
     np.testing.assert_allclose(inside(hidden.astype(np.float32), labels), accuracy, atol=1e-6)
 
 
+def test_a_group_is_in_one_fold():
+    """Ten persons with a state each, near which their points lie: left in other folds, they would give their label."""
+    rng = np.random.default_rng(0)
+    group = rng.permutation(np.repeat(np.arange(10), 9))
+    labels = rng.permutation([0, 1] * 5)[group]
+    hidden = rng.normal(size=(10, 30))[group] + 0.1 * rng.normal(size=(90, 30))
+    expected = reference(hidden, labels, group % 5, 1.0)
+    np.testing.assert_array_equal(probes.probed_concepts(hidden, labels, group=group), expected)
+    assert probes.linear_probe(hidden, labels) > 0.95 > 0.8 > (expected == labels).mean()
+    with pytest.raises(ValueError, match=r"group must have one number for each of the 90 points, got shape \(9,\)"):
+        probes.linear_probe(hidden, labels, group=group[:9])
+
+
 def test_folds_hold_every_concept_evenly():
     labels = np.repeat([0, 1, 2], [10, 20, 35])
     fold = np.asarray(probes.stratified_folds(np.random.default_rng(0).permutation(labels), 3, 5))

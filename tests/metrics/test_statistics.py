@@ -1,5 +1,8 @@
 """Draws, intervals and nulls against NumPy, SciPy and scikit-learn."""
 
+import importlib.util
+from pathlib import Path
+
 import jax
 import numpy as np
 import pytest
@@ -7,6 +10,11 @@ import scipy.stats
 from sklearn.neighbors import KNeighborsClassifier
 
 from jaxconcepts.metrics import statistics
+from jaxconcepts.metrics.decodability import concept_decodability_per_concept
+
+SPEC = importlib.util.spec_from_file_location("coverage_of_intervals", Path(__file__).with_name("coverage.py"))
+coverage = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(coverage)
 
 
 def states(points=240, width=5):
@@ -19,57 +27,126 @@ def decodability(hidden, labels, k):
     return (KNeighborsClassifier(k, algorithm="brute").fit(hidden, labels).predict(None) == labels).mean()
 
 
-def test_draws_are_cd_of_balanced_samples_without_replacement():
+def test_draws_are_cd_of_balanced_samples_that_share_no_point():
     hidden, labels = states()
     key = jax.random.key(3)
-    scores = statistics.decodability_draws(hidden, np.array(list("cab"))[labels], key, draws=4, per_concept=50, k=7)
-    assert scores.shape == (2, 4)
     codes = np.array([2, 0, 1])[labels]
-    for draw, draw_key in enumerate(jax.random.split(key, 4)):
-        chosen = np.asarray(statistics.sample_points(draw_key, codes, 3, 50))
-        assert len(set(chosen)) == 150
-        assert np.bincount(codes[chosen]).tolist() == [50, 50, 50]
+    scores = statistics.decodability_draws(hidden, np.array(list("cab"))[labels], key, draws=3, per_concept=20, k=7)
+    assert scores.shape == (2, 3)
+    drawn = np.asarray(statistics.sample_draws(key, codes, 3, 20, 3))
+    assert len(set(drawn.ravel())) == 180
+    for draw, chosen in enumerate(drawn):
+        assert np.bincount(codes[chosen]).tolist() == [20, 20, 20]
         expected = [decodability(h[chosen], codes[chosen], 7) for h in hidden]
         np.testing.assert_allclose(scores[:, draw], expected, atol=1e-6)
     assert len({tuple(column) for column in np.asarray(scores).T}) > 1
 
 
-@pytest.mark.slow
-def test_scores_by_concept_are_scikit_learn_s_of_each_concept_s_points():
+def split_by_concept(hidden, labels, k):
+    """Each concept's mean of 1/m where it is among m with the most votes, by scikit-learn."""
+    votes = KNeighborsClassifier(k, algorithm="brute").fit(hidden, labels).predict_proba(None)
+    most = votes == votes.max(1, keepdims=True)
+    scores = most[np.arange(len(labels)), labels] / most.sum(1)
+    return np.array([scores[labels == c].mean() for c in range(3)])
+
+
+def test_statistics_are_those_of_the_draws_and_of_their_permuted_labels():
     hidden, labels = states()
+    hidden = np.concatenate([hidden, np.full_like(hidden[:1], 0.3)])
     key = jax.random.key(3)
-    scores = statistics.decodability_draws(hidden, labels, key, draws=3, per_concept=50, k=7, by_concept=True)
-    assert scores.shape == (2, 3, 3)
-    for draw, draw_key in enumerate(jax.random.split(key, 3)):
-        chosen = np.asarray(statistics.sample_points(draw_key, labels, 3, 50))
-        own = labels[chosen]
-        for layer, h in enumerate(hidden):
-            right = KNeighborsClassifier(7, algorithm="brute").fit(h[chosen], own).predict(None) == own
-            np.testing.assert_allclose(scores[layer, draw], [right[own == c].mean() for c in range(3)], atol=1e-6)
-    null = statistics.permutation_null(hidden, labels, key, permutations=20, k=7, by_concept=True)
-    assert null.shape == (2, 20, 3)
-    together = statistics.permutation_null(hidden, labels, key, permutations=20, k=7)
-    shares = np.bincount(labels) / len(labels)
-    np.testing.assert_allclose(np.asarray(null) @ shares, together, atol=1e-5)
+    result = statistics.decodability_statistics(
+        hidden, labels, key, draws=2, per_concept=30, k=7, permutations=19, averaged=2
+    )
+    assert [part.shape for part in result] == [*[(3, 4)] * 3, (3, 19, 4), (3, 4), (3, 4), (3,)]
+    drawn = np.asarray(statistics.sample_draws(statistics.key_of_draws(key), labels, 3, 30, 2))
+    expected = np.array([np.mean([split_by_concept(h[d], labels[d], 7) for d in drawn], 0) for h in hidden[:2]])
+    np.testing.assert_allclose(result.cd[:2, :3], expected, atol=1e-6)
+    np.testing.assert_allclose(result.cd[:2, 3], expected[:, :2].mean(1), atol=1e-6)
+    assert np.all((result.low <= result.cd + 1e-6) & (result.cd <= result.high + 1e-6))
+    np.testing.assert_allclose(result.chance, np.mean(result.null, 1), atol=1e-6)
+    np.testing.assert_allclose(result.chance[:2].mean(), 1 / 3, atol=0.05)
+    reached = (np.asarray(result.null) >= np.asarray(result.cd)[:, None] - 1e-6).sum(1)
+    np.testing.assert_allclose(result.p, (1 + reached) / 20, atol=1e-6)
+    assert result.p[1, 3] == 0.05 and result.p[2, 3] == 1
+    assert result.coincident.tolist() == [False, False, True]
+
+
+def test_the_interval_of_given_scores_is_that_of_the_statistics_but_for_its_halves():
+    hidden, labels = states(120)
+    result = statistics.decodability_statistics(hidden, labels, jax.random.key(0), k=5, permutations=1)
+    ends = statistics.decodability_interval(hidden, labels, result.cd[:, :3], 5)
+    for end, other in zip(ends, (result.low, result.high), strict=True):
+        np.testing.assert_allclose(end, other, atol=0.05)
+
+
+@pytest.mark.parametrize("ties", ["first", "split"])
+def test_null_by_concept_is_cd_of_permuted_labels(ties):
+    hidden, labels = states(60)
+    hidden = np.round(hidden)
+    query = np.arange(60) // 3
+    key = jax.random.key(5)
+    options = {"ties": ties, "group": query}
+    null = statistics.permutation_null(hidden, labels, key, permutations=4, k=9, by_concept=True, **options)
+    together = statistics.permutation_null(hidden, labels, key, permutations=4, k=9, **options)
+    assert null.shape == (2, 4, 3)
+    for i, one in enumerate(jax.random.split(key, 4)):
+        permuted = np.asarray(jax.random.permutation(one, labels))
+        expected = concept_decodability_per_concept(hidden, permuted, 9, **options)
+        np.testing.assert_allclose(null[:, i], expected, atol=1e-6)
+    np.testing.assert_allclose(np.asarray(null) @ np.bincount(labels) / 60, together, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_p_values_are_uniform_without_signal():
+    """One statistic on both sides: of 400 layers without signal a tenth have a p-value up to .1, half one up to .5."""
+    labels = np.repeat(np.arange(4), 40)
+    hidden = np.random.default_rng(7).normal(size=(400, 160, 5)).astype(np.float32)
+    settings = {"draws": 2, "per_concept": 20, "k": 5, "permutations": 99}
+    p = np.asarray(statistics.decodability_statistics(hidden, labels, jax.random.key(0), **settings).p)[:, -1]
+    for level in (0.05, 0.1, 0.5, 0.9):
+        assert abs(np.mean(p <= level) - level) < 3 * np.sqrt(level * (1 - level) / 400) + 0.01, level
 
 
 def test_every_point_is_drawn_equally_often():
     labels = np.repeat([0, 1], [20, 40])
     keys = jax.random.split(jax.random.key(0), 2000)
-    chosen = np.asarray(jax.vmap(lambda key: statistics.sample_points(key, labels, 2, 10))(keys))
+    chosen = np.asarray(jax.vmap(lambda key: statistics.sample_draws(key, labels, 2, 5, 2))(keys))
     rate = np.bincount(chosen.ravel()) / 2000
     np.testing.assert_allclose(rate, np.repeat([0.5, 0.25], [20, 40]), atol=0.05)
 
 
-def test_bootstrap_interval_agrees_with_scipy():
-    values = np.random.default_rng(1).gamma(2.0, size=(2, 60)).astype(np.float32)
-    lower, upper = statistics.bootstrap_interval(values, jax.random.key(0), 0.9, 4000)
-    for row, low, high in zip(values, lower, upper, strict=True):
-        theirs = scipy.stats.bootstrap(
-            (row,), np.mean, confidence_level=0.9, n_resamples=4000, method="percentile", rng=np.random.default_rng(0)
-        ).confidence_interval
-        # The ends of two independent sets of 4 000 resamples differ by about 3 % of the interval's width.
-        np.testing.assert_allclose([low, high], theirs, atol=0.06 * (theirs.high - theirs.low))
+def test_wilson_is_scipys():
+    low, high = statistics.wilson(np.array([0, 3, 40]) / 40, 40)
+    for i, right in enumerate((0, 3, 40)):
+        theirs = scipy.stats.binomtest(right, 40).proportion_ci(method="wilson")
+        np.testing.assert_allclose((low[i], high[i]), theirs, atol=1e-9)
+
+
+def test_the_interval_of_a_share_counts_groups():
+    right, strata = np.tile([1, 1, 0, 1, 0], 40), np.repeat([0, 1], 100)
+    alone = statistics.share_interval(right, strata)
+    np.testing.assert_allclose(alone[0], statistics.wilson(0.6, np.array([100, 100, 200]))[0], atol=0.005)
+    # Ten answers that always stand and fall together are one.
+    often = statistics.share_interval(np.repeat(right[:20], 10), strata, np.repeat(np.arange(20), 10))
+    once = statistics.share_interval(right[:20], np.repeat([0, 1], 10))
+    np.testing.assert_allclose(often, once, atol=1e-9)
+    low, high = statistics.share_interval(np.ones(100), np.zeros(100, int), np.arange(100) // 5)
+    assert high[0] == 1 and low[0] == pytest.approx(0.8, abs=0.03)  # of 20 groups
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("concepts", "points", "separation"), [(2, 100, 1.0), (4, 50, 2.0), (7, 20, 1.0)])
+def test_intervals_of_cd_cover(concepts, points, separation):
+    """docs/coverage.csv is of 500 repetitions; here two points and two standard errors of 500 are allowed."""
+    for row in coverage.of_decodability(concepts, points, separation, 500):
+        assert abs(row["coverage"] - 0.95) < 0.02 + 2 * np.sqrt(0.95 * 0.05 / 500), row
+
+
+@pytest.mark.slow
+def test_intervals_of_accuracy_and_association_cover():
+    rows = [*coverage.of_accuracy(7, 500, 0.3, 500), *coverage.of_association(7, 0.9, 500)]
+    for row in rows:
+        assert abs(row["coverage"] - 0.95) < 0.02 + 2 * np.sqrt(0.95 * 0.05 / 500), row
 
 
 def test_null_is_cd_of_permuted_labels():
@@ -90,11 +167,15 @@ def test_p_value_counts_the_null_that_reaches_the_score():
 def test_refusals():
     hidden, labels = np.zeros((20, 3)), np.repeat(["many", "few"], [15, 5])
     key = jax.random.key(0)
-    with pytest.raises(ValueError, match="every concept; got 6, and concept few has 5"):
-        statistics.decodability_draws(hidden, labels, key, per_concept=6, k=3)
+    with pytest.raises(ValueError, match=r"since draws share none; got 2 \* 3, and concept few has 5"):
+        statistics.decodability_draws(hidden, labels, key, draws=2, per_concept=3, k=3)
     with pytest.raises(ValueError, match="draws must be a positive integer, got 0"):
         statistics.decodability_draws(hidden, labels, key, 0, 5, 3)
     with pytest.raises(ValueError, match="k must be an integer from 1 to 9, one less than the 10 points; got 10"):
         statistics.decodability_draws(hidden, labels, key, per_concept=5, k=10)
-    with pytest.raises(ValueError, match="level must lie between 0 and 1, got 95"):
-        statistics.bootstrap_interval(np.zeros(5), key, 95)
+    with pytest.raises(ValueError, match="permutations must be a positive integer, got 0"):
+        statistics.decodability_statistics(hidden, labels, key, k=3, permutations=0)
+    with pytest.raises(ValueError, match="averaged must be an integer from 1 to the 2 concepts, got 3"):
+        statistics.decodability_statistics(hidden, labels, key, k=3, averaged=3)
+    with pytest.raises(ValueError, match="per_concept must be given for more than one draw"):
+        statistics.decodability_statistics(hidden, labels, key, k=3, draws=2)

@@ -15,6 +15,8 @@ import pytest
 
 from jaxconcepts.models import decoder, gemma2, gpt2, gpt_neox, language, layers, llama, rotary, state_space
 
+pytestmark = pytest.mark.usefixtures("compiles_fast")
+
 SMALL = {
     "vocab_size": 97, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4,
     "max_position_embeddings": 131072, "tie_word_embeddings": False,
@@ -260,6 +262,8 @@ def test_prompts_on_both_sides_of_a_longer_context_are_refused_together(referenc
     found = reference(*CASES["phi3, the longer context"][:1], **CASES["phi3, the longer context"][1])
     with pytest.raises(ValueError, match=r"up to 100 tokens and longer ones.* got lengths \[100, 101\]"):
         language.hidden_states(found.model, found.params, found.tokens[:, :101], np.array([100, 101]))
+    with pytest.raises(ValueError, match="prompts of 101 tokens take other rotary frequencies in this phi3 model"):
+        language.checked(found.model, found.tokens[:, :101], None)
     with pytest.raises(ValueError, match="answers included"):
         language.generate(found.model, found.params, found.tokens[:, :98], max_new_tokens=4)
 

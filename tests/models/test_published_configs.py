@@ -88,6 +88,69 @@ def test_a_scalar_that_nothing_reads_is_a_warning_that_names_it(value):
         fields_of(LLAMA, an_unknown=value).finish()
 
 
+LLAMA_3 = {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
+LLAMA_3["rope_type"] = "llama3"
+PLAIN = {"rope_type": "default", "rope_theta": 123.0}
+YARN = {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 4096}
+BOTH_NAMES = {
+    "scaling beside plain parameters": {"rope_parameters": PLAIN, "rope_scaling": LLAMA_3},
+    "and a base beside them": {"rope_parameters": PLAIN, "rope_scaling": LLAMA_3, "rope_theta": 50.0},
+    "plain scaling beside scaled parameters": {"rope_parameters": LLAMA_3, "rope_scaling": {"type": "default"}},
+    "two scalings": {"rope_parameters": LLAMA_3, "rope_scaling": YARN, "rope_theta": 5000},
+    "no scaling": {"rope_parameters": PLAIN | LLAMA_3, "rope_scaling": None, "rope_theta": 5000},
+    "an empty one": {"rope_parameters": PLAIN | LLAMA_3, "rope_scaling": {}},
+    "a context outside": {"rope_scaling": YARN, "original_max_position_embeddings": 64, "rope_theta": 5000},
+    "no context": {"rope_scaling": {"type": "yarn", "factor": 4.0}, "rope_theta": 5000},
+}
+
+
+@pytest.mark.parametrize("names", BOTH_NAMES.values(), ids=BOTH_NAMES.keys())
+def test_rotary_frequencies_are_transformers_whichever_names_hold_them(transformers, tmp_path, names):
+    """rope_scaling, rope_parameters and rope_theta together: the same one counts."""
+    config = cut(PUBLISHED["meta-llama/Llama-3.1-8B"])
+    config = {name: value for name, value in config.items() if not name.startswith("rope")} | names
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    model = pretrained.read_config(tmp_path)
+    theirs = transformers.AutoModel.from_config(transformers.AutoConfig.from_pretrained(tmp_path)).rotary_emb
+    np.testing.assert_allclose(model.frequencies(), theirs.inv_freq.numpy(), rtol=1e-6)
+    assert model.amplitude == pytest.approx(theirs.attention_scaling)
+
+
+LINEAR = {"rope_type": "linear", "factor": 8.0}
+BY_KIND = {
+    "by the older names": {"rope_theta": 5000, "rope_local_base_freq": 70.0, "rope_scaling": LINEAR},
+    "nothing": {},
+    "by kind": {"rope_parameters": {"full_attention": LINEAR | {"rope_theta": 900.0}, "sliding_attention": PLAIN}},
+    "one kind alone": {"rope_parameters": {"full_attention": LINEAR, "sliding_attention": None}, "rope_theta": 5000},
+    "scaling beside kinds": {
+        "rope_parameters": {"sliding_attention": PLAIN, "full_attention": PLAIN},
+        "rope_scaling": LINEAR,
+    },
+}
+
+
+@pytest.mark.parametrize("family", ["google/gemma-3-1b-pt", "allenai/Olmo-3-1025-7B"])
+@pytest.mark.parametrize("names", BY_KIND.values(), ids=BY_KIND.keys())
+def test_frequencies_of_both_kinds_of_layers_are_transformers(transformers, tmp_path, names, family):
+    config = cut(PUBLISHED[family])
+    if family.startswith("allenai"):
+        # Of OLMo 3 the layers that see everything are scaled by YaRN, and the others' base has no name of its own.
+        yarn = {"rope_type": "yarn", "original_max_position_embeddings": 64}
+        names = json.loads(json.dumps(names).replace('"rope_type": "linear"', json.dumps(yarn)[1:-1]))
+        names.pop("rope_local_base_freq", None)
+    config = {name: value for name, value in config.items() if not name.startswith("rope")} | names
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    model = pretrained.read_config(tmp_path)
+    theirs = transformers.AutoModel.from_config(transformers.AutoConfig.from_pretrained(tmp_path)).rotary_emb
+    inputs, local = model.layer_inputs(), model.is_local()
+    for kind, layer in (("sliding_attention", local.argmax()), ("full_attention", (~local).argmax())):
+        np.testing.assert_allclose(
+            inputs.frequencies[layer], getattr(theirs, f"{kind}_inv_freq").numpy(), rtol=1e-6, err_msg=kind
+        )
+        if inputs.amplitude is not None:
+            assert inputs.amplitude[layer] == pytest.approx(getattr(theirs, f"{kind}_attention_scaling"))
+
+
 def test_the_first_name_of_longrope_is_understood():
     name = "microsoft/Phi-3.5-mini-instruct"
     config = cut(PUBLISHED[name])

@@ -19,9 +19,8 @@ from jaxconcepts.figures import paper
 from jaxconcepts.figures.finetuning import panels as drawn
 from jaxconcepts.models import language, pretrained
 from jaxconcepts.prompts import render
-from jaxconcepts.runs import packs, points
+from jaxconcepts.runs import loop, packs, points
 from jaxconcepts.runs.preemption import PreemptedError
-from jaxconcepts.studies.finetuning import arms as finetuning_arms
 from jaxconcepts.studies.finetuning import study as finetuning
 from jaxconcepts.studies.icl.config import BitwiseConfig
 
@@ -140,7 +139,7 @@ def test_a_run_that_is_stopped_goes_on_to_the_same_adapters(tuned, checkpoint, t
     """Stopped by a signal at the first look, with the arms of one call."""
     config = finetuning.from_fields(fields())
     with monkeypatch.context() as patched:
-        patched.setattr(finetuning_arms, "stop_requested", lambda: contextlib.nullcontext([15]))
+        patched.setattr(loop, "stop_requested", lambda: contextlib.nullcontext([15]))
         with pytest.raises(PreemptedError, match="stopped by a signal at step 1;"):
             finetuning.finetune(config, str(checkpoint.folder), tmp_path)
     assert store.checkpoints(tmp_path, "bitwise")[-1] == 1  # Within a row of the training loss.
@@ -154,13 +153,13 @@ def test_a_run_that_is_stopped_goes_on_to_the_same_adapters(tuned, checkpoint, t
 
 @pytest.mark.slow
 def test_the_figures_shade_what_is_tuned(tuned):
-    figures = {name: figure for name, _, _, figure in drawn.figures(tuned)}
+    table = store.results(tuned, "finetuning", "metrics")
+    figures = {section.name: section.figure for section in drawn.sections(table, store.config(tuned))}
     assert set(figures) == {"finetuning_cd_bitwise_1_plain", "finetuning_gain_bitwise_1_plain"}
     panels = figures["finetuning_cd_bitwise_1_plain"].axes
     shades = [{p.get_gid(): p.get_x() for p in axis.patches if p.get_gid()} for axis in panels]
     assert shades == [{"tuned/first-1/0": 0.5}, {"tuned/last-1/1": 1.5}, {}]
     lines = {line.get_gid(): line.get_ydata() for line in panels[1].lines}
-    table = store.results(tuned, "finetuning", "metrics")
     np.testing.assert_allclose(lines["cd/last-1/0"], cd(table, "last-1")[:, :-1].mean(1))
     np.testing.assert_allclose(lines["cd/before/last-1"], cd(table, "before")[:, :-1].mean(1))
 

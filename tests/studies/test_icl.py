@@ -61,21 +61,21 @@ def values(table, metric, **keys):
 def test_cd_of_every_layer_is_scikit_learn_s_on_the_stored_states(study):
     table, hidden = store.results(study, "icl", "metrics"), store.results(study, "icl", "hidden")
     labels, pool = np.repeat(np.arange(7), 8), np.repeat(np.arange(7), 12)
-    keys = jax.random.split(jax.random.split(jax.random.key(0), 3)[0], 3)
-    draws = [np.asarray(statistics.sample_points(key, pool, 7, 8)) for key in keys]
+    # Of 12 prompts a concept one draw of 8 shares none.
+    key = statistics.key_of_draws(jax.random.key(0))
+    chosen = np.asarray(statistics.sample_draws(key, pool, 7, 8))[0]
     assert table["run"].n_unique() == 4
     for run in table["run"].unique():
         cell = table.filter(run=run)
         for layer in range(3):
             states = hidden.filter(run=run, layer=layer).sort("concept", "point")["state"].to_numpy()
-            knn = [
-                KNeighborsClassifier(3, algorithm="brute").fit(states[chosen], labels).predict(None) for chosen in draws
-            ]
-            expected = np.mean([(found == labels).reshape(7, 8).mean(1) for found in knn], axis=0)
+            votes = KNeighborsClassifier(3, algorithm="brute").fit(states[chosen], labels).predict_proba(None)
+            most = votes == votes.max(1, keepdims=True)
+            expected = (most[np.arange(56), labels] / most.sum(1)).reshape(7, 8).mean(1)
             own = cell.filter(pl.col("concept").is_not_null(), layer=layer)
-            np.testing.assert_allclose(values(own, "cd"), expected, atol=1e-6)
+            np.testing.assert_allclose(values(own, "cd_with_query"), expected, atol=1e-6)
             mean = cell.filter(pl.col("concept").is_null(), layer=layer)
-            np.testing.assert_allclose(values(mean, "cd"), [expected[:6].mean()], atol=1e-6)  # without Null
+            np.testing.assert_allclose(values(mean, "cd_with_query"), [expected[:6].mean()], atol=1e-6)  # without Null
 
 
 def test_states_are_those_of_transformers(theirs, checkpoint, encoded, found):

@@ -166,12 +166,12 @@ def test_the_command_patches_what_it_is_asked_for_and_draws_the_report(workdir, 
     [
         (["--run=seed7"], r"run must be one of seed0-\w+, seed1-\w+, .* got 'seed7'"),
         (["--step=3"], "step must be one of the checkpoints 2, 5, got 3"),
-        (["--step=two"], "--step must be numbers separated by commas, got 'two'"),
+        (["--step=two"], "--step must be a tuple, each element an integer of at least 0, got 'two'"),
         (["--layer=2"], r"layer must be from 0 \(the embeddings\) to 1 \(the last block\), got 2"),
         (["--head=1.2"], r"head 1\.2: the head must be from 0 to 1, got 2"),
         (["--head=2.0"], r"head 2\.0: the block must be from 1 to 1, got 2"),
         (["--head=2"], r"--head must be BLOCK\.HEAD, e\.g\. 1\.0, got '2'"),
-        (["--per_concept=1"], r"patch\.per_concept must be an integer of at least 2, got 1"),
+        (["--per_concept=1"], "--per_concept must be an integer from 2 to 1000000, got 1"),
     ],
 )
 def test_bad_input_is_named_before_anything_is_computed(workdir, capsys, flags, message):

@@ -111,6 +111,12 @@ def test_a_truncated_part_of_a_finished_pack_is_named_and_written_again(whole, t
     rows.write_bytes(rows.read_bytes()[:-20])
     run(tmp_path, ALL[:3])
     assert store.runs(tmp_path)["status"].to_list() == ["done"] * 3
+    for kind in ("metrics", "runs"):
+        next((tmp_path / kind).glob("*.parquet")).unlink()
+        with pytest.raises(store.DamagedFileError, match="is missing"):
+            getattr(store, kind)(tmp_path)
+        run(tmp_path, ALL[:3])
+        assert store.runs(tmp_path)["status"].to_list() == ["done"] * 3 and metrics(tmp_path).equals(before)
 
 
 @pytest.mark.slow

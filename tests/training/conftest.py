@@ -8,13 +8,22 @@ import numpy as np
 import pytest
 
 from jaxconcepts.models import llama, pretrained
-from jaxconcepts.training import answer_loss, freezing, lora, tuning
+from jaxconcepts.training import answer_loss, freezing, lora, train, tuning
 from jaxconcepts.training.optimizers import OptimizerNumbers
 
 
 @pytest.fixture(scope="module", autouse=True)
 def fast(compiles_fast):
     """All tests of training compile fast."""
+
+
+class Made(NamedTuple):
+    """init(base, hparams), chunk(state, hparams, base, data, steps, since=0), and `tuning.Tuning`."""
+
+    init: Any
+    chunk: Any
+    with_tuned: Any
+    merged: Any
 
 
 class Tiny(NamedTuple):
@@ -31,11 +40,25 @@ class Tiny(NamedTuple):
         return answer_loss.answer_loss(self.model, params, answer_loss.batch_of_step(data, self.batch_size, seed, step))
 
     def make(self, steps=5, schedule="constant", compiled=True, **fields):
-        """(TuneConfig, Tuning), its parts compiled or not."""
+        """(TuneConfig, Made), its parts compiled or not."""
         fields = {"batch_size": self.batch_size, "lora": self.lora} | fields
         config = tuning.TuneConfig(steps=steps, schedule=schedule, **fields)
-        made = tuning.make_tuning(config, self.model, self.loss)
-        return config, made._replace(init=jax.jit(made.init), chunk=jax.jit(made.chunk)) if compiled else made
+        run = train.make_train(self.experiment(config))
+        wrap = jax.jit if compiled else lambda function: function
+
+        def init(base, hparams):
+            return run.init(hparams, {"base": base, "data": None})
+
+        def chunk(state, hparams, base, data, steps, since=0):
+            state, reported = run.chunk(state, hparams, {"base": base, "data": data}, steps, since)
+            return state, reported["train_loss"]
+
+        made = tuning.make_tuning(config, self.model)
+        return config, Made(wrap(init), wrap(chunk), made.with_tuned, made.merged)
+
+    def experiment(self, config):
+        """The tuning as an experiment over the base and the data."""
+        return tuning.Tuned(self.model, config, self.loss, tuning.Shared(self.params, self.data))
 
     def numbers(self, config, arm, seed=0, learning_rate=3e-3, weight_decay=0.01, clip_norm=np.inf):
         """The numbers of an arm, given by name or by patterns."""

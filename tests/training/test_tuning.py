@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from jaxconcepts.models import language, llama
+from jaxconcepts.runs import packs
 from jaxconcepts.training import answer_loss, freezing, lora, tuning
 from jaxconcepts.training.optimizers import OptimizerNumbers
 
@@ -105,9 +106,20 @@ def test_full_fine_tuning_of_everything_is_plain_training(tiny):
     jax.tree.map(partial(np.testing.assert_allclose, atol=2e-5), found, params)
 
 
+def together(experiment, arms, how, steps):
+    """The first and the last states of all arms as one pack, and their losses."""
+    program = packs.make_program(experiment, len(arms.seed), packs.Layout(how), jax.devices()[:1])
+    singly = [jax.tree.map(lambda a, i=index: a[i], arms) for index in range(len(arms.seed))]
+    numbers, data = packs.stack_numbers(program, singly), packs.place_data(program, experiment.data())
+    first = program.init(numbers, data)
+    before = jax.tree.map(np.array, first)
+    states, reported = program.chunk(first, numbers, data, packs.step_count(steps))
+    return before, states, reported["train_loss"]
+
+
 @pytest.mark.slow
 def test_eight_arms_at_once_are_eight_single_ones(tiny):
-    (config, made), (_, plain) = tiny.make(), tiny.make(compiled=False)
+    config, made = tiny.make()
     arms = tuning.stack_arms([tiny.numbers(config, arm, seed=index % 2) for index, arm in enumerate(EIGHT)])
     singles = []
     for index in range(8):
@@ -115,9 +127,7 @@ def test_eight_arms_at_once_are_eight_single_ones(tiny):
         singles.append(made.chunk(made.init(tiny.params, arm), arm, tiny.params, tiny.data, np.int32(3)))
     assert len({float(loss) for _, loss in singles}) == 8
     for how, tolerance in (("map", 0), ("vmap", 2e-5)):
-        states = jax.jit(tuning.over_arms(lambda arm, base: plain.init(base, arm), how))(arms, tiny.params)
-        chunk = jax.jit(tuning.over_arms(plain.chunk, how, mapped=2))
-        states, losses = chunk(states, arms, tiny.params, tiny.data, np.int32(3))
+        _, states, losses = together(tiny.experiment(config), arms, how, 3)
         for index, (state, loss) in enumerate(singles):
             assert float(losses[index]) == pytest.approx(float(loss), abs=tolerance), (how, EIGHT[index])
             for path, pair in state.params.items():
@@ -140,15 +150,18 @@ def test_eight_arms_hold_one_copy_of_the_base(how, remat):
     def loss(params, data, seed, step):
         return answer_loss.answer_loss(model, params, answer_loss.batch_of_step(data, 2, seed, step), remat)
 
-    made = tuning.make_tuning(config, model, loss)
+    shared = tuning.Shared(shapes, data)
+    tuned = tuning.Tuned(model, config, loss, shared)
 
     def memory(count):
         numbers = OptimizerNumbers(*[np.float32(1)] * 6)
         masks = tuning.arm_masks(config, model, shapes, freezing.arm("all", 4))
-        arms = tuning.stack_arms([tuning.TuneHParams(np.uint32(0), numbers, masks)] * count)
-        states = jax.eval_shape(tuning.over_arms(lambda arm, base: made.init(base, arm), how), arms, shapes)
-        chunk = jax.jit(tuning.over_arms(made.chunk, how, mapped=2), donate_argnums=0)
-        found = chunk.lower(states, arms, shapes, data, np.int32(5)).compile().memory_analysis()
+        arm = tuning.stack_arms([tuning.TuneHParams(np.uint32(0), numbers, masks)])
+        program = packs.make_program(tuned, count, packs.Layout(how), jax.devices()[:1])
+        arms = packs.abstract_numbers(program, jax.tree.map(lambda a: a[0], arm))
+        given = packs.abstract_data(program, tuned.data())
+        states = packs.abstract_state(program, arms, given)
+        found = program.chunk.lower(states, arms, given, packs.step_count(5)).compile().memory_analysis()
         return found.argument_size_in_bytes + found.temp_size_in_bytes
 
     base = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes))
@@ -173,12 +186,9 @@ def test_training_goes_on_where_it_stopped_bit_for_bit(tiny):
 
 
 def test_an_arm_that_diverges_is_marked_and_frozen_and_touches_no_other(tiny):
-    (config, made), (_, plain) = tiny.make(), tiny.make(compiled=False)
+    config, made = tiny.make()
     arms = [tiny.numbers(config, "all", learning_rate=rate) for rate in (3e-3, np.inf)]
-    chunk = jax.jit(tuning.over_arms(plain.chunk, "map", mapped=2))
-    stacked = tuning.stack_arms(arms)
-    states = jax.jit(tuning.over_arms(lambda arm, base: plain.init(base, arm), "map"))(stacked, tiny.params)
-    after, _ = chunk(states, stacked, tiny.params, tiny.data, np.int32(3))
+    states, after, _ = together(tiny.experiment(config), tuning.stack_arms(arms), "map", 3)
     assert after.diverged_at.tolist() == [-1, 0]
     alone, _ = made.chunk(made.init(tiny.params, arms[0]), arms[0], tiny.params, tiny.data, np.int32(3))
     for path, pair in after.params.items():
@@ -218,8 +228,3 @@ def test_arms_that_cannot_be_are_named(tiny, patterns, fields, message):
 def test_bad_settings_are_named(fields, message):
     with pytest.raises(ValueError, match=message):
         tuning.TuneConfig(**fields)
-
-
-def test_how_must_be_known():
-    with pytest.raises(ValueError, match="how must be one of auto, vmap, map, got 'pmap'"):
-        tuning.over_arms(lambda arm: arm, "pmap")

@@ -14,8 +14,9 @@ from jaxconcepts.figures.section import Entry, Section, Table, drawn
 
 CD = (
     "CD is the share of prompts whose concept is that of the majority of their {k} nearest neighbours among hidden "
-    "states of the last prompt token (residual stream, before the final norm; Euclidean, leave one out), mean over "
-    "{draws} draws of {per_draw} prompts a concept. Null, whose answers are random, is in the pool and out of averages."
+    "states of the last prompt token (residual stream, before the final norm; Euclidean, leave one out; prompts of one "
+    "query do not vote for each other; votes that tie are shared), mean over draws of {per_draw} prompts a concept, "
+    "which share no prompt. Null, whose answers are random, is in the pool and out of averages."
 )
 UNTRAINED = (
     "Read CD against that of the untrained model rather than against chance: on such prompts it can exceed chance "
@@ -23,7 +24,17 @@ UNTRAINED = (
 )
 HEADLINE = "The headline layer is the best one on prompts set apart for choosing it, in each cell."
 ACCURACY = (
-    "Accuracy is exact match of greedy answers; bars are Wilson's 95 % intervals, of CD bootstrap ones over draws."
+    "Accuracy is exact match of greedy answers. Bars are 95 % intervals: of accuracy with prompts of one query as one, "
+    "of CD with the points' shared neighbours counted."
+)
+CHANCE = (
+    "Dotted, in each concept's colour: its CD under permuted labels. A hollow cross: all states of that layer are one "
+    "point, and CD says nothing."
+)
+ASSOCIATION = (
+    "The interval is Fisher's for as many points as concepts, of which there are few: it is wide, and it begins at 0 "
+    "where no relation cannot be ruled out. Adjusted R² is 0 on average without a relation; p: the share of pairings "
+    "of concepts that do as well."
 )
 PAPER = "Hollow marks, where the model is the paper's: its numbers, read off its figure 4."
 PROMPTED = (
@@ -35,16 +46,16 @@ ENTRIES = (
         "icl_shots",
         "Accuracy and CD by shots",
         icl.by_shots,
-        f"{ACCURACY} {CD} {HEADLINE} Dotted, grey: one over the number of concepts. "
+        f"{ACCURACY} {CD} {HEADLINE} {CHANCE} "
         f"{UNTRAINED} Dotted, coloured, where a series begins at step 0: its CD there, at the same layer. {PAPER}",
     ),
     Entry(
         "icl_layers",
         "CD by layer and shots",
         icl.cd_layers,
-        "Mean over the concepts without Null; bands are 95 % bootstrap intervals over draws, dots the headline layer. "
-        "Broken: the 95 % point of CD under permuted labels (most shots); dotted, grey: one over the number of "
-        "concepts. "
+        "Mean over the concepts without Null; bands are 95 % intervals, dots the headline layer. Broken: "
+        "the 95 % point of CD under permuted labels (most shots); dotted, grey: its mean. Grey columns: layers whose "
+        "states are all one point, where CD says nothing. "
         f"{UNTRAINED} Dotted, coloured, where a series begins at step 0: its CD there. {CD}",
     ),
     Entry(
@@ -52,15 +63,17 @@ ENTRIES = (
         "Does CD predict accuracy?",
         icl.scatter,
         "A mark is a concept at a number of shots (larger: more shots), at the last checkpoint; the line is the least-"
-        "squares fit without Null. R² and Spearman's correlation are over all marks but Null's, their 95 % intervals a "
-        f"bootstrap over concepts, of which there are few: wide intervals are to be expected. {HEADLINE} {PAPER}",
+        "squares fit without Null. R² and Spearman's correlation are over all marks but Null's. "
+        f"{ASSOCIATION} "
+        f"{HEADLINE} {PAPER}",
     ),
     Entry(
         "icl_series",
         "Over pretraining",
         icl.over_checkpoints,
         "Accuracy and headline CD of each concept at every checkpoint, and R² of accuracy on CD over all shots with "
-        f"its bootstrap interval over concepts. {HEADLINE} {UNTRAINED}",
+        f"its interval. Dotted in the third panel: R² of concepts paired at random. {ASSOCIATION} {HEADLINE} {CHANCE} "
+        f"{UNTRAINED}",
     ),
     Entry(
         "icl_variants",
@@ -96,14 +109,16 @@ ENTRIES = (
 TABLE_NOTE = (
     "Last checkpoint; means over concepts without Null, with 95 % intervals. CD at the headline layer; p: of that "
     "layer, under permuted labels. R² and Spearman: accuracy against CD over the concepts of a cell, and in rows “all” "
-    "over all shots together; the intervals are a bootstrap over concepts. A dash: undefined or not measured."
+    "over all shots together. A dash: undefined or not measured. "
+    "The interval of R² is Fisher's for as many points as concepts; adjusted R² is 0 on average where there is no "
+    "relation; p(R²): the share of pairings of concepts that do as well."
 )
 
 
 def sections(tables: IclTables) -> Iterator[Section]:
     """The table of final numbers, then everything that the tables allow."""
     yield Section("icl_numbers", _heading(tables), table=_table(tables))
-    numbers = {name: tables.config[name] for name in ("k", "draws", "per_draw")}
+    numbers = {name: tables.config[name] for name in ("k", "per_draw")}
     for entry in ENTRIES:
         caption = entry.caption.format(**numbers)
         if not entry.each:
@@ -119,7 +134,7 @@ def _heading(tables: IclTables) -> str:
 
 
 def _table(tables: IclTables) -> Table:
-    header = ("family", "prompt", "shots", "accuracy", "CD", "layer", "p", "R²", "Spearman")
+    header = ("family", "prompt", "shots", "accuracy", "CD", "layer", "p", "R²", "adjusted", "p(R²)", "Spearman")
     rows = []
     for family in tables.families:
         for variant in tables.variants(family):
@@ -129,16 +144,19 @@ def _table(tables: IclTables) -> Table:
                 cells.append(_ends(partial(tables.headline, family=family, **keys), "cd"))
                 cells.append(f"{tables.value('headline_layer', family, **keys):.0f}")
                 cells.append(_number(tables.headline("cd_p", family, **keys)))
-                cells += [_ends(partial(tables.value, family=family, **keys), name) for name in ("r2", "spearman")]
-                rows.append(cells)
+                rows.append(cells + _association(partial(tables.value, family=family, **keys)))
             fit = partial(tables.fit, family=family, variant=variant)
-            rows.append([family, variant, "all", "", "", "", "", _ends(fit, "r2"), _ends(fit, "spearman")])
+            rows.append([family, variant, "all", "", "", "", "", *_association(fit)])
     return Table("icl", header, rows, note=TABLE_NOTE)
 
 
 def _ends(take: Callable[..., float], metric: str) -> str:
     value, low, high = (take(f"{metric}{end}") for end in ("", "_low", "_high"))
     return _number(value) + (f" [{low:.2f}, {high:.2f}]" if np.isfinite(low) else "")
+
+
+def _association(take: Callable[..., float]) -> list[str]:
+    return [_ends(take, "r2"), *(_number(take(name)) for name in ("r2_adjusted", "r2_p", "spearman"))]
 
 
 def _number(value: float) -> str:

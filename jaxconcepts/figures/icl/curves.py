@@ -43,7 +43,7 @@ def by_shots(tables: IclTables) -> Figure:
                     axis.plot(shots, before, color=look["color"], gid=gid, **UNTRAINED)
             _shots_axis(axis, shots)
         icl_panels.fraction_axes(row, (ACCURACY, CD))
-        row[1].axhline(1 / len(tables.labels(family)), **style.CHANCE_STYLE)
+        icl_panels.chance_by_concept(row[1], tables, family, shots, [{"shots": count} for count in shots])
         icl_panels.family_legend(row[0], tables, family)
     for axis in grid[-1]:
         axis.set_xlabel("shots (demonstrations)")
@@ -75,8 +75,11 @@ def cd_layers(tables: IclTables) -> Figure:
             headline = tables.value("headline_layer", family, shots=count)
             chosen = mean.filter(layer=int(headline))["value"]
             axis.plot(headline, chosen, marker="o", markersize=4, color=color, markeredgecolor="white")
+            for layer in tables.values("cd_coincident", family, shots=count).filter(value=1)["layer"]:
+                axis.axvspan(layer - 0.5, layer + 0.5, gid=f"{family}/coincident/{layer}", **icl_panels.COINCIDENT)
         axis.plot(null["layer"], null["value"], color="#606060", linewidth=0.8, linestyle=(0, (3, 1.5)))
-        axis.axhline(1 / len(tables.labels(family)), **style.CHANCE_STYLE)
+        chance = tables.values("cd_null", family, shots=shots[-1], concept=None).sort("layer")
+        axis.plot(chance["layer"], chance["value"], gid=f"{family}/chance", **style.CHANCE_STYLE)
         axis.set_title(family)
         axis.set_xlabel("layer (0: embeddings)")
         axis.xaxis.set_major_locator(MaxNLocator(8, integer=True))
@@ -175,10 +178,13 @@ def over_checkpoints(tables: IclTables) -> Figure:
                 values = [take(metric, family, shots=count, step=step, concept=concept) for step in steps.tolist()]
                 look = icl_panels.look(tables, family, concept) | {"markersize": 2.5}
                 axis.plot(steps, values, gid=f"{family}/{metric}/{concept}", **look)
-        row[1].axhline(1 / len(tables.labels(family)), **style.CHANCE_STYLE)
+        at = [{"shots": count, "step": step} for step in steps.tolist()]
+        icl_panels.chance_by_concept(row[1], tables, family, steps, at)
         ends = [[tables.fit(f"r2{end}", family, step=step) for step in steps.tolist()] for end in ("", "_low", "_high")]
         row[2].plot(steps, ends[0], color=style.MODEL_COLOR, marker="o", markersize=2.5, gid=f"{family}/r2")
         row[2].fill_between(steps, *ends[1:], color=style.MODEL_COLOR, alpha=0.12, linewidth=0)
+        null = [tables.fit("r2_null", family, step=step) for step in steps.tolist()]
+        row[2].plot(steps, null, gid=f"{family}/r2_null", **style.CHANCE_STYLE)
         for axis in row:
             style.set_step_axis(axis, steps, style.step_scale(steps))
         icl_panels.fraction_axes(row, (f"accuracy, {count} shots", CD, "R², all shots"))
@@ -208,10 +214,13 @@ def _sequential(number: int, count: int):
 
 def _fit_text(tables: IclTables, family: str, step: int | None) -> str:
     parts = []
-    for metric, name in (("r2", "R²"), ("spearman", "Spearman")):
-        value, low, high = (tables.fit(f"{metric}{end}", family, step=step) for end in ("", "_low", "_high"))
-        if np.isfinite(value):
-            parts.append(f"{name} {value:.2f} [{low:.2f}, {high:.2f}]" if np.isfinite(low) else f"{name} {value:.2f}")
+    value, low, high, adjusted, p, rank = (
+        tables.fit(metric, family, step=step)
+        for metric in ("r2", "r2_low", "r2_high", "r2_adjusted", "r2_p", "spearman")
+    )
+    if np.isfinite(value):
+        parts.append(f"R² {value:.2f} [{low:.2f}, {high:.2f}]" if np.isfinite(low) else f"R² {value:.2f}")
+        parts.append(f"adjusted {adjusted:.2f}, p {p:.2f}; Spearman {rank:.2f}")
     if np.isfinite(paper := tables.paper_r2(family)):
         parts.append(f"paper's R² {paper:.2f}")
     return "\n".join(parts) or "R² undefined"

@@ -9,6 +9,7 @@ from jaxconcepts.figures import style
 from jaxconcepts.figures.icl.tables import IclTables
 
 NULL_COLOR = "#9A9A9A"
+COINCIDENT = {"color": "#BBBBBB", "alpha": 0.35, "linewidth": 0, "zorder": 0.5}
 
 
 def grid(rows: int, columns: int, height: float):
@@ -43,6 +44,20 @@ def family_legend(axis, tables: IclTables, family: str, inside: bool = False) ->
         handles=handles, handlelength=1, columnspacing=0.8, handletextpad=0.4, borderaxespad=0.2, **place
     )
     legend.set_in_layout(False)  # it may reach over the next panel, which has no title
+
+
+def chance_by_concept(axis, tables: IclTables, family: str, places, cells) -> None:
+    """CD under permuted labels at each cell's headline layer, a dotted line a concept.
+
+    Hollow crosses where all states of that layer are one point, so that CD says nothing. cells: the keys of each place.
+    """
+    for concept in range(len(tables.labels(family))):
+        null = [tables.headline("cd_null", family, concept=concept, **keys) for keys in cells]
+        line = style.CHANCE_STYLE | {"color": look(tables, family, concept)["color"], "linewidth": 0.7}
+        axis.plot(places, null, gid=f"{family}/chance/{concept}", **line)
+    for place, keys in zip(places, cells, strict=True):
+        if tables.headline("cd_coincident", family, **keys) == 1:
+            axis.plot([place], [0], marker="X", color="#404040", markerfacecolor="white", gid=f"{family}/coincident")
 
 
 def fraction_axes(axes, labels) -> None:

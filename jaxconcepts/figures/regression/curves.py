@@ -16,12 +16,12 @@ from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
-from jaxconcepts.figures import style
+from jaxconcepts.figures import style, tables
 from jaxconcepts.figures.panels import Panels
-from jaxconcepts.figures.tables import Curve, Study, wilson
+from jaxconcepts.figures.tables import Curve, Study
 
 STEP = "training step"
-ERROR = "squared error / r"
+ERROR = tables.SQUARED_ERROR
 
 
 @style.styled
@@ -48,8 +48,8 @@ def loss(study: Study, runs: Sequence[str], *, last: bool, step_scale: str = "au
 
 @style.styled
 def train_loss(study: Study, runs: Sequence[str], *, step_scale: str = "auto") -> Figure:
-    """Training loss, the mean over the steps since the last measurement."""
-    panels = Panels([study.label(run) for run in runs], STEP, ERROR)
+    """Training loss, the mean over the steps since the last measurement, in the unit of what is trained."""
+    panels = Panels([study.label(run) for run in runs], STEP, study.loss_unit)
     for run, axis in zip(runs, panels.axes, strict=True):
         curve, rank = study.curve(run, "train_loss"), study.rank(run)
         panels.line(axis, curve, f"{run}/train_loss", "training loss", divisor=rank, color=style.MODEL_COLOR)
@@ -124,15 +124,15 @@ def cd_curves(study: Study, runs: Sequence[str], *, token: str = "x", step_scale
     depth = max((int(cd.layers[-1]) for cd in maps.values() if cd.layers.size), default=0)
     colors = matplotlib.colormaps["cividis"](np.linspace(0, 0.95, depth + 1))
     for run, axis in zip(runs, panels.axes, strict=True):
-        cd, (best, _), points = maps[run], study.best_cd(run, token), study.cd_points(run)
+        cd, (best, _) = maps[run], study.best_cd(run, token)
         if not best.steps.size:
             continue
         panels.chance(axis, study.num_concepts(run), f"{run}/chance")
         for layer, values in zip(cd.layers, cd.values, strict=True):
             look = {"color": colors[layer], "linewidth": 0.9}
             panels.line(axis, Curve(cd.steps, values), f"{run}/cd/layer {layer}", f"layer {layer}", **look)
-        if points:
-            low, high = wilson(best.values, points)
+        low, high = study.interval_of_best(run, token)
+        if np.isfinite(low).any():
             look = {"color": style.BEST_COLOR, "alpha": 0.25, "linewidth": 0}
             axis.fill_between(best.steps, low, high, gid=f"{run}/cd/interval", **look)
         panels.line(axis, best, f"{run}/cd/best", "best layer", color=style.BEST_COLOR, linewidth=1.3)

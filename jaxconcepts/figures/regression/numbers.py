@@ -17,8 +17,8 @@ RUNS_IN_WORDS = 5
 """The most runs that are described in sentences; the table has them all."""
 
 TABLE_NOTE = (
-    "Last measurement of every run. CD: the best layer's at the last x token (and y token), with Wilson's 95 % "
-    "interval where the table tells the number of points; it is the best of all layers at that step, so it is "
+    "Last measurement of every run. CD: the best layer's at the last x token (and y token), with the 95 % "
+    "interval where the run measured it (`cd_interval`); it is the best of all layers at that step, so it is "
     "biased upwards a little where layers are many and points few. Losses: held-out squared error divided by r, the "
     "rank of the bases, of the model and of the references on the same sequences; “model / Bayes” is 1 for a model "
     "that does as well as the Bayes-optimal mixture. A dash: not measured. Concepts and layers count from 0 as in "

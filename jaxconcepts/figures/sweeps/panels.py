@@ -154,6 +154,8 @@ def loss_against_cd(study: Study) -> Figure:
         )  # fmt: skip
     if high > 20 * low:
         axis.set(xscale="log", yscale="log")
+        style.set_plain_numbers(axis.xaxis)
+        style.set_plain_numbers(axis.yaxis)
     axis.set(xlim=(low, high), ylim=(low, high), aspect="equal")
     axis.set(xlabel="step at which the loss is half-way down", ylabel="step at which CD is half-way up")
     axis.set_title(f"{both.height} of {table.height} concepts in {table['run'].n_unique()} runs moved in both")
@@ -234,6 +236,7 @@ def _grid(known: pl.DataFrame, metric: str, one: Field, other: Field):
 def _field_axis(axis, field: Field) -> None:
     if field.log:
         axis.set_xscale("log")
+        style.set_plain_numbers(axis.xaxis)
     if not field.number:
         axis.set_xticks(range(len(field.values)), [short(v) for v in field.values], rotation=30)
     elif len(field.values) <= 5:

@@ -8,7 +8,6 @@ which model they are of.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import logging
 import time
@@ -17,7 +16,7 @@ import numpy as np
 import polars as pl
 from etils import epath
 
-from jaxconcepts import store
+from jaxconcepts import fields, store
 from jaxconcepts.models import pretrained, sharding
 from jaxconcepts.models import tokenizer as tokenizer_file
 from jaxconcepts.prompts import render
@@ -45,7 +44,10 @@ def run(config: CausalConfig, model: str, workdir: epath.PathLike, revision: str
     families = icl_config.families(config)
     for name, family in families.items():
         _check(config, name, family)
-    described = json.loads(json.dumps(dataclasses.asdict(config))) | {"model": str(model), "revision": revision}
+    described = json.loads(json.dumps(fields.identity(CausalConfig, fields.plain(config)))) | {
+        "model": str(model),
+        "revision": revision,
+    }
     how = {name: value for name, value in described.items() if name not in ("experiments", "batch_size")}
     todo = [
         (name, experiment)

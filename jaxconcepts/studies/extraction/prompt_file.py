@@ -5,7 +5,6 @@ from __future__ import annotations
 import codecs
 import hashlib
 import itertools
-import json
 import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -15,6 +14,7 @@ from etils import epath
 
 from jaxconcepts.models import language
 from jaxconcepts.models.decoder import Decoder
+from jaxconcepts.prompts import text_files
 
 COLUMNS = ("row", "line", "tokens")
 """Columns of the tables of prompts that are not labels."""
@@ -96,39 +96,21 @@ def labels_of(line: dict[str, Any]) -> dict[str, Any]:
 
 
 def _line(raw: bytes, where: str) -> dict[str, Any]:
-    expected = f'{where}: expected a JSON object with a text "prompt", got'
-    try:
-        text = raw.decode()
-        line = json.loads(text, object_pairs_hook=_distinct)
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{where}: not UTF-8: {error}") from error
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{expected} {text.strip()[:80]!r}: {error}") from error
-    if not isinstance(line, dict) or not isinstance(line.get("prompt"), str):
-        raise ValueError(f"{expected} {text.strip()[:80]!r}")
+    line = text_files.json_object(raw, where, 'a JSON object with a text "prompt"')
+    if not isinstance(line.get("prompt"), str):
+        raise ValueError(
+            f'{where}: expected a JSON object with a text "prompt", got {text_files.shown(raw.decode().strip())}'
+        )
     if taken := sorted(set(COLUMNS) & set(line)):
         raise ValueError(f"{where}: the label {taken[0]!r} has the name of a column of ours")
     for name, value in line.items():
-        what = "the prompt" if name == "prompt" else f"the label {name!r}"
         if value is not None and type(value) not in KINDS:
-            raise ValueError(f"{where}: {what} must be text, a number, true or false, got {str(value)[:80]}")
+            raise ValueError(
+                f"{where}: the label {name!r} must be text, a number, true or false, got {text_files.shown(value)}"
+            )
         if isinstance(value, int) and not -(2**63) <= value < 2**63:
-            raise ValueError(f"{where}: {what} must be a number of 64 bits, got {str(value)[:80]}")
-        for part in (name, value):
-            if isinstance(part, str) and not _is_text(part):
-                raise ValueError(f"{where}: {what} holds half a surrogate pair, which is no text: {part[:80]!r}")
+            raise ValueError(f"{where}: the label {name!r} must fit 64 bits, got {text_files.shown(value)}")
     return line
-
-
-def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if len(line := dict(pairs)) != len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} stands there twice")
-    return line
-
-
-def _is_text(text: str) -> bool:
-    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _common(path, name: str, kind: tuple[type, int], other: tuple[type, int]) -> type:

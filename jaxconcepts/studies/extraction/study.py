@@ -77,7 +77,8 @@ def extract(config: ExtractConfig, workdir: epath.PathLike, mesh: jax.sharding.M
     folder = pretrained.resolve(config.model, config.revision)
     tokenizer = tokenizer_file.load(folder)
     described = pretrained.read_config(folder, config.dtype)
-    record = asdict(config) | {"prompts_sha256": scan.sha256, "num_prompts": scan.count, "snapshot": folder.name}
+    record = {name: value for name, value in asdict(config).items() if name != "skip_missing" or value}
+    record |= {"prompts_sha256": scan.sha256, "num_prompts": scan.count, "snapshot": folder.name}
     record |= {"padding": "right", "at": "last", "layer_0": "embeddings", "final_norm": False}
     # By what the model and the device allow: another one gives other roundings, so an extraction goes on with the same.
     device = (jax.devices() if mesh is None else mesh.devices.flat)[0]
@@ -129,7 +130,7 @@ def decodability(workdir: epath.PathLike, label: str, k: int = 10, skip_missing:
     concepts = np.unique(table[label].to_numpy(), return_inverse=True)[1]
     layers = range(array.shape[1])
     each = (array[:, layer].read().result()[rows].astype(np.float32) for layer in layers)
-    scores = [float(concept_decodability(jnp.asarray(layer), concepts, k)) for layer in each]
+    scores = [float(concept_decodability(jnp.asarray(layer), concepts, k, ties="split")) for layer in each]
     frame = pl.DataFrame({"label": [label] * len(scores), "layer": list(layers), "cd": scores})
     path = workdir / "decodability.parquet"
     if path.exists():

@@ -150,8 +150,14 @@ class FinetuneConfig(Arms):
     numbers: Mapping[str, float] = field(NUMBERS, "the optimiser's numbers")
     shots: int = field(4, "demonstrations in a training prompt", low=0, high=10_000)
     measure: icl_config.IclConfig = section(icl_config.IclConfig)
-    how: Literal["auto", "vmap", "map"] = field("auto", "see `tuning.over_arms`")
+    how: Literal["auto", "vmap", "map"] = field("auto", "see `runs.packs.Layout`")
     remat: bool = field(False, "recompute blocks in the backward pass, for memory")
+
+
+def recorded(config: FinetuneConfig) -> dict[str, Any]:
+    """The config as run directories keep it: without fields of `measure` that came later and are at their default."""
+    measure = typed.identity(icl_config.IclConfig, typed.plain(config.measure))
+    return dataclasses.asdict(config) | {"measure": measure}
 
 
 @dataclass(frozen=True)

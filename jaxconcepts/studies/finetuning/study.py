@@ -16,7 +16,6 @@ headed there leaves it as it is by construction, and the tables say which layers
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import logging
 import shutil
@@ -26,7 +25,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
@@ -40,7 +38,7 @@ from jaxconcepts.store import files
 from jaxconcepts.studies.asking import checkpoints
 from jaxconcepts.studies.asking.prompt_pass import read_prompts
 from jaxconcepts.studies.finetuning import arms as finetuning_arms
-from jaxconcepts.studies.finetuning.config import Arm, FinetuneConfig, default_fields, from_fields, make_arms
+from jaxconcepts.studies.finetuning.config import Arm, FinetuneConfig, default_fields, from_fields, make_arms, recorded
 from jaxconcepts.studies.icl import cells as icl_cells
 from jaxconcepts.studies.icl import config as icl_config
 from jaxconcepts.studies.icl import rows as icl_rows
@@ -107,7 +105,7 @@ def finetune(
     prepared = prepare(config, source, revision, using) if prepared is None else prepared
     folder, model, tokenizer, using, arms, encoded, data = prepared
     checkpoint = checkpoints.Checkpoint(0, source, revision).label
-    record = _plain(dataclasses.asdict(config) | {"model": checkpoint, "model_type": model.MODEL_TYPE})
+    record = _plain(recorded(config) | {"model": checkpoint, "model_type": model.MODEL_TYPE})
     record |= {name: getattr(model, name) for name in ("layers", "width", "heads", "kv_heads", "vocab_size")}
     record["labels"] = {name: list(family.labels) for name, family in using.items()}
     record["null"] = {name: family.null for name, family in using.items()}
@@ -121,12 +119,13 @@ def finetune(
             measure = partial(_measure, config, family, model, tokenizer, own, run.workdir, checkpoint)
             measure(base, None, 0)
             log.info("%s: tuning %s", name, ", ".join(arm.run for arm in arms[name]))
-            made = tuning.make_tuning(config.tune, model, partial(_objective, model, config))
+            made = tuning.make_tuning(config.tune, model)
+            shared = tuning.Shared(base, data[name])
+            tuned_together = tuning.Tuned(model, config.tune, partial(_objective, model, config), shared)
             labels = {"model": checkpoint, "family": name, "train_shots": config.shots}
             state = finetuning_arms.tune(
-                config, made, arms[name], base, jax.tree.map(jnp.asarray, data[name]), run, files.safe_name(name),
-                checkpoint_seconds, labels,
-            )  # fmt: skip
+                config, tuned_together, arms[name], run, files.safe_name(name), checkpoint_seconds, labels
+            )
             stacked = tuning.stack_arms([arm.hparams for arm in arms[name]])
             for index, arm in enumerate(arms[name]):
                 tuned, hparams = finetuning_arms.one(state, index), jax.tree.map(lambda a, i=index: a[i], stacked)
@@ -172,13 +171,13 @@ def _measure(config, family, model, tokenizer, encoded, root, checkpoint, params
         found = read_prompts(config.measure, model, params, tokenizer, prompts, name)
         measure, own = config.measure, len(family.concepts)
         scores = icl_scores.reduce_states(
-            found.states, measure.per_draw, len(family.labels), own, k=measure.k, draws=measure.draws,
-            permutations=measure.permutations, seed=measure.seed,
+            found.states, prompts.queries, measure.per_draw, len(family.labels), own, k=measure.k,
+            draws=measure.draws, permutations=measure.permutations, seed=measure.seed,
         )  # fmt: skip
         labels = {"model": checkpoint} | cell._asdict()
         frame = icl_rows.of_cell(found, scores, prompts, family, measure.seed)
         store.write_result(root, STUDY, "metrics", name, finetuning_arms.keyed(frame, arm, step, labels))
-        cd = scores.cd[..., :own].mean((0, 2))
+        cd = scores.cd[:, -1]
         accuracy = found.correct.reshape(len(family.labels), -1)[:own].mean()
         log.info("%s: accuracy %.3f, CD %s", name, accuracy, _by_part(cd, arm, model.layers))
 
@@ -198,6 +197,8 @@ def _export(config, model, made, base, tuned, arm: Arm, hparams, root: Path, fol
     if arm.name in config.merged:
         target = root / "models" / arm.run
         pretrained.save_pretrained(model, made.merged(base, tuned, hparams), target)
+        if folder.is_file():  # A GGUF file holds its tokenizer.
+            tokenizer_file.load(folder).save_pretrained(target)
         for name in (*checkpoints.TOKENIZER_FILES, "special_tokens_map.json", "merges.txt", "added_tokens.json"):
             if (folder / name).exists():
                 shutil.copy(folder / name, target / name)

@@ -23,7 +23,7 @@ from jaxconcepts import store
 from jaxconcepts.experiments import regression as synthetic
 from jaxconcepts.store import files
 from jaxconcepts.studies.finetuning import arms as finetuning_arms
-from jaxconcepts.studies.finetuning.config import Arm, FinetuneConfig, make_arms
+from jaxconcepts.studies.finetuning.config import Arm, FinetuneConfig, make_arms, recorded
 from jaxconcepts.studies.icl import rows as icl_rows
 from jaxconcepts.sweeps import trained
 from jaxconcepts.tasks import curriculum, regression
@@ -65,7 +65,7 @@ def finetune(
     place = [p.run for p in pack.points].index(point.run)
     base = jax.tree.map(lambda a: jnp.asarray(a[place]), trained.load_params(source, pack, step))
     arms = make_arms(config, model, base, point.run)
-    record = json.loads(json.dumps(dataclasses.asdict(config), default=list))
+    record = json.loads(json.dumps(recorded(config), default=list))
     record |= {"model": epath.Path(source).name, "model_type": "regression", "layers": model.layers}
     record |= {"run": point.run, "step": step, "per_concept": per_concept, "labels": {PACK: _concepts(task)}}
     record |= {"width": model.width, "null": {PACK: None}, "task": dataclasses.asdict(task)}
@@ -80,7 +80,8 @@ def finetune(
         batch = regression.sample(task, task_numbers, key, config.tune.batch_size)
         return synthetic.objective_and_mse(model, experiment.train.loss, params, batch)[0]
 
-    made = tuning.make_tuning(config.tune, model, objective)
+    made = tuning.make_tuning(config.tune, model)
+    tuned = tuning.Tuned(model, config.tune, objective, tuning.Shared(base, numbers))
     measure, held_out = jax.jit(experiment.measure), jax.jit(experiment.held_out)(point.numbers, None)
     constant = {name: named.values for name, named in synthetic.reference_losses(experiment, held_out, None).items()}
     labels = {"model": epath.Path(source).name, "family": PACK, "shots": task.num_pairs - 1, "variant": "plain"}
@@ -104,7 +105,7 @@ def finetune(
         store.open_study(workdir, STUDY, record),
     ):
         write(out.workdir, base, None, 0)
-        state = finetuning_arms.tune(config, made, arms, base, numbers, out, PACK, checkpoint_seconds, labels)
+        state = finetuning_arms.tune(config, tuned, arms, out, PACK, checkpoint_seconds, labels)
         stacked = tuning.stack_arms([arm.hparams for arm in arms])
         for index, arm in enumerate(arms):
             hparams = jax.tree.map(lambda a, i=index: a[i], stacked)

@@ -35,7 +35,7 @@ class Encoded(NamedTuple):
 
     ids: the tokens of each prompt. answers: what is right. ruled: what each concept would answer ({}: not known).
     continuations: [n, K, A] tokens of what each concept would answer, the right answer in the prompt's own column;
-    continuation_lengths: [n, K], 0 where that is not known.
+    continuation_lengths: [n, K], 0 where that is not known. queries: [n], the same number for prompts of one query.
     """
 
     ids: list[Int[np.ndarray, " tokens"]]
@@ -43,6 +43,7 @@ class Encoded(NamedTuple):
     ruled: list[dict[str, str]]
     continuations: Int[np.ndarray, "n K A"]
     continuation_lengths: Int[np.ndarray, "n K"]
+    queries: Int[np.ndarray, " n"]
 
     @property
     def longest(self) -> int:
@@ -104,7 +105,8 @@ def encode(config: IclConfig, family: Family, cell: Cell, tokenizer) -> Encoded:
             continuations[row, number[concept], : len(answer)] = answer
             lengths[row, number[concept]] = len(answer)
     arrays = [np.array(one, np.int32) for one in ids]
-    return Encoded(arrays, [p.answer.strip() for p in prompts], ruled, continuations, lengths)
+    queries = np.unique([p.query.input for p in prompts], return_inverse=True)[1].astype(np.int32)
+    return Encoded(arrays, [p.answer.strip() for p in prompts], ruled, continuations, lengths, queries)
 
 
 def encode_all(

@@ -54,6 +54,9 @@ class Tasks:
     dtype: Literal["float32", "bfloat16"] = field("float32", "what the model computes in")
     seed: int = field(0, "of prompts, draws and directions", low=0)
     jsonl_null: str = field("", "the concept without information in JSONL files, empty for none")
+    jsonl_skip_missing: bool = field(
+        False, "leave out lines of JSONL files whose concept is null, NaN or not there", added=True
+    )
     bitwise: BitwiseConfig = section(BitwiseConfig)
     pos: PosConfig = section(PosConfig)
     template: render.Template = section(render.Template)
@@ -69,7 +72,7 @@ class Measuring:
         low=1, high=MANY,
     )  # fmt: skip
     per_draw: int = field(100, "points of a concept in each draw", low=1, high=MANY)
-    draws: int = field(10, "draws that CD is the mean over", low=1, high=100_000)
+    draws: int = field(10, "draws that CD is the mean over, at most as many as share no prompt", low=1, high=100_000)
     k: int = field(10, "neighbours", low=1)
     permutations: int = field(200, "of labels, for the null of CD", low=1, high=1_000_000)
     batch_size: int = field(32, "prompts a batch", low=1, high=1_000_000)
@@ -138,7 +141,9 @@ def families(config: IclConfig) -> dict[str, Family]:
         elif name in facts.FAMILIES:
             family = facts.FAMILIES[name](config.seed)
         elif name.endswith((".jsonl", ".json")):
-            family = jsonl.family(name, config.seed, null=config.jsonl_null or None)
+            family = jsonl.family(
+                name, config.seed, null=config.jsonl_null or None, skip_missing=config.jsonl_skip_missing
+            )
         else:
             known = ", ".join(("bitwise", "pos", *facts.FAMILIES))
             raise ValueError(f"families must be among {known}, or the path of a .jsonl file; got {name!r}")

@@ -6,6 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import polars as pl
 
+from jaxconcepts.metrics.association import associate
+from jaxconcepts.metrics.statistics import share_interval
 from jaxconcepts.prompts.family import Family
 from jaxconcepts.studies.asking.prompt_pass import Read
 from jaxconcepts.studies.icl import scores as icl_scores
@@ -23,10 +25,13 @@ def of_cell(found: Read, scores: Decodability, encoded: Encoded, family: Family,
     labels, own = len(family.labels), len(family.concepts)
     right = found.correct.reshape(labels, -1)
     each = right.shape[1]
-    accuracy, low, high = right.mean(1), *icl_scores.wilson(right.sum(1), each)
-    all_low, all_high = icl_scores.wilson(right[:own].sum(), own * each)
-    cd, null = scores.cd.mean(0), scores.null[..., :own].mean(-1)
     concepts = np.repeat(np.arange(labels), each)
+    accuracy, (low, high) = right.mean(1), share_interval(found.correct, concepts, encoded.queries)
+    averaged = concepts < own
+    all_low, all_high = (
+        end[-1] for end in share_interval(found.correct[averaged], concepts[averaged], encoded.queries[averaged])
+    )
+    cd = scores.cd
     confusion = icl_scores.confusion(found.texts, found.correct, concepts, encoded.ruled, family.concepts, labels)
     log_probs = found.log_probs.reshape(labels, each, labels)
     known = ~np.isnan(log_probs).all(1)
@@ -34,20 +39,20 @@ def of_cell(found: Read, scores: Decodability, encoded: Encoded, family: Family,
     return pl.concat([
         _rows("prompts", each),
         _rows("accuracy", accuracy, "concept"), _rows("accuracy", accuracy[:own].mean()),
-        _rows("accuracy_low", low, "concept"), _rows("accuracy_low", all_low),
-        _rows("accuracy_high", high, "concept"), _rows("accuracy_high", all_high),
-        _rows("cd", cd, "layer", "concept"), _rows("cd", cd[:, :own].mean(1), "layer"),
-        _rows("cd_low", scores.low[:, :-1], "layer", "concept"), _rows("cd_low", scores.low[:, -1], "layer"),
-        _rows("cd_high", scores.high[:, :-1], "layer", "concept"), _rows("cd_high", scores.high[:, -1], "layer"),
-        _rows("cd_null", null.mean(0), "layer"), _rows("cd_null_high", np.quantile(null, 0.95, axis=0), "layer"),
-        _rows("cd_p", scores.p, "layer"),
+        _rows("queries", len(np.unique(encoded.queries))),
+        _rows("accuracy_low", low[:-1], "concept"), _rows("accuracy_low", all_low),
+        _rows("accuracy_high", high[:-1], "concept"), _rows("accuracy_high", all_high),
+        *_by_layer("cd", cd), *_by_layer("cd_low", scores.low), *_by_layer("cd_high", scores.high),
+        *_by_layer("cd_null", scores.null.mean(1)), *_by_layer("cd_null_high", np.quantile(scores.null, 0.95, axis=1)),
+        *_by_layer("cd_p", scores.p), *_by_layer("cd_with_query", scores.with_query),
+        _rows("cd_coincident", scores.coincident, "layer"),
         _rows("cd_chosen_on", scores.chosen_on, "layer"), _rows("headline_layer", scores.headline),
         _rows("pairwise_cd", scores.pairwise, "concept", "other").with_columns(
             pl.lit(scores.headline, pl.Int32).alias("layer")
         ).filter(pl.col("concept") != pl.col("other")),
         _rows("confusion", confusion[:, :-1], "concept", "other"), _rows("confusion", confusion[:, -1], "concept"),
         _rows("log_prob", mean_log_probs, "concept", "other"),
-        fits(cd[scores.headline], accuracy, np.arange(labels), own, seed),
+        fits(cd[scores.headline, :-1], accuracy, np.arange(labels), own, seed),
     ])  # fmt: skip
 
 
@@ -66,14 +71,14 @@ def points(table: pl.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def fits(cd: np.ndarray, accuracy: np.ndarray, concepts: np.ndarray, own: int, seed: int) -> pl.DataFrame:
-    """R² and Spearman's correlation with their intervals, without Null and with it where there is one."""
+    """R² and what goes with it (`metrics.association`), without Null and with it where there is one."""
     parts = []
     for suffix, chosen in (("", concepts < own), ("_with_null", concepts >= 0)):
         if suffix and chosen.sum() == (concepts < own).sum():
             continue
-        found = icl_scores.fit(cd[chosen], accuracy[chosen], concepts[chosen], seed)._asdict()
+        found = associate(cd[chosen], accuracy[chosen], concepts[chosen], seed)._asdict()
         for name, value in found.items():
-            statistic, _, end = name.partition("_")
+            statistic, _, end = ("r2_p" if name == "p" else name).partition("_")
             parts.append(_rows(statistic + suffix + (f"_{end}" if end else ""), value))
     return pl.concat(parts)
 
@@ -95,6 +100,11 @@ def hidden(run: str, states, num_concepts: int, config: IclConfig, headline: int
     frame = pl.DataFrame({name: pl.Series(values, dtype=pl.Int32) for name, values in columns.items()})
     states = pl.Series("state", kept.reshape(-1, kept.shape[-1]), pl.Array(pl.Float32, kept.shape[-1]))
     return frame.select(pl.lit(run).alias("run"), pl.all(), states)
+
+
+def _by_layer(metric: str, values) -> list[pl.DataFrame]:
+    """Rows of [layers, K + 1] values: each concept's, and those of the average."""
+    return [_rows(metric, values[:, :-1], "layer", "concept"), _rows(metric, values[:, -1], "layer")]
 
 
 def _rows(metric: str, values, *axes: str) -> pl.DataFrame:

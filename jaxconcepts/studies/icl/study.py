@@ -15,14 +15,19 @@ prompt token (the residual stream; layer 0 is the embeddings), which stay on the
 
 A cell is one file that appears whole, and one that is there is not measured again: whatever is killed goes on, with the
 same tables. Concepts are numbered as in the labels, Null last; a null concept is the mean without Null. Metrics:
-    accuracy, accuracy_low, accuracy_high   exact match, Wilson's 95 % interval (of the mean: of all its prompts)
-    cd, cd_low, cd_high      by layer: mean over draws, 95 % bootstrap interval over draws
+    accuracy, accuracy_low, accuracy_high   exact match, 95 % interval in which prompts of one query count together
+    cd, cd_low, cd_high      by layer: mean over draws that share no prompt, ties split, 95 % interval; prompts of one
+                             query do not vote for each other
     cd_null, cd_null_high, cd_p   by layer: mean and 95 % point under permuted labels, permutation p-value
+    cd_with_query    by layer: CD where they do
+    cd_coincident    by layer: 1 where all states are one point, so that CD says nothing
     cd_chosen_on, headline_layer  CD on the prompts set apart to choose the layer, and the layer chosen
     pairwise_cd      at the headline layer, of concept and other
     confusion        share of concept's wrong answers that other's rule gives; other null: that no rule gives
     log_prob         mean log-probability (nats) of what other would answer to concept's prompts
-    r2, spearman (and _low, _high)   accuracy against CD at the headline layer, over concepts; _with_null: Null too
+    r2, r2_low, r2_high, r2_adjusted, r2_null, r2_p, spearman   accuracy against CD at the headline layer, over
+                     concepts (`metrics.association`); r2_with_null and so on: Null too
+    queries          distinct queries of the cell
     prompts          a concept
 """
 
@@ -34,14 +39,13 @@ import logging
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 import jax
 import polars as pl
 from etils import epath
 
-from jaxconcepts import store
+from jaxconcepts import fields, store
 from jaxconcepts.models import pretrained, sharding
 from jaxconcepts.models import tokenizer as tokenizer_file
 from jaxconcepts.prompts.family import Family
@@ -94,7 +98,7 @@ def run(
         if left[checkpoint] and (Path(checkpoint.source).is_dir() or (not evict and checkpoint == ordered[0])):
             folder = pretrained.resolve(checkpoint.source, checkpoint.revision)
             _prepared(config, using, wanted, checkpoint, folder, known)
-    record = asdict(config) | {
+    record = fields.identity(IclConfig, fields.plain(config)) | {
         "labels": {name: list(family.labels) for name, family in using.items()},
         "null": {name: family.null for name, family in using.items()},
         "examples": {name: _digest(family) for name, family in using.items()},
@@ -140,8 +144,8 @@ def _measure(config, using, wanted, left, checkpoint, folder, root, known, mesh)
         read = time.monotonic()
         averaged = len(family.concepts)
         scores = icl_scores.reduce_states(
-            found.states, config.per_draw, len(family.labels), averaged, k=config.k, draws=config.draws,
-            permutations=config.permutations, seed=config.seed,
+            found.states, encoded[cell].queries, config.per_draw, len(family.labels), averaged, k=config.k,
+            draws=config.draws, permutations=config.permutations, seed=config.seed,
         )  # fmt: skip
         if config.keep_hidden:
             hidden = icl_rows.hidden(name, found.states, len(family.labels), config, scores.headline)
@@ -151,7 +155,7 @@ def _measure(config, using, wanted, left, checkpoint, folder, root, known, mesh)
         own, now = found.correct.reshape(len(family.labels), -1)[:averaged], time.monotonic()
         log.info(
             "%s: accuracy %.3f, CD %.3f at layer %d; %.1f prompts/s, CD of %d layers in %.1f s; cell %d of %d, %s left",
-            cell, own.mean(), scores.cd[:, scores.headline, :averaged].mean(), scores.headline,
+            cell, own.mean(), scores.cd[scores.headline, -1], scores.headline,
             len(found.correct) / (read - began), model.layers + 1, now - read, done + 1, len(left),
             _minutes((now - start) / (done + 1) * (len(left) - done - 1)),
         )  # fmt: skip

@@ -1,0 +1,82 @@
+"""Letters that the figures' own font lacks: another font of the machine has them, or it is said which to install."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+import unicodedata
+import warnings
+from collections.abc import Iterator
+
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, findfont, fontManager, get_font
+from matplotlib.text import Text
+
+log = logging.getLogger("jaxconcepts")
+
+PACKAGES = {"CJK": "fonts-noto-cjk", "HIRAGANA": "fonts-noto-cjk", "KATAKANA": "fonts-noto-cjk"}
+PACKAGES |= {"HANGUL": "fonts-noto-cjk", "FULLWIDTH": "fonts-noto-cjk", "IDEOGRAPHIC": "fonts-noto-cjk"}
+OTHER_PACKAGE = "fonts-noto-core"
+
+
+def fit(figure: Figure) -> set[str]:
+    """Gives every text of the figure whose font lacks letters the fonts that have them.
+
+    Returns the letters that no font has, which are drawn as boxes; a warning names a package of fonts, once for each.
+    """
+    lacking: set[str] = set()
+    for text in figure.findobj(Text):
+        shown = "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text.get_text())
+        if shown != text.get_text():  # A control character, which an SVG must not hold.
+            text.set_text(shown)
+        path = findfont(text.get_fontproperties())
+        missing = frozenset(c for c in text.get_text() if c.isprintable() and ord(c) not in _letters(path))
+        if missing:
+            families, left = _fallbacks(missing)
+            text.set_fontfamily([FontProperties(fname=path).get_name(), *families])
+            lacking |= left
+    _warn(frozenset(lacking))
+    return lacking
+
+
+@contextlib.contextmanager
+def boxes_are_known() -> Iterator[None]:
+    """Without the plotting library's own warning for every letter that no font has."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r"Glyph \d+ .* missing from", category=UserWarning)
+        yield
+
+
+@functools.cache
+def _fallbacks(missing: frozenset[str]) -> tuple[list[str], set[str]]:
+    """Names of fonts that together have the letters, and the letters that are left."""
+    left, families = set(missing), []
+    for entry in sorted(fontManager.ttflist, key=lambda entry: (entry.style != "normal", entry.name)):
+        # That one has a box for every letter.
+        if not entry.name.startswith("Last Resort") and any(ord(c) in _letters(entry.fname) for c in left):
+            families.append(entry.name)
+            left = {c for c in left if ord(c) not in _letters(entry.fname)}
+        if not left:
+            break
+    return families, left
+
+
+@functools.cache
+def _letters(path: str) -> frozenset[int]:
+    try:
+        return frozenset(get_font(path).get_charmap())
+    except (RuntimeError, OSError):  # A font without outlines, such as one of coloured pictures.
+        return frozenset()
+
+
+@functools.cache
+def _warn(lacking: frozenset[str]) -> None:
+    if lacking:
+        scripts = {unicodedata.name(c, "").partition(" ")[0].partition("-")[0] for c in lacking}
+        packages = sorted({PACKAGES.get(script, OTHER_PACKAGE) for script in scripts})
+        log.warning(
+            "no font of this machine has %s: figures show boxes; install fonts, e.g. apt install %s, and delete "
+            "matplotlib's cache of fonts",
+            " ".join(sorted(lacking)[:10]), " ".join(packages),
+        )  # fmt: skip

@@ -1,0 +1,86 @@
+"""What k neighbours vote for: the smallest label of the most votes, or votes shared among all that tie."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float, Int
+
+from jaxconcepts.metrics import deciding, neighbours
+from jaxconcepts.metrics.deciding import Tied
+from jaxconcepts.metrics.neighbours import Distances
+
+
+def majority(labels: Int[Array, "*lead k"], num_concepts: int) -> Int[Array, "*lead"]:
+    """The most frequent label along the last axis, the smallest where several are."""
+    return jnp.argmax(jnp.sum(one_hot(labels, num_concepts), -2), -1)
+
+
+def one_hot(labels: Int[Array, "*n"], num_concepts: int) -> Int[Array, "*n K"]:
+    return (labels[..., None] == jnp.arange(num_concepts)).astype(jnp.int32)
+
+
+def share(votes: Int[Array, "*lead K"], concepts: Int[Array, "*lead"]) -> Float[Array, "*lead"]:
+    """What each point's concept has of the vote: 1/m where it is one of the m concepts with the most, else 0."""
+    most = (votes == jnp.max(votes, -1, keepdims=True)).astype(jnp.float32)
+    return jnp.take_along_axis(most, concepts[..., None], -1)[..., 0] / jnp.sum(most, -1)
+
+
+def votes_of_sets(inside: Int[Array, "*n K"], boundary: Int[Array, "*n K"], k: int) -> Int[Array, "*n K"]:
+    """t times the votes: s points `inside` by concept, and k - s votes that the t points at the `boundary` share."""
+    nearer, tied = jnp.sum(inside, -1, keepdims=True), jnp.sum(boundary, -1, keepdims=True)
+    return jnp.maximum(tied, 1) * inside + (k - nearer) * boundary
+
+
+def decode(
+    hidden: Float[Array, "B N d"],
+    distances: Distances,
+    concepts: Int[Array, " N"],
+    k: int,
+    num_concepts: int,
+    ties: str,
+) -> Array:
+    """From symmetric distances of all points: the label of each [B, N], or with ties="split" its `share`."""
+    values = neighbours.nearest_values(distances.squared, k + 1)
+    last = values[k - 1]
+    # Half way to the next, as the two triangles of the distances may differ by rounding; but short of the infinite.
+    limit = jnp.minimum(last + (values[k] - last) / 2, jnp.finfo(last.dtype).max)
+    near = (distances.squared <= limit[..., None]).astype(jnp.float32)
+    votes = near @ one_hot(concepts, num_concepts).astype(jnp.float32)
+    winner = jnp.argmax(votes, -1)
+    # The true votes are these less some of the points in question, of which at most `doubtful` are among the k.
+    doubtful = neighbours.in_question(distances, values[:k])
+    others = jnp.where(winner[..., None] == jnp.arange(num_concepts), -jnp.inf, votes)
+    settled = jnp.max(votes, -1) - jnp.max(others, -1) > (jnp.sum(votes, -1) - k + doubtful) + doubtful
+    open_ = neighbours.unproved(distances, last, values[k]) & ~settled
+    if ties == "first":
+        return deciding.decide(
+            hidden, distances, last, open_, k, 0, winner, lambda nearest: majority(concepts[nearest], num_concepts)
+        )
+    scores = share(votes, jnp.broadcast_to(concepts, winner.shape))
+    entry = split_entry(concepts, k, num_concepts)
+    return deciding.decide_tied(hidden, distances, last, open_, k, 0, scores, entry)
+
+
+def split_scores(
+    hidden: Float[Array, "B N d"], distances: Distances, start, concepts: Int[Array, " N"], k: int, num_concepts: int
+) -> Float[Array, "B T"]:
+    """The `share` of the targets of `distances` [B, T, N], whose first is point `start`."""
+    values, indices = neighbours.nearest_candidates(distances.squared, k + 1)
+    last, targets = values[..., k - 1], lax.dynamic_slice_in_dim(concepts, start, values.shape[1])
+    votes = jnp.sum(one_hot(concepts[indices[..., :k]], num_concepts), -2)
+    scores = share(votes, jnp.broadcast_to(targets, last.shape))
+    open_ = neighbours.unproved(distances, last, values[..., k])
+    entry = split_entry(concepts, k, num_concepts)
+    return deciding.decide_tied(hidden, distances, last, open_, k, start, scores, entry)
+
+
+def split_entry(concepts: Int[Array, " N"], k: int, num_concepts: int):
+    """The entry of `deciding.decide_tied` that is the share of each target's concept."""
+
+    def entry(targets, tied: Tied):
+        hot = one_hot(concepts[tied.candidates], num_concepts)
+        inside, boundary = (jnp.sum(hot * part[..., None], 1) for part in (tied.inside, tied.boundary))
+        return share(votes_of_sets(inside, boundary, k), concepts.at[targets].get(mode="clip"))
+
+    return entry

@@ -1,0 +1,56 @@
+"""R² and Spearman against SciPy, their null by enumeration."""
+
+import itertools
+
+import numpy as np
+import pytest
+import scipy.stats
+
+from jaxconcepts.metrics.association import associate
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_correlations_are_scipys(seed):
+    rng = np.random.default_rng(seed)
+    cd = rng.uniform(size=18).round(1)  # with ties
+    accuracy = 0.5 * cd + rng.normal(0, 0.2, 18)
+    fit = associate(cd, accuracy, np.arange(18))
+    theirs = scipy.stats.pearsonr(cd, accuracy)
+    assert fit.r2 == pytest.approx(theirs.statistic**2, abs=1e-12)
+    assert fit.spearman == pytest.approx(scipy.stats.spearmanr(cd, accuracy).statistic, abs=1e-12)
+    low, high = theirs.confidence_interval(0.95)
+    assert fit.r2_low == pytest.approx(low**2 if low > 0 else 0, abs=1e-6)
+    assert fit.r2_high == pytest.approx(max(low**2, high**2), abs=1e-6)
+    assert fit.p == pytest.approx(theirs.pvalue, abs=0.02)
+
+
+def test_the_null_is_every_pairing_of_concepts():
+    rng = np.random.default_rng(3)
+    x, y = rng.uniform(size=(2, 5, 2))
+    fit = associate(x.ravel(), y.ravel(), np.repeat(np.arange(5), 2))
+    null = [np.corrcoef(x.ravel(), y[list(order)].ravel())[0, 1] ** 2 for order in itertools.permutations(range(5))]
+    assert fit.r2_null == pytest.approx(np.mean(null), abs=1e-12)
+    assert fit.p == pytest.approx(np.mean(np.array(null) >= fit.r2 - 1e-9))
+
+
+def test_adjusted_r2_is_0_on_average_without_a_relation():
+    rng = np.random.default_rng(4)
+    fits = [associate(*rng.normal(size=(2, 6)), np.arange(6)) for _ in range(1000)]
+    assert np.mean([fit.r2 for fit in fits]) == pytest.approx(0.2, abs=0.02)
+    assert np.mean([fit.r2_null for fit in fits]) == pytest.approx(0.2, abs=0.02)
+    assert np.mean([fit.r2_adjusted for fit in fits]) == pytest.approx(0, abs=0.025)
+    assert np.mean([fit.r2_low == 0 for fit in fits]) == pytest.approx(0.95, abs=0.02)
+
+
+def test_copies_of_a_concepts_points_add_nothing_to_know():
+    rng = np.random.default_rng(1)
+    cd, accuracy, concepts = rng.uniform(size=6), rng.uniform(size=6), np.arange(6)
+    once = associate(cd, accuracy, concepts)
+    often = associate(np.tile(cd, 5), np.tile(accuracy, 5), np.tile(concepts, 5))
+    np.testing.assert_allclose(once, often, atol=1e-9)
+
+
+@pytest.mark.parametrize("accuracy", [[0.0] * 6, [0.5, 0.2]])
+def test_what_is_undefined_is_not_a_number(accuracy):
+    count = len(accuracy)
+    assert np.isnan(associate(np.linspace(0, 1, count), accuracy, np.arange(count))).all()
