@@ -17,6 +17,7 @@ from jaxconcepts.fields import field
 from jaxconcepts.models import bottleneck, decoder, hf_config, layers, positions, residual
 from jaxconcepts.models.decoder import Role
 from jaxconcepts.models.gpt2_block import ACTIVATIONS, Block, init
+from jaxconcepts.models.gpt2_block import InitFields as InitFields
 from jaxconcepts.models.gpt2_block import InitScales as InitScales
 
 
