@@ -32,6 +32,12 @@ ASKING = {
 }  # fmt: skip
 TASKS = {"families": "bitwise", "bitwise.bits": 2, "bitwise.train": 60, "bitwise.test": 40}
 TUNING = {"samples": 12, "tune.steps": 2, "tune.batch_size": 6, "tune.warmup_steps": 0, "lora.rank": 2}
+GRAMMAR = {
+    "num_seeds": 1, "task.grammar": "cfg3b@13", "task.window": 24, "model.layers": 1, "model.heads": 1,
+    "model.width": 8, "model.mlp_width": 8, "train.steps": 2, "train.batch_size": 2, "measure.count": 2,
+    "measure.per_concept": 8, "measure.cd_per_concept": 8, "measure.neighbours": 3, "measure.points": 40,
+    "measure.generations": 2, "measure.prefix": 3,
+}  # fmt: skip
 PREFIXED = {name: {f"{name}.{key}": value for key, value in ASKING.items()} for name in ("measure", "study")}
 GRAMMAR = {"num_seeds": 1, "train.steps": 2, "train.warmup_steps": 0, "measure.count": 2, "run.cpu_devices": 1}
 # Pages whose snippets another module runs, which names the page.
@@ -43,6 +49,7 @@ RUN_ELSEWHERE = {
 SMALL = {
     **dict.fromkeys(("quickstart", "dynamics", "paper", "six_bases", "overlapping", "families"), TRAINING | SIZES),
     "garg": TRAINING | SIZES,
+    **dict.fromkeys(("grammar", "grammar_positions", "grammar_noise", "grammar_encoder"), GRAMMAR),
     "explicit_latent": TRAINING | {"model.layers": 2, "model.width": 4},
     "sweep_small": TRAINING | {"run.at_once": 2},
     "sweep_emergence": TRAINING | {"measure.hidden_count": 0, "run.at_once": 1},
