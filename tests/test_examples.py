@@ -11,7 +11,7 @@ import jaxconcepts as jc
 from jaxconcepts.models import language, llama, pretrained
 from jaxconcepts.runs import points
 from jaxconcepts.runs.loop import default_config
-from tests import example_metric, example_model, example_study
+from tests import example_metric, example_study
 
 pytestmark = pytest.mark.usefixtures("compiles_fast")
 SIZES = {"task.pairs": 2, "task.vocab_size": 8, "task.shifts": 2, "model.layers": 2, "model.heads": 2}
@@ -88,7 +88,7 @@ def test_a_model_is_trained_and_saved(gated, tmp_path, monkeypatch):
     batch = experiment.batch(numbers, None, 0)
     slopes = jax.jit(jax.grad(lambda params: experiment.loss(params, batch)[0]))(params)["blocks"]["block_gate"]
     assert slopes.shape == (2, 1) and np.all(np.asarray(slopes) != 0)
-    monkeypatch.setitem(pretrained.FAMILIES, "gated_llama", example_model.GatedLlama)
+    monkeypatch.setitem(pretrained.FAMILIES, "gated_llama", type(experiment.model))
     changed = params | {"blocks": params["blocks"] | {"block_gate": np.array([[0.5], [2]], np.float32)}}
     jc.save_pretrained(experiment.model, changed, tmp_path)
     model, loaded = jc.load_pretrained(tmp_path)
