@@ -21,12 +21,15 @@ EXTRAS = {
     "plan": ["jax[tpu]>=0.10"],
     # Reads treebanks in CoNLL-U.
     "prompts": ["conllu>=6.0"],
+    # Builds the pages of docs/ as a site.
+    "docs": ["mkdocs-material>=9.6,<10", "mkdocstrings[python]>=0.29"],
     "tensorboard": ["tensorboardX>=2.6"],
     "trackio": ["trackio>=0.2"],
     "umap": ["umap-learn>=0.5.7"],
     "wandb": ["wandb>=0.18"],
     "test": [
         *PEERS,
+        "beartype>=0.20",
         "conllu>=6.0",
         "gguf>=0.10",
         "hypothesis>=6.100",

@@ -1,7 +1,10 @@
 """A language model learns a layered grammar, and is read against exact answers at every step.
 
 Command:  python -m jaxconcepts train --config=configs/grammar.py:cpu --workdir=runs/grammar
-          (sizes: smoke, cpu, small, paper; one seed by default, more with --config.num_seeds=3)
+Sizes:    smoke, cpu (4 layers of 64 on cfg3b@16), small and paper behind the colon.
+Time:     not run to its end by us.
+Expected: the exact solution's loss is 0.410 nats a token, and the probes' ceilings are 0.84, 0.93 and 0.92 (NT4 to
+          NT6) on the held-out strings. No figures of a trained model are stated, for want of a whole run.
 """
 
 from ml_collections import config_dict

@@ -1,7 +1,10 @@
 """Decoder against encoder: how deep in the tree can ancestors be read off, where training fills in masked tokens?
 
 Command:  python -m jaxconcepts sweep --config=configs/grammar_encoder.py:cpu --workdir=runs/grammar_encoder
-          (then: python -m jaxconcepts report --workdir=runs/grammar_encoder; sizes: smoke, cpu, small, paper)
+          (then: python -m jaxconcepts report --workdir=runs/grammar_encoder)
+Sizes:    smoke, cpu (cfg3b@20, one level deeper than the others), small and paper behind the colon.
+Time:     not run to its end by us.
+Expected: by the paper, the encoder below the decoder at the upper levels alone. Not measured by us.
 """
 
 from ml_collections import config_dict

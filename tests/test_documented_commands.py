@@ -21,8 +21,8 @@ COMMANDS = documented.commands()
 SNIPPETS = documented.snippets()
 
 TRAINING = {
-    "num_seeds": 1, "train.steps": 2, "train.batch_size": 4, "train.warmup_steps": 0, "model.heads": 1,
-    "task.num_pairs": 2, "measure.count": 2, "measure.per_concept": 8, "measure.cd_per_concept": 8,
+    "num_seeds": 1, "train.steps": 2, "train.batch_size": 4, "train.warmup_steps": 0, "train.optimizer": "adam",
+    "model.heads": 1, "task.num_pairs": 2, "measure.count": 2, "measure.per_concept": 8, "measure.cd_per_concept": 8,
     "measure.neighbours": 3, "measure.hidden_count": 1, "measure.checkpoint_steps": "", "run.data": 1,
     "run.cpu_devices": 1,
 }  # fmt: skip
@@ -32,6 +32,12 @@ ASKING = {
 }  # fmt: skip
 TASKS = {"families": "bitwise", "bitwise.bits": 2, "bitwise.train": 60, "bitwise.test": 40}
 TUNING = {"samples": 12, "tune.steps": 2, "tune.batch_size": 6, "tune.warmup_steps": 0, "lora.rank": 2}
+GRAMMAR = {
+    "num_seeds": 1, "task.grammar": "cfg3b@13", "task.window": 24, "model.layers": 1, "model.heads": 1,
+    "model.width": 8, "model.mlp_width": 8, "train.steps": 2, "train.batch_size": 2, "measure.count": 2,
+    "measure.per_concept": 8, "measure.cd_per_concept": 8, "measure.neighbours": 3, "measure.points": 40,
+    "measure.generations": 2, "measure.prefix": 3,
+}  # fmt: skip
 PREFIXED = {name: {f"{name}.{key}": value for key, value in ASKING.items()} for name in ("measure", "study")}
 GRAMMAR = {"num_seeds": 1, "train.steps": 2, "train.warmup_steps": 0, "measure.count": 2, "run.cpu_devices": 1}
 # Pages whose snippets another module runs, which names the page.
@@ -43,8 +49,9 @@ RUN_ELSEWHERE = {
 SMALL = {
     **dict.fromkeys(("quickstart", "dynamics", "paper", "six_bases", "overlapping", "families"), TRAINING | SIZES),
     "garg": TRAINING | SIZES,
+    **dict.fromkeys(("grammar", "grammar_positions", "grammar_noise", "grammar_encoder"), GRAMMAR),
     "explicit_latent": TRAINING | {"model.layers": 2, "model.width": 4},
-    "sweep_small": TRAINING | {"run.at_once": 2},
+    "sweep_small": TRAINING | SIZES | {"run.at_once": 2, "run.how": "map"},
     "sweep_emergence": TRAINING | {"measure.hidden_count": 0, "run.at_once": 1},
     **dict.fromkeys(("grammar", "grammar_encoder", "grammar_noise", "grammar_positions"), GRAMMAR),
     "my_config": {"train.steps": 2},
@@ -65,8 +72,8 @@ SMALL = {
 # Fields that a config needs to fit the small model, unless the documented command gives them.
 FIRST = {"finetune": {"arms": "first-1,none"}}
 FLAGS = {
-    "sweep_small": ["--shard=0/300"],
-    "sweep_emergence": ["--shard=0/3456"],
+    "sweep_small": ["--shard=0/1050"],
+    "sweep_emergence": ["--shard=0/6912"],
     "patch": ["--per_concept=4", "--mean_per_concept=4", "--layer=1"],
     "extract": ["--batch_size=2"],
     "decodability": ["--k=2"],

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, ClassVar, Literal
 
@@ -24,11 +24,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
-from jaxconcepts.experiments import grammar_generation, grammar_held_out, grammar_measures
+from jaxconcepts.experiments import evaluators, grammar_generation, grammar_held_out, grammar_measures
 from jaxconcepts.experiments.tokens import TokenExperiment, Tokens
 from jaxconcepts.fields import FieldError, check, field
 from jaxconcepts.tasks import grammar, grammar_stream
-from jaxconcepts.training.experiment import Concept, HeldOut, MeasureConfig
+from jaxconcepts.training.experiment import Concept, HeldOut, MeasureConfig, Named
 
 LABELLED = ("probe", "boundary", "cd", "pairwise_cd", "untrained", "silhouette")
 """Evaluators that need the ancestors of a string to be known."""
@@ -184,6 +184,16 @@ class Grammar(TokenExperiment):
         starts = [start for name, start in grammar_generation.STARTS if name in self.measuring.metrics]
         written = grammar_generation.write(self, params, held_out, starts) if starts else {}
         return dict.fromkeys(held_out.concepts, states), grammar_measures.Answers(logits, written)
+
+    def constants(self, held_out: HeldOut, untrained) -> dict[str, Named]:
+        # Nothing is asked of what an untrained model writes, so that it need not write.
+        metrics = tuple(name for name in self.measuring.metrics if name not in WRITING)
+        reading = replace(self, measuring=replace(self.measuring, metrics=metrics))
+        return evaluators.constants(reading, held_out, untrained)
+
+    def describe(self) -> str:
+        kind = getattr(self.model, "positions", "rotary") + (" positions" if self.causal else " positions, an encoder")
+        return f"{super().describe()}; {self.task.grammar} in windows of {self.task.window}, {kind}"
 
     def surface(self, held_out: HeldOut) -> dict[str, jax.Array]:
         """The last `SURFACE` tokens at each point, for the evaluator "surface"."""

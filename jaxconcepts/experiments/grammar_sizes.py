@@ -11,7 +11,7 @@ SIZES: dict[str, dict[str, Any]] = {
         "train.steps": 12, "train.batch_size": 4, "measure.count": 3, "measure.per_concept": 12,
         "measure.cd_per_concept": 12, "measure.points": 200, "measure.generations": 8,
     },
-    "cpu": {"run.cpu_devices": 2},
+    "cpu": {},
     "small": {
         "task.grammar": "cfg3b", "task.window": 512, "model.layers": 6, "model.heads": 8, "model.width": 256,
         "model.mlp_width": 1024, "train.steps": 10_000, "train.batch_size": 32, "train.learning_rate": 1e-3,

@@ -134,7 +134,7 @@ def test_another_config_on_the_same_workdir_is_refused(setting, tmp_path):
     [
         ("", "holds no prompts"),
         ('{"prompt": "a"}\n{"text": "b"}\n', r"line 2: expected a JSON object with a text \"prompt\", got '{\"text\""),
-        ('{"prompt": "a"}\nnonsense\n', "line 2: expected a JSON object"),
+        ('{"prompt": "a"}\nnonsense\n', "line 2: not JSON"),
         ('{"prompt": "a", "row": 1}\n', "line 1: the label 'row' has the name of a column of ours"),
         ('{"prompt": "a"}\n{"prompt": "' + "b" * 64 + '"}\n', "line 2: a prompt must have 1 to 64 tokens, got 65"),
     ],
