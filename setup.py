@@ -29,6 +29,7 @@ EXTRAS = {
     "wandb": ["wandb>=0.18"],
     "test": [
         *PEERS,
+        "beartype>=0.20",
         "conllu>=6.0",
         "gguf>=0.10",
         "hypothesis>=6.100",

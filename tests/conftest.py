@@ -8,7 +8,13 @@ import sys
 from pathlib import Path
 
 import jax
+import jaxtyping
 import pytest
+
+# Before the first import of the package: shapes are checked as annotated, see `shape_checks`.
+sys.path.append(str(Path(__file__).parent))
+ARRAY_PACKAGES = [f"jaxconcepts.{name}" for name in ("metrics", "tasks", "models", "training", "interventions")]
+jaxtyping.install_import_hook(ARRAY_PACKAGES, "shape_checks.only_arrays")
 
 jax.config.update("jax_num_cpu_devices", 8)
 

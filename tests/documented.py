@@ -71,7 +71,8 @@ def _of_config(path: Path):
     if "Command:" not in head:
         raise ValueError(f"{path.name}: its head states no Command:")
     last = ""
-    for line in head.split("Command:")[1].split("Time:")[0].splitlines():
+    # Up to the next heading, such as "Time:".
+    for line in re.split(r"\n[A-Z][a-z]+:", head.split("Command:")[1])[0].splitlines():
         line = re.sub(r"\((?!then:)[^)]*\)", "", line).strip().removeprefix("(then:").removesuffix(")").strip()
         if line.startswith("..."):
             # The command before, with another model and more flags.

@@ -15,7 +15,10 @@ DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
 NAV = (ROOT / "mkdocs.yml").read_text().partition("\nnav:\n")[2]
 EXAMPLES = {
-    "adding_a_task": ("example_experiment.py", "example_config.py"),
+    "adding_a_task": ("example_experiment.py", "example_config.py", "example_bank.py"),
+    "adding_a_metric": ("example_metric.py",),
+    "adding_a_model": ("example_model.py",),
+    "adding_a_study": ("example_study.py",),
 }
 """The tested files that a page's `py` blocks are taken from."""
 page = pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))

@@ -21,8 +21,8 @@ COMMANDS = documented.commands()
 SNIPPETS = documented.snippets()
 
 TRAINING = {
-    "num_seeds": 1, "train.steps": 2, "train.batch_size": 4, "train.warmup_steps": 0, "model.heads": 1,
-    "task.num_pairs": 2, "measure.count": 2, "measure.per_concept": 8, "measure.cd_per_concept": 8,
+    "num_seeds": 1, "train.steps": 2, "train.batch_size": 4, "train.warmup_steps": 0, "train.optimizer": "adam",
+    "model.heads": 1, "task.num_pairs": 2, "measure.count": 2, "measure.per_concept": 8, "measure.cd_per_concept": 8,
     "measure.neighbours": 3, "measure.hidden_count": 1, "measure.checkpoint_steps": "", "run.data": 1,
     "run.cpu_devices": 1,
 }  # fmt: skip
@@ -51,7 +51,7 @@ SMALL = {
     "garg": TRAINING | SIZES,
     **dict.fromkeys(("grammar", "grammar_positions", "grammar_noise", "grammar_encoder"), GRAMMAR),
     "explicit_latent": TRAINING | {"model.layers": 2, "model.width": 4},
-    "sweep_small": TRAINING | {"run.at_once": 2},
+    "sweep_small": TRAINING | SIZES | {"run.at_once": 2, "run.how": "map"},
     "sweep_emergence": TRAINING | {"measure.hidden_count": 0, "run.at_once": 1},
     **dict.fromkeys(("grammar", "grammar_encoder", "grammar_noise", "grammar_positions"), GRAMMAR),
     "my_config": {"train.steps": 2},
@@ -72,8 +72,8 @@ SMALL = {
 # Fields that a config needs to fit the small model, unless the documented command gives them.
 FIRST = {"finetune": {"arms": "first-1,none"}}
 FLAGS = {
-    "sweep_small": ["--shard=0/300"],
-    "sweep_emergence": ["--shard=0/3456"],
+    "sweep_small": ["--shard=0/1050"],
+    "sweep_emergence": ["--shard=0/6912"],
     "patch": ["--per_concept=4", "--mean_per_concept=4", "--layer=1"],
     "extract": ["--batch_size=2"],
     "decodability": ["--k=2"],
@@ -256,9 +256,9 @@ def test_a_documented_extra_exists(command):
 
 @pytest.mark.parametrize("command", parameters("python"))
 def test_a_documented_python_file_exists(command):
-    """Benchmarks are too long to run here; they are compiled."""
+    """Benchmarks and simulations are too long to run here; they are compiled."""
     path = ROOT / command.words[1]
-    assert path.is_relative_to(ROOT / "tests" / "benchmarks") and compile(path.read_text(), str(path), "exec")
+    assert path.is_relative_to(ROOT / "tests") and compile(path.read_text(), str(path), "exec")
 
 
 def test_no_other_program_is_documented():

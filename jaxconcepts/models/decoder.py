@@ -16,7 +16,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, PyTree
+from jaxtyping import Array, Bool, Float, Int, PyTree, Shaped
 
 EVERYWHERE = 2**30  # a window wider than any context
 
@@ -88,7 +88,7 @@ class Context(NamedTuple):
     amplitude: Float[Array, ""] | None = None
     lengths: Int[Array, " B"] | None = None
 
-    def asked(self, x: Float[Array, "B T ..."]) -> Float[Array, "B P ..."]:
+    def asked(self, x: Shaped[Array, "B T ..."]) -> Shaped[Array, "B P ..."]:
         """x at the tokens whose stream is taken further."""
         if self.queries is None:
             return x
