@@ -39,7 +39,6 @@ GRAMMAR = {
     "measure.generations": 2, "measure.prefix": 3,
 }  # fmt: skip
 PREFIXED = {name: {f"{name}.{key}": value for key, value in ASKING.items()} for name in ("measure", "study")}
-GRAMMAR = {"num_seeds": 1, "train.steps": 2, "train.warmup_steps": 0, "measure.count": 2, "run.cpu_devices": 1}
 # Pages whose snippets another module runs, which names the page.
 RUN_ELSEWHERE = {
     "docs/adding_a_task.md": "tests/example_experiment.py",
@@ -53,7 +52,6 @@ SMALL = {
     "explicit_latent": TRAINING | {"model.layers": 2, "model.width": 4},
     "sweep_small": TRAINING | SIZES | {"run.at_once": 2, "run.how": "map"},
     "sweep_emergence": TRAINING | {"measure.hidden_count": 0, "run.at_once": 1},
-    **dict.fromkeys(("grammar", "grammar_encoder", "grammar_noise", "grammar_positions"), GRAMMAR),
     "my_config": {"train.steps": 2},
     "icl": ASKING | TASKS | {"shots": 1, "variants": "plain"},
     "icl_from_scratch": PREFIXED["study"] | {f"study.{name}": value for name, value in TASKS.items()} | {

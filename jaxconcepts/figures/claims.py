@@ -172,11 +172,14 @@ def _undecided(claim, reason, diverged=()) -> Verdict:
 
 
 def _runs_of(arm: Arm, runs: pl.DataFrame) -> tuple[pl.DataFrame, str]:
-    """The arm's rows of the runs table, and why there are none."""
+    """The arm's rows of the runs table, without runs that still go on, and why there are none."""
     if unknown := [name for name in arm.where if name not in runs.columns]:
         return runs.clear(), f"arm {arm.name}: the runs have no field {unknown[0]}"
     of_arm = runs.filter(*(_matches(name, value) for name, value in arm.where.items()))
-    return of_arm, "" if of_arm.height else f"arm {arm.name}: no run has {dict(arm.where)}"
+    ended = of_arm.filter(pl.col("status") != "running")
+    if ended.height:
+        return ended, ""
+    return ended, f"arm {arm.name}: {'no run has ended' if of_arm.height else f'no run has {dict(arm.where)}'}"
 
 
 def _by_seed(quantity: Quantity, of_arm: pl.DataFrame, metrics: pl.DataFrame) -> dict[int, float]:

@@ -95,6 +95,11 @@ def test_what_cannot_be_decided_says_why():
         claims.NOT_SHOWN,
         "two seeds in every arm is needed; 1 seed(s) have it",
     )
+    metrics, runs = tables({"rotary": [0.6, 0.7, 0.4], "learned": [0.1, 0.2, 0.3]})
+    going_on = runs.with_columns(status=pl.when(pl.col("seed") == 2).then(pl.lit("running")).otherwise("status"))
+    assert claims.decide(CLAIM, metrics, going_on).seeds == (0, 1)
+    none_ended = claims.decide(CLAIM, metrics, runs.with_columns(status=pl.lit("running")))
+    assert none_ended.reason == "arm rotary: no run has ended"
     absent = claims.decide(CLAIM, *tables({"learned": [0.1, 0.2]}))
     assert absent.reason == "arm rotary: no run has {'model.positions': 'rotary'}"
     unknown = dataclasses.replace(CLAIM, arms=(Arm("a", {"model.nothing": 1}), CLAIM.arms[1]))
