@@ -130,6 +130,11 @@ def remove_temporary(root: epath.Path, pack: str | None = None) -> None:
     for path in [path for folder in packs for path in listing(folder)]:
         if "tmp" in path.name or is_uncommitted(path):
             path.rmtree(missing_ok=True)
+            continue
+        for within in listing(path):
+            # What is noted of a checkpoint that is whole, such as its files' hashes.
+            if within.name.endswith(".tmp"):
+                within.unlink(missing_ok=True)
     for path in listing(root) if pack is None else ():
         if path.name.endswith(".tmp"):
             path.unlink(missing_ok=True)
