@@ -214,7 +214,7 @@ def test_the_command_wants_one_of_topology_and_local(flags):
 def test_the_command_exits_with_1_where_a_group_cannot_fit():
     huge = [
         "--config.num_seeds=1",
-        "--config.train.batch_size=100000000",
+        "--config.train.batch_size=1000000",
         "--config.model.layers=1",
         "--config.model.width=8",
     ]
