@@ -19,6 +19,7 @@ from typing import Any
 BUILT_IN = {
     "grammar": "jaxconcepts.experiments.grammar:Grammar",
     "language": "jaxconcepts.experiments.language:Language",
+    "reasoning": "jaxconcepts.experiments.reasoning:Reasoning",
     "regression": "jaxconcepts.experiments.regression:Regression",
 }
 ENTRY_POINTS = "jaxconcepts.experiments"

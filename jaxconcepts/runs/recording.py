@@ -72,6 +72,7 @@ class Record:
                 if row and self._runs:
                     self._frames += [tidy.scalars(self._runs, step, *item) for item in reported.items()]
             if measured is not None and self._runs:
+                measured = self._experiment.on_host(measured)
                 self._frames.append(tidy.rows(self._runs, step, measured, self._detail))
             progress.update(step, losses, measured)
         self._pending.clear()
