@@ -45,6 +45,7 @@ def environment(tmp_path_factory):
         "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("compiled")),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+        "JAXCONCEPTS_BANKS": str(tmp_path_factory.mktemp("banks")),
         "PYTHONPATH": str(ROOT),
     }
 

@@ -87,10 +87,8 @@ def _check_window(largest: ReasoningConfig, window: int) -> None:
     ids = reasoning_labels.ids(reasoning_text.vocabulary(largest.form, largest.modulus))
     longest = max(len(reasoning_labels.encode(generate(largest, seed), ids).tokens) for seed in range(ASKED))
     if longest > window:
-        raise FieldError(
-            "window", f"must hold problems of {largest.operations[1]} operations, which take {longest} tokens or more, got "
-            f"{window}",
-        )  # fmt: skip
+        number = largest.operations[1]
+        raise FieldError("window", f"must hold problems of {number} operations, up to {longest} tokens, got {window}")
 
 
 @dataclass(frozen=True)
@@ -100,8 +98,9 @@ class ReasoningMeasure(MeasureConfig):
 
     folds: int = field(3, "of the probes, which split no problem", low=2, high=100)
     alpha: float = field(10.0, "weight of the probes' squared coefficients", above=0)
-    fewest: int = field(25, "problems of either answer that a parameter needs to be asked about", low=2)
-    asked: int = field(48, "parameters, or pairs of them, that are asked about at most, of each concept", low=1)
+    probed: int = field(3000, "problems of trained numbers of operations that probes read", low=1)
+    fewest: int = field(20, "problems of either answer that a parameter needs to be asked about", low=2)
+    asked: int = field(24, "parameters, or pairs of them, that are asked about at most, of each concept", low=1)
 
     def __post_init__(self):
         super().__post_init__()
@@ -150,8 +149,9 @@ class Reasoning(TokenExperiment):
     def test(self) -> reasoning_data.HeldOutProblems:
         """The problems held out, on the host; made once."""
         task = self.task
-        bank = (task.problems, task.bank_seed)
-        return reasoning_data.held_out(task.drawn, bank, task.measured_operations, self.measuring.per_concept)
+        bank, measuring = (task.problems, task.bank_seed), self.measuring
+        probed = measuring.probed if set(measuring.metrics) & set(COMPACT) else 0
+        return reasoning_data.held_out(task.drawn, bank, task.measured_operations, measuring.per_concept, probed)
 
     def data(self) -> dict[str, Any]:
         """The bank's rows, and the problems held out."""
@@ -159,8 +159,8 @@ class Reasoning(TokenExperiment):
         bank = reasoning_data.train_bank(task.drawn, task.problems, task.bank_seed)
         rows, mask, count = reasoning_data.packed(bank, task.window, task.loss_on)
         held_out = reasoning_data.arrays(self.test, task.window)
-        if set(self.measuring.metrics) & set(COMPACT):
-            held_out |= reasoning_probes.arrays(self.test, task, self.measuring)
+        if self.test.probed is not None:
+            held_out |= reasoning_probes.arrays(self.test.probed, self.measuring, task.window)
         return {"rows": rows, "mask": mask, "tokens": np.float32(count), "held_out": held_out}
 
     def batch(self, numbers, data, step) -> Tokens:
@@ -191,26 +191,29 @@ class Reasoning(TokenExperiment):
     def read(self, params: PyTree, held_out: HeldOut):
         """No states by concept, since each parameter has points of its own, and `Answers`."""
         exact, metrics = held_out.exact, set(self.measuring.metrics)
-        written, foreseen, capture = None, None, exact.get("spots")
-        logits, captured = self.forward(params, held_out.batch, capture)
+        logits, _ = self.forward(params, held_out.batch)
+        written, foreseen, states = None, None, {}
+        if "probe" in metrics:
+            probed = held_out.batch._replace(tokens=exact["probed"])
+            states["spots"] = self.forward(params, probed, exact["spots"])[1]
         if metrics & {"solving", "foresee"}:
             written = reasoning_written.write(self.model, params, exact["rows"], exact["prompts"], self.new_tokens)
         if "foresee" in metrics:
             foreseen = reasoning_probes.foresee(self, params, held_out, written)
-        return {"spots": captured} if capture is not None else {}, Answers(logits, written, foreseen)
+        return states, Answers(logits, written, foreseen)
 
     def constants(self, held_out: HeldOut, untrained) -> dict[str, Named]:
         # Nothing is asked of what an untrained model writes, so that it need not write.
         kept = tuple(name for name in self.measuring.metrics if name not in ("solving", "foresee"))
         reading = replace(self, measuring=replace(self.measuring, metrics=kept))
-        bank, task = held_out.exact["bank"], self.task
+        bank = held_out.exact["bank"]
         read = self.train.steps * self.train.batch_size
         measured = {
             "epochs": Named(jnp.float32(read / bank["rows"]), unit="passes over the bank"),
             "tokens_a_step": Named(bank["tokens"] * self.train.batch_size, unit="tokens"),
         }
         if "solving" in self.measuring.metrics:
-            measured |= reasoning_written.baselines(self.test, task.measured_operations)
+            measured |= reasoning_written.baselines(self.test)
             measured["drawn_seen"] = Named(jnp.float32(self.test.seen), unit="fraction")
         return measured | evaluators.constants(reading, held_out, untrained)
 

@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import json
 import logging
+import multiprocessing
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from jaxconcepts.tasks import reasoning_bank, reasoning_baselines, reasoning_labels, reasoning_text
-from jaxconcepts.tasks.reasoning import Problem, ReasoningConfig, generate
+from jaxconcepts.tasks.reasoning import SPLIT_OPERATIONS, Problem, ReasoningConfig, generate
 from jaxconcepts.tasks.reasoning_items import Bank, pack
 
 FOLDER = "JAXCONCEPTS_BANKS"
@@ -36,12 +37,14 @@ log = logging.getLogger("jaxconcepts")
 
 
 class HeldOutProblems(NamedTuple):
-    """problems: on the host, for the checker. bank: the same as arrays, with labels. copied: [N], the answer of the
-    most similar training problem. commonest: the training problems' commonest answer. seen: the share of the drawn
-    problems, before any were left out, whose prompt is also a training problem's."""
+    """problems: to be solved, on the host, for the checker. bank: the same as arrays. probed: others that hidden states
+    are read of, with labels, None where there are none. copied: [N], the answer of the most similar training problem.
+    commonest: the training problems' commonest answer. seen: the share of the drawn problems that were left out, for
+    they are training problems or were drawn before."""
 
     problems: tuple[Problem, ...]
     bank: Bank
+    probed: Bank | None
     copied: Int[np.ndarray, " N"]
     commonest: int
     seen: float
@@ -53,6 +56,9 @@ def train_bank(config: ReasoningConfig, count: int, seed: int) -> Bank:
 
     It is kept in the folder that the environment's JAXCONCEPTS_BANKS names, ~/.cache/jaxconcepts/banks without it.
     """
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        # A process of the pool that runs the main script again would wait for its parent, and that for it.
+        raise RuntimeError('a script that makes training problems must do so under `if __name__ == "__main__":`')
     request = json.dumps([asdict(config), count, seed, reasoning_bank.FORMAT])
     root = os.environ.get(FOLDER) or Path.home() / ".cache" / "jaxconcepts" / "banks"
     folder = Path(root) / f"reasoning-{hashlib.sha256(request.encode()).hexdigest()[:16]}"
@@ -87,45 +93,60 @@ class _Progress:
 
 
 @lru_cache(maxsize=4)
-def held_out(config: ReasoningConfig, bank: tuple[int, int], operations: tuple[int, ...], each: int) -> HeldOutProblems:
-    """`each` problems of every number of operations, none of which is a training problem; no wrong names among them.
+def held_out(
+    config: ReasoningConfig, bank: tuple[int, int], operations: tuple[int, ...], each: int, probed: int
+) -> HeldOutProblems:
+    """`each` problems of every number of operations to solve, and `probed` of the trained numbers to read hidden states
+    of. None is a training problem or there twice, and none has wrong names.
 
     bank: count and seed of the training problems. Raises ValueError where too few are left.
     """
     train = train_bank(config, *bank)
-    ids = reasoning_labels.ids(reasoning_text.vocabulary(config.form, config.modulus))
     known = {row[:prompt].tobytes() for row, prompt in zip(train.tokens(), train.prompts, strict=True)}
-    problems, drawn, repeated = [], 0, 0
+    solved: list[Problem] = []
+    drawn = 0
     for number in operations:
-        fresh = held_out_config(config, number)
-        left = each
-        for seed in range(TRIES * each):
-            if not left:
-                break
-            problem = generate(fresh, HELD_OUT_SEED + seed * 1000 + number)
-            item = reasoning_labels.encode(problem, ids)
-            prompt = item.tokens[: item.prompt].tobytes()
-            drawn, repeated = drawn + 1, repeated + (prompt in known)
-            if prompt not in known:
-                known.add(prompt)
-                problems.append(problem)
-                left -= 1
-        if left:
-            raise ValueError(
-                f"measure.per_concept must be at most {each - left}: of {number} operations no more problems that are "
-                f"not among task.problems were met; got {each}"
-            )
-    test = Bank(config, pack(problems, ids, range(len(problems)), labels=True))
+        made, tried = _fresh(config, (number, number), each, known, number, "measure.per_concept")
+        solved += made
+        drawn += tried
+    read, _ = _fresh(config, config.operations, probed, known, 0, "measure.probed")
+    test, probing = (
+        Bank(config, pack(problems, _ids(config), range(len(problems)), labels=True)) if problems else None
+        for problems in (solved, read)
+    )
     copied = reasoning_baselines.copied_answers(_first(train, COPIED_FROM), test)
     commonest = reasoning_baselines.commonest_answer(train)
-    return HeldOutProblems(tuple(problems), test, copied, commonest, repeated / drawn)
+    return HeldOutProblems(tuple(solved), test, probing, copied, commonest, 1 - len(solved) / drawn)
 
 
-def held_out_config(config: ReasoningConfig, operations: int) -> ReasoningConfig:
-    """What problems of a number of operations are held out: with no wrong names; of the test split's templates where
-    training is on the others and there are any."""
-    split = "test" if config.split == "train" and operations >= 5 else "all"
-    return replace(config, operations=(operations, operations), retry=0.0, split=split)
+def _fresh(config, operations, count, known, stream, field) -> tuple[list[Problem], int]:
+    """`count` problems whose prompts are not in `known`, which they join, and how many were drawn.
+
+    Of the test split's templates where training is on the others and there are any.
+    """
+    split = "test" if config.split == "train" and operations[0] >= SPLIT_OPERATIONS else "all"
+    fresh, ids = replace(config, operations=operations, retry=0.0, split=split), _ids(config)
+    problems: list[Problem] = []
+    for tried in range(TRIES * count):
+        if len(problems) == count:
+            return problems, tried
+        problem = generate(fresh, HELD_OUT_SEED + tried * 1000 + stream)
+        item = reasoning_labels.encode(problem, ids)
+        prompt = item.tokens[: item.prompt].tobytes()
+        if prompt not in known:
+            known.add(prompt)
+            problems.append(problem)
+    if len(problems) == count:
+        return problems, TRIES * count
+    low, high = operations
+    raise ValueError(
+        f"{field} must be at most {len(problems)}: of {low} to {high} operations no more problems that are not among "
+        f"the training problems were met; got {count}"
+    )
+
+
+def _ids(config: ReasoningConfig) -> dict[str, int]:
+    return reasoning_labels.ids(reasoning_text.vocabulary(config.form, config.modulus))
 
 
 def _first(bank: Bank, count: int) -> Bank:
@@ -183,5 +204,5 @@ def arrays(test: HeldOutProblems, window: int) -> dict[str, Any]:
         )
     return {
         "rows": bank.tokens(window).astype(np.int32), "prompts": bank.prompts.astype(np.int32),
-        "solution": bank.loss_mask(window).astype(np.float32), "group": bank.group.astype(np.int32),
+        "solution": bank.loss_mask(window).astype(np.float32),
     }  # fmt: skip

@@ -19,6 +19,7 @@ from jaxconcepts.experiments.reasoning_written import verdicts
 from jaxconcepts.metrics.grouped_probes import agreement, fit, read_masked
 from jaxconcepts.tasks import reasoning_items, reasoning_labels, reasoning_text
 from jaxconcepts.tasks.reasoning_graph import PARAMETERS
+from jaxconcepts.tasks.reasoning_items import Bank
 from jaxconcepts.training.experiment import HeldOut, Named
 
 SENTENCES = 2
@@ -33,45 +34,46 @@ SPOTS = ("dep", "nece", *[f"sentence{n}" for n in range(SENTENCES)], "start", "b
 """The positions of each problem that states are kept of."""
 
 
-def arrays(test: HeldOutProblems, task, settings) -> dict[str, Any]:
-    """What probes ask of the problems held out, N of them; the first T have trained numbers of operations.
+def arrays(bank: Bank, settings, window: int) -> dict[str, Any]:
+    """What probes ask of the bank's problems, N of them.
 
-    spots: [N, `SPOTS`], positions. asked: by concept, {"labels", "valid": [C, M], "group": [M], "classes"}, M = T times
-    the positions of the concept. queries: true solutions cut before a sentence, with a parameter's name behind, half of
-    them the right ones: {"rows" [T * SENTENCES, W], "at", "can_next", "nece_next", "group"}.
+    probed: [N, W], the rows. spots: [N, `SPOTS`], positions. asked: by concept, {"labels", "valid": [C, M], "group":
+    [M], "classes"}, M = N times the positions of the concept. queries: for each problem its true solution cut before a
+    sentence, with a parameter's name behind, half of them the right ones: {"rows" [N, W], "at", "can_next",
+    "nece_next" [N]}.
 
     Raises ValueError where no parameter has `measure.fewest` problems of either answer.
     """
-    bank, random = test.bank, np.random.default_rng(0)
-    trained = int(np.sum(bank.operations <= task.operations[1]))
-    counts = bank.arrays["sentences"]
-    drawn = np.stack([random.permutation(count)[np.arange(SENTENCES) % count] for count in counts])
-    sentences = np.take_along_axis(bank.spots, drawn, 1)
+    random, count, counts = np.random.default_rng(0), len(bank), bank.arrays["sentences"]
+    if bank.longest > window:
+        raise ValueError(f"task.window must hold the longest problem, {bank.longest} tokens, got {window}")
+    drawn = np.stack([random.permutation(each)[np.arange(SENTENCES) % each] for each in counts])
     dep, nece = bank.concept("dep"), bank.concept("nece")
-    spots = np.concatenate(
-        [dep.positions, nece.positions, sentences, np.zeros((len(bank), 1), int), nece.control[:, None]], axis=1
-    )
+    sentences, start = np.take_along_axis(bank.spots, drawn, 1), np.zeros((count, 1), int)
+    spots = np.concatenate([dep.positions, nece.positions, sentences, start, nece.control[:, None]], axis=1)
     asked = {}
     for name in reasoning_items.CONCEPTS:
         concept = bank.concept(name)
-        labels, valid = (np.asarray(a)[:trained] for a in (concept.labels, concept.valid))
+        labels, valid = (np.asarray(a) for a in (concept.labels, concept.valid))
         if name not in ("dep", "nece"):
-            at = drawn[:trained, :, None]
-            labels, valid = (np.take_along_axis(a, at, 1) for a in (labels, valid))
+            labels, valid = (np.take_along_axis(a, drawn[..., None], 1) for a in (labels, valid))
         labels, valid = (a.reshape(-1, int(np.prod(a.shape[2:]))).T for a in (labels, valid))
         kept = _askable(labels, valid, settings)
         if not len(kept):
             raise ValueError(
-                f"measure.fewest must be lower, or measure.per_concept higher: no parameter has {settings.fewest} "
-                f"problems of either answer to {name}"
+                f"measure.fewest must be lower, or measure.probed higher: no parameter has {settings.fewest} problems "
+                f"of either answer to {name}"
             )
-        each = labels.shape[1] // trained
         asked[name] = {
             "labels": labels[kept].astype(np.int32), "valid": valid[kept].astype(bool),
-            "group": np.repeat(np.arange(trained, dtype=np.int32), each), "classes": np.arange(concept.classes),
+            "group": np.repeat(np.arange(count, dtype=np.int32), labels.shape[1] // count),
+            "classes": np.arange(concept.classes),
         }  # fmt: skip
-    queries = _queries(bank, drawn[:trained], random)
-    return {"spots": spots.astype(np.int32), "asked": asked, "queries": queries}
+    rows = bank.tokens(window).astype(np.int32)
+    return {
+        "probed": rows, "spots": spots.astype(np.int32), "asked": asked,
+        "queries": _queries(bank, rows, drawn[:, 0], random),
+    }  # fmt: skip
 
 
 def _askable(labels, valid, settings) -> Int[np.ndarray, " C"]:
@@ -83,26 +85,20 @@ def _askable(labels, valid, settings) -> Int[np.ndarray, " C"]:
     return np.sort(order[second[order] >= settings.fewest])
 
 
-def _queries(bank, drawn, random) -> dict[str, np.ndarray]:
+def _queries(bank: Bank, rows, drawn, random) -> dict[str, np.ndarray]:
     ids = reasoning_labels.ids(bank.vocabulary)
     names = np.array([ids[reasoning_text.compact_name(parameter)] for parameter in PARAMETERS])
-    can, nece = (np.asarray(bank.concept(name).labels) for name in ("can_next", "nece_next"))
-    present, spots, tokens = np.asarray(bank.concept("nece").valid)[:, 0], bank.spots, bank.tokens()
-    made: dict[str, list] = {"rows": [], "at": [], "can_next": [], "nece_next": [], "group": []}
-    for problem, chosen_sentences in enumerate(drawn):
-        for sentence in chosen_sentences:
-            right = nece[problem, sentence]
-            among = right if random.random() < 0.5 and right.any() else present[problem] & ~right
-            if not among.any():
-                among = right
-            parameter = random.choice(np.flatnonzero(among))
-            at = spots[problem, sentence] + 1
-            row = tokens[problem].astype(np.int32)
-            row[at], row[at + 1 :] = names[parameter], 0
-            answers = (can[problem, sentence, parameter], right[parameter])
-            for key, value in zip(made, (row, at, *answers, problem), strict=True):
-                made[key].append(value)
-    return {key: np.array(values, np.int32) for key, values in made.items()}
+    each = np.arange(len(bank))
+    can, nece = (np.asarray(bank.concept(name).labels)[each, drawn] for name in ("can_next", "nece_next"))
+    present, at = np.asarray(bank.concept("nece").valid)[:, 0], bank.spots[each, drawn] + 1
+    # A parameter whose sentence may come next, or any other of the problem (where it has others).
+    wanted = (random.random(len(bank)) < 0.5)[:, None]
+    among = np.where(wanted | ~(present & ~nece).any(1, keepdims=True), nece, present & ~nece)
+    parameter = np.argmax(among * random.random(among.shape), 1)
+    rows = np.where(np.arange(rows.shape[1]) < at[:, None], rows, 0)
+    rows[each, at] = names[parameter]
+    labels = (of[each, parameter].astype(np.int32) for of in (can, nece))
+    return {"rows": rows, "at": at.astype(np.int32)} | dict(zip(SCORES[:2], labels, strict=True))
 
 
 def probe(states, outputs, held_out: HeldOut) -> dict[str, Named]:
@@ -131,8 +127,7 @@ def _read(metric, captured: Float[Array, "layers N spots d"], held_out, control)
     settings, measured = held_out.settings, {}
     for name, asked in held_out.exact["asked"].items():
         columns = [SPOTS.index(spot) for spot in _spots(name, control)]
-        trained = asked["labels"].shape[1] // len(columns)
-        states = captured[:, :trained, jnp.array(columns)].reshape(len(captured), -1, captured.shape[-1])
+        states = captured[:, :, jnp.array(columns)].reshape(len(captured), -1, captured.shape[-1])
         classes = len(asked["classes"])
         points = (asked["labels"], asked["valid"])
         read = read_masked(states, *points, classes, asked["group"], settings.folds, settings.alpha)
@@ -168,10 +163,9 @@ class Foreseen(NamedTuple):
 
 
 def foresee(experiment, params: PyTree, held_out: HeldOut, written: Int[Array, "N new"]) -> Foreseen:
-    """Probes fitted on `arrays`' queries, without those of the problem itself, at the names of written solutions."""
-    exact, settings = held_out.exact, held_out.settings
+    """Probes fitted on `arrays`' queries, which are of other problems, at the names of written solutions."""
+    exact, alpha, batch = held_out.exact, held_out.settings.alpha, held_out.batch
     queries, prompts, window = exact["queries"], exact["prompts"], exact["rows"].shape[1]
-    batch = held_out.batch
     _, fitted = experiment.forward(params, batch._replace(tokens=queries["rows"]), queries["at"][:, None])
     place = jnp.arange(window)
     after = jnp.take_along_axis(written, jnp.clip(place - prompts[:, None], 0, written.shape[1] - 1), 1)
@@ -180,24 +174,18 @@ def foresee(experiment, params: PyTree, held_out: HeldOut, written: Int[Array, "
     logits, captured = experiment.forward(params, batch._replace(tokens=rows), names)
     before = jnp.take_along_axis(jax.nn.log_softmax(logits), names[..., None] - 1, 1)
     log_prob = jnp.take_along_axis(before, jnp.take_along_axis(rows, names, 1)[..., None], 2)[..., 0]
-    fold = exact["group"] % settings.folds
 
     def of_layer(layer):
         states, seen = layer
 
         def scores(label):
-            def of_fold(number):
-                counts = queries["group"] % settings.folds != number
-                coefficients, intercepts = fit(states, label, counts, 2, settings.alpha)
-                both = jnp.matmul(seen, coefficients, precision=jax.lax.Precision.HIGHEST) + intercepts
-                return both[..., 1] - both[..., 0]
-
-            return jax.lax.map(of_fold, jnp.arange(settings.folds))[fold, jnp.arange(len(seen))]
+            coefficients, intercepts = fit(states, label, jnp.ones(len(label), bool), 2, alpha)
+            both = jnp.matmul(seen, coefficients, precision=jax.lax.Precision.HIGHEST) + intercepts
+            return both[..., 1] - both[..., 0]
 
         return scores(queries["can_next"]), scores(queries["nece_next"])
 
-    can_next, nece_next = jax.lax.map(of_layer, (fitted[:, :, 0], captured))
-    return Foreseen(can_next, nece_next, log_prob)
+    return Foreseen(*jax.lax.map(of_layer, (fitted[:, :, 0], captured)), log_prob)
 
 
 def _starts(written, ends: tuple[int, ...]) -> Int[Array, "N S"]:

@@ -10,7 +10,8 @@ SIZES: dict[str, dict[str, Any]] = {
         "task.modulus": 5, "task.operations": (1, 2), "task.max_instances": 4, "task.depths": (2, 2),
         "task.widths": (2, 2), "task.beyond": 1, "task.problems": 500, "task.window": 64, "model.layers": 2,
         "model.heads": 2, "model.width": 16, "model.mlp_width": 32, "train.steps": 12, "train.batch_size": 4,
-        "train.warmup_steps": 2, "measure.count": 3, "measure.per_concept": 30, "measure.fewest": 2, "measure.asked": 4,
+        "train.warmup_steps": 2, "measure.count": 3, "measure.per_concept": 30, "measure.probed": 100,
+        "measure.fewest": 2, "measure.asked": 4,
     },
     "cpu": {
         "task.modulus": 5, "task.operations": (1, 3), "task.max_instances": 5, "task.depths": (2, 2),
