@@ -15,14 +15,14 @@ SIZES: dict[str, dict[str, Any]] = {
     },
     "cpu": {
         "task.modulus": 5, "task.operations": (1, 3), "task.max_instances": 5, "task.depths": (2, 2),
-        "task.widths": (2, 3), "task.window": 80, "task.problems": 300_000, "model.layers": 3, "model.width": 64,
-        "model.mlp_width": 256, "train.steps": 6000,
+        "task.widths": (2, 3), "task.window": 80, "task.problems": 180_000, "model.layers": 3, "model.width": 64,
+        "model.mlp_width": 256, "train.steps": 5000, "train.batch_size": 16, "measure.count": 3,
     },
     "small": {
         "task.modulus": 23, "task.operations": (1, 10), "task.max_instances": 12, "task.operation_draw": "smaller",
         "task.problems": 4_000_000, "task.window": 512, "model.layers": 6, "model.heads": 8, "model.width": 256,
         "model.mlp_width": 1024, "train.steps": 40_000, "train.batch_size": 64, "train.learning_rate": 1e-3,
-        "train.warmup_steps": 1000, "measure.per_concept": 512,
+        "train.warmup_steps": 1000,
     },
     # Ye et al. 2024, iGSM-med: GPT2-small with rotary positions, AdamW, 100 000 steps of 512 rows of 768 tokens.
     "paper": {
@@ -31,7 +31,7 @@ SIZES: dict[str, dict[str, Any]] = {
         "task.window": 1536, "task.loss_on": "all", "model.layers": 12, "model.heads": 12, "model.width": 768,
         "model.mlp_width": 3072, "model.dtype": "bfloat16", "model.remat": True, "train.steps": 100_000,
         "train.batch_size": 256, "train.learning_rate": 2e-3, "train.warmup_steps": 1000,
-        "measure.metrics": ("loss", "accuracy", "solving"), "measure.per_concept": 256,
+        "measure.metrics": ("loss", "accuracy", "solving"), "measure.per_concept": 64,
     },
 }  # fmt: skip
 """By name."""
