@@ -16,7 +16,7 @@ class Entry(NamedTuple):
     name: its file's, and its anchor on the page. title: the question that it answers. draw(...) -> Figure, raising
     MissingData where the tables lack something. caption: what is seen and how it was computed.
     over_steps: it takes `step_scale`. each: there is one for each of several things (a run, a family), not one for all.
-    kind: the table that it reads, where a study has several.
+    kind: the table that it reads, where a study has several. lead: the page shows it at once, not folded.
     """
 
     name: str
@@ -26,6 +26,7 @@ class Entry(NamedTuple):
     over_steps: bool = False
     each: bool = False
     kind: str = ""
+    lead: bool = True
 
 
 class Table(NamedTuple):
@@ -50,6 +51,7 @@ class Section(NamedTuple):
     figure: Figure | None = None
     table: Table | None = None
     missing: str = ""
+    lead: bool = True
 
 
 class Group(NamedTuple):
@@ -64,6 +66,6 @@ def drawn(entry: Entry, *arguments, suffix: str = "", title: str = "", caption: 
     """The entry's section: its figure, or what is missing for it. suffix: of the name; title, caption: other ones."""
     name, title = entry.name + suffix, title or entry.title
     try:
-        return Section(name, title, caption or entry.caption, entry.draw(*arguments, **settings))
+        return Section(name, title, caption or entry.caption, entry.draw(*arguments, **settings), lead=entry.lead)
     except MissingData as error:
         return Section(name, title, missing=str(error))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 
 from etils import epath
@@ -13,6 +14,14 @@ from jaxconcepts.figures.sweeps.tables import is_sweep
 from jaxconcepts.figures.tables import Study
 
 RUNS_PER_FIGURE = 12
+LIGHT = ("loss_last", "cd_curves", "train_loss")
+
+
+def light(study: Study, step_scale: str, runs: list[str]) -> Iterator[Section]:
+    """The two curves that say whether a training works, where they have been measured."""
+    entries = (entry for entry in catalogue.ENTRIES if entry.name in LIGHT)
+    made = (drawn(entry, study, runs, step_scale=step_scale) for entry in entries)
+    yield from itertools.islice((section for section in made if section.figure is not None), 2)
 
 
 def of_training(
