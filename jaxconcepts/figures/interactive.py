@@ -19,11 +19,11 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.cm import ScalarMappable
 from matplotlib.collections import Collection, LineCollection, PathCollection, PolyCollection, QuadMesh
-from matplotlib.colors import to_hex
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
-from matplotlib.patches import Patch, Rectangle
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import AutoLocator, MaxNLocator
 
 SYMBOLS = {"o": "circle", "s": "square", "^": "triangle-up", "D": "diamond", "d": "diamond-tall", "x": "x-thin-open"}
@@ -49,7 +49,8 @@ def described(figure: Figure) -> dict[str, Any] | None:
         spec = axis.get_subplotspec()
         panels.append({
             "row": spec.rowspan.start, "column": spec.colspan.start, "title": _title(axis),
-            "x": _axis(axis.xaxis, axes, axis.get_shared_x_axes()), "y": _axis(axis.yaxis, axes, axis.get_shared_y_axes()),
+            "x": _axis(axis.xaxis, axes, axis.get_shared_x_axes()),
+            "y": _axis(axis.yaxis, axes, axis.get_shared_y_axes()),
             "equal": axis.get_aspect() == 1.0, "notes": list(_notes(axis)),
         })  # fmt: skip
         for trace in _traces(axis, labels):
@@ -60,7 +61,8 @@ def described(figure: Figure) -> dict[str, Any] | None:
         return None
     return {
         "rows": grid.nrows, "columns": grid.ncols, "kind": figure.get_gid() or "", "panels": panels, "traces": traces,
-        "x": figure.get_supxlabel(), "y": figure.get_supylabel(), "bar": _bar(bars[0]) if bars else None,
+        "x": figure.get_supxlabel(), "y": figure.get_supylabel(),
+        "bar": _bar(bars[0]) if bars else None,
         "inches": [float(size) for size in figure.get_size_inches()],
     }  # fmt: skip
 
@@ -112,7 +114,7 @@ def _dash(line: Line2D) -> str:
 
 
 def _axis(axis: Axis, axes: list[Axes], shared) -> dict[str, Any]:
-    """Label, limits and ticks. Of a scale that is neither linear nor logarithmic, places are given as they are drawn."""
+    """Label, limits and ticks. Of other scales than linear and log places are as drawn."""
     scale, low_high = axis.get_scale(), axis.get_view_interval()
     plain = scale == "linear" and type(axis.get_major_locator()) in (MaxNLocator, AutoLocator)
     ticks = np.asarray(axis.get_majorticklocs(), float)
@@ -147,14 +149,12 @@ def _traces(axis: Axes, labels: dict[tuple, str]) -> Iterator[dict[str, Any]]:
     for image in axis.images:
         yield _heatmap(axis, image, *_cells_of_image(image))
     for bar in axis.patches:
-        left, bottom, width, height = bar.get_x(), bar.get_y(), bar.get_width(), bar.get_height()
-        corners = _xy(axis, [left, left + width, left + width, left, left], [bottom, bottom, *[bottom + height] * 2, bottom])
-        across = not bar.get_transform().contains_branch_seperately(axis.transData)[1]
-        if across:  # A band over the whole height.
-            low, high = axis.get_ylim()
-            corners["y"] = _numbers(_placed(axis.yaxis, [low, low, high, high, low]))
-        yield {"kind": "area", "name": _name(bar, labels), "color": _hex(bar.get_facecolor()), **corners,
-               "text": "" if across else f"{height:.4g}"}  # fmt: skip
+        x, y, width, height = bar.get_x(), bar.get_y(), bar.get_width(), bar.get_height()
+        band = not bar.get_transform().contains_branch_seperately(axis.transData)[1]
+        low, high = axis.get_ylim() if band else (y, y + height)
+        corners = _xy(axis, [x, x + width, x + width, x, x], [low, low, high, high, low])
+        text = "" if band else f"{height:.4g}"
+        yield {"kind": "area", "name": _name(bar, labels), "color": _hex(bar.get_facecolor()), "text": text, **corners}
     for line in axis.lines:
         yield _line(axis, line, labels)
 
@@ -171,7 +171,8 @@ def _line(axis: Axes, line: Line2D, labels: dict[tuple, str]) -> dict[str, Any]:
     drawn = line.get_linestyle() not in ("None", "")
     marker = SYMBOLS.get(str(line.get_marker()), "circle" if line.get_marker() not in ("None", "", None) else "")
     return {
-        "kind": "line", "name": _name(line, labels), "color": _hex(line.get_color(), line.get_alpha()), **_xy(axis, x, y),
+        "kind": "line", "name": _name(line, labels), **_xy(axis, x, y),
+        "color": _hex(line.get_color(), line.get_alpha()),
         "width": float(line.get_linewidth()) if drawn else 0, "dash": _dash(line) if drawn else "solid",
         "symbol": marker, "size": 1.6 * float(line.get_markersize()) if marker else 0,
     }  # fmt: skip
@@ -253,7 +254,9 @@ def _notes(axis: Axes) -> Iterator[dict[str, Any]]:
 def _name(artist, labels: dict[tuple, str]) -> str:
     """The element's label, that of its look in the legend, or its gid."""
     label = str(artist.get_label() or "")
-    return (label if label and not label.startswith("_") else labels.get(_look(artist)) or artist.get_gid() or "").strip()
+    return (
+        label if label and not label.startswith("_") else labels.get(_look(artist)) or artist.get_gid() or ""
+    ).strip()
 
 
 def _marker_of(part: PathCollection, labels: dict[tuple, str]) -> str:
@@ -262,7 +265,8 @@ def _marker_of(part: PathCollection, labels: dict[tuple, str]) -> str:
 
 
 def _hex(color, alpha: float | None = None) -> str:
-    return to_hex(color if alpha is None else (*Patch(color=color).get_facecolor()[:3], alpha), keep_alpha=True)
+    made = to_hex(color if alpha is None else (*to_rgb(color), alpha), keep_alpha=True)
+    return made[:7] if made.endswith("ff") else made
 
 
 def _numbers(values) -> list[float | None]:

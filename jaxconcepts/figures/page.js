@@ -62,7 +62,8 @@
 
   function draw(box, figure) {
     const plot = box.querySelector(".plot"), hidden = box.hiddenNames, frames = figure.kind === "frames";
-    const most = figure.columns * (figure.columns > 1 ? 420 : 640) + 140, least = figure.kind === "flow" ? 0 : figure.columns * 112 + 60;
+    const most = figure.columns * (figure.columns > 1 ? 420 : 640) + 140;
+    const least = figure.kind === "flow" ? 0 : figure.columns * 112 + 60;
     const width = Math.max(Math.min(box.clientWidth, most), least);
     const right = figure.bar ? 84 : 12, left = 62;
     let panels = figure.panels.map((panel, number) => ({ ...panel, number }));

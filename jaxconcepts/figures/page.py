@@ -61,6 +61,8 @@ def write(
                 missing.append(f"{section.title}: {section.missing}")
                 continue
             sections.append(_shown(folder if files_too else None, section))
+        if not any(section.lead and not section.table for section in sections):
+            sections = [section._replace(lead=True) for section in sections]
         if sections:
             shown.append({"title": group.title, "sentences": list(group.sentences), "sections": sections})
     described = {one.name: one.described for group in shown for one in group["sections"] if one.described}
@@ -80,7 +82,7 @@ def _shown(folder: epath.Path | None, section: Section) -> _Shown:
     """What the page shows of a section, whose figure is written into the folder, if one is given."""
     encoded, kinds, described = "", [], None
     if section.figure is not None:
-        described = interactive.described(section.figure)
+        described = interactive.described(section.on_page or section.figure)
         if folder is not None:
             log.info("drawing %s", section.title)
             png, svg = style.render(section.figure)
@@ -89,8 +91,8 @@ def _shown(folder: epath.Path | None, section: Section) -> _Shown:
             for kind in kinds:
                 (folder / f"{section.name}.{kind}").write_bytes(contents[kind])
             encoded = "" if described else base64.b64encode(png).decode()
-    lead = section.lead or section.table is not None
-    return _Shown(section.name, section.title, section.caption, encoded, kinds, section.table, described, lead)
+    text = section.name, section.title, section.caption
+    return _Shown(*text, encoded, kinds, section.table, described, section.lead)
 
 
 @functools.cache

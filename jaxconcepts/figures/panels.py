@@ -36,8 +36,11 @@ class Panels:
             axes[place].remove()
             axes[place - columns].tick_params(labelbottom=True)  # now the lowest of its column
         self.axes: list[Axes] = axes[: len(titles)]
-        for axis, title in zip(self.axes, titles, strict=True):
+        lines = [style.wrapped(title, (width - 0.6) / columns) for title in titles]
+        for axis, title in zip(self.axes, lines, strict=True):
             axis.set_title(title)
+        extra = 0.13 * rows * max((title.count("\n") for title in lines), default=0)
+        self.figure.set_figheight(self.figure.get_figheight() + extra)
         self.figure.supxlabel(xlabel, fontsize=style.RC["axes.labelsize"])
         self.figure.supylabel(ylabel, fontsize=style.RC["axes.labelsize"])
         self._legend: dict[str, Line2D] = {}

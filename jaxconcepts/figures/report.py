@@ -53,7 +53,9 @@ def write_report(
         study = Study(store.metrics(root), store.runs(root), store.config(root))
         part = sections.light(study, step_scale, study.names[: sections.RUNS_PER_FIGURE])
         made = [Group("Concepts forming in training", part, numbers.sentences(study))]
-        return page.write(root, _head(study, made, store.provenance(root), sections.RUNS_PER_FIGURE), made, {}, files_too=False)
+        return page.write(
+            root, _head(study, made, store.provenance(root), sections.RUNS_PER_FIGURE), made, {}, files_too=False
+        )
     made = groups(root, step_scale, max_runs, umap)
     # A causal study of a checkpoint keeps its settings with its tables, so its run directory need hold no run.
     if not (root / "config.json").exists():

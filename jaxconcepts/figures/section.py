@@ -43,7 +43,8 @@ class Table(NamedTuple):
 
 
 class Section(NamedTuple):
-    """A figure as drawn, a table, or why there is none (`missing`)."""
+    """A figure as drawn, a table, or why there is none (`missing`). on_page: the figure that the page shows in its
+    place, where that is another one, such as one with a row of panels for every step (`interactive.FRAMES`)."""
 
     name: str
     title: str
@@ -52,6 +53,7 @@ class Section(NamedTuple):
     table: Table | None = None
     missing: str = ""
     lead: bool = True
+    on_page: Figure | None = None
 
 
 class Group(NamedTuple):
@@ -62,10 +64,15 @@ class Group(NamedTuple):
     sentences: Sequence[str] = ()
 
 
-def drawn(entry: Entry, *arguments, suffix: str = "", title: str = "", caption: str = "", **settings) -> Section:
-    """The entry's section: its figure, or what is missing for it. suffix: of the name; title, caption: other ones."""
+def drawn(
+    entry: Entry, *arguments, suffix: str = "", title: str = "", caption: str = "", lead=True, **settings
+) -> Section:
+    """The entry's section: its figure, or what is missing for it. suffix: of the name; title, caption: other ones.
+    lead: False where it is folded whatever the entry says."""
     name, title = entry.name + suffix, title or entry.title
     try:
-        return Section(name, title, caption or entry.caption, entry.draw(*arguments, **settings), lead=entry.lead)
+        return Section(
+            name, title, caption or entry.caption, entry.draw(*arguments, **settings), lead=lead and entry.lead
+        )
     except MissingData as error:
         return Section(name, title, missing=str(error))
