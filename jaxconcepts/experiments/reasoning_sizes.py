@@ -15,8 +15,8 @@ SIZES: dict[str, dict[str, Any]] = {
     },
     "cpu": {
         "task.modulus": 5, "task.operations": (1, 3), "task.max_instances": 5, "task.depths": (2, 2),
-        "task.widths": (2, 3), "task.window": 80, "task.problems": 180_000, "model.layers": 3, "model.width": 64,
-        "model.mlp_width": 256, "train.steps": 5000, "train.batch_size": 16, "measure.count": 3,
+        "task.widths": (2, 3), "task.window": 80, "task.problems": 300_000, "model.layers": 3, "model.width": 64,
+        "model.mlp_width": 256, "train.steps": 8000, "train.batch_size": 16, "measure.count": 3,
     },
     "small": {
         "task.modulus": 23, "task.operations": (1, 10), "task.max_instances": 12, "task.operation_draw": "smaller",

@@ -88,10 +88,11 @@ def test_rows_hold_every_problem_of_the_bank_whole_and_a_pass_reads_them_all(poi
         begins = [*np.flatnonzero(row == reasoning_labels.BOS), int(np.sum(row > 0))]
         assert all(tuple(row[a:b].tolist()) in whole for a, b in zip(begins, begins[1:], strict=False))
     steps = -(-len(rows) // 4)
-    batches = [jax.jit(experiment.batch)(point.numbers, measured.data, jnp.int32(step)).tokens for step in range(steps)]
+    read = jax.jit(experiment.batch)
+    batches = [read(point.numbers, measured.data, jnp.int32(step)).tokens for step in range(steps)]
     seen = {row.tobytes() for row in np.concatenate(batches).astype(np.uint16)}
     assert seen == {row.tobytes() for row in rows}
-    again = jax.jit(experiment.batch)(point.numbers, measured.data, jnp.int32(steps)).tokens
+    again = read(point.numbers, measured.data, jnp.int32(steps)).tokens
     assert not np.array_equal(again, batches[0])
 
 
@@ -109,12 +110,12 @@ def test_no_problem_that_is_held_out_was_trained_on():
 
 def test_solutions_are_the_greedy_ones(measured):
     experiment, test = measured.experiment, measured.experiment.test.bank
-    for row in (0, 50, 110):
-        prompt = test.tokens()[row, : test.prompts[row]].astype(np.int32)
-        expected = language.generate(
-            experiment.model, measured.params, prompt[None], max_new_tokens=experiment.new_tokens, stop_tokens=[2]
-        )
-        np.testing.assert_array_equal(measured.answers.written[row], np.asarray(expected)[0])
+    row = 50
+    prompt = test.tokens()[row, : test.prompts[row]].astype(np.int32)
+    expected = language.generate(
+        experiment.model, measured.params, prompt[None], max_new_tokens=experiment.new_tokens, stop_tokens=[2]
+    )
+    np.testing.assert_array_equal(measured.answers.written[row], np.asarray(expected)[0])
 
 
 def tokens_of(test, texts, new):
@@ -164,21 +165,17 @@ def again(drawn, bank):
     return [problems[row[:length].tobytes()] for row, length in zip(bank.tokens(), lengths, strict=True)]
 
 
-def labels_of(problem, name, parameter, sentence):
-    """Whether (or, for value, what) holds of the parameter, and whether the problem has it."""
-    labels = reasoning_labels.label(problem)
-    present = labels.present[parameter]
-    if name == "nece":
-        return labels.nece[parameter], present
-    row = getattr(labels, name)[sentence, parameter]
-    return row, present and (name != "value" or labels.known[sentence, parameter])
+def labels_of(labels, name, parameter, sentence):
+    """Whether it holds of the parameter, and whether the problem has it."""
+    row = labels.nece if name == "nece" else getattr(labels, name)[sentence]
+    return row[parameter], labels.present[parameter]
 
 
 @pytest.mark.parametrize("name", ["nece", "can_next"])
 def test_probes_are_scikit_learns_on_each_parameter(measured, name):
     test, asked = measured.experiment.test, measured.data["held_out"]["asked"][name]
     drawn = measured.experiment.task.drawn
-    problems = again(drawn, test.probed)
+    problems = [reasoning_labels.label(problem) for problem in again(drawn, test.probed)]
     spots, states = measured.data["held_out"]["spots"], measured.states["spots"]
     columns = [1] if name == "nece" else [2, 3]
     scores = []
@@ -207,7 +204,10 @@ def test_probes_are_scikit_learns_on_each_parameter(measured, name):
             )
     expected = np.array(scores).reshape(len(asked["labels"]), -1, 3).mean(0)
     for column, suffix in enumerate(("", "_balanced", "_mcc")):
-        np.testing.assert_allclose(measured.rows[f"probe{suffix}/{name}"], expected[:, column], atol=0.03)
+        # Before the first block the last token of a question is the same in all problems: there is nothing to compare.
+        first = int(name == "nece")
+        given = measured.rows[f"probe{suffix}/{name}"][first:]
+        np.testing.assert_allclose(given, expected[first:, column], atol=0.03)
     np.testing.assert_array_equal(
         measured.once[f"probe_untrained_mcc/{name}"].values, measured.rows[f"probe_mcc/{name}"]
     )
