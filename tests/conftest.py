@@ -46,7 +46,7 @@ def compiles_fast():
 
 
 @pytest.fixture(scope="module")
-def environment():
+def environment(tmp_path_factory):
     """Compiles fast and keeps what is compiled: these programs run for milliseconds."""
     kept = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
     return kept | {
