@@ -38,7 +38,10 @@ GRAMMAR = {
     "measure.per_concept": 8, "measure.cd_per_concept": 8, "measure.neighbours": 3, "measure.points": 40,
     "measure.generations": 2, "measure.prefix": 3,
 }  # fmt: skip
-REASONING = {"num_seeds": 1, "train.steps": 2, "train.batch_size": 2, "train.warmup_steps": 0, "measure.count": 2}
+REASONING = {
+    "num_seeds": 1, "task.problems": 300, "train.steps": 2, "train.batch_size": 2, "train.warmup_steps": 0,
+    "measure.count": 2, "measure.per_concept": 12,
+}  # fmt: skip
 PREFIXED = {name: {f"{name}.{key}": value for key, value in ASKING.items()} for name in ("measure", "study")}
 # Pages whose snippets another module runs, which names the page.
 RUN_ELSEWHERE = {
@@ -51,7 +54,8 @@ SMALL = {
     "dynamics": TRAINING | SIZES | {"model.layers": 2},  # Its first two blocks are tuned.
     "garg": TRAINING | SIZES,
     **dict.fromkeys(("grammar", "grammar_positions", "grammar_noise", "grammar_encoder"), GRAMMAR),
-    **dict.fromkeys(("reasoning", "reasoning_depth", "reasoning_retry"), REASONING),
+    "reasoning": REASONING,
+    **dict.fromkeys(("reasoning_depth", "reasoning_retry"), REASONING | {"measure.metrics": "loss,solving"}),
     "explicit_latent": TRAINING | {"model.layers": 2, "model.width": 4},
     "sweep_small": TRAINING | SIZES | {"run.at_once": 2, "run.how": "map"},
     "sweep_emergence": TRAINING | {"measure.hidden_count": 0, "run.at_once": 1},
