@@ -41,7 +41,8 @@ def run(argv: list[str]) -> int:
         if made:
             claims.write(run.workdir, made)
         log.info("training %d run(s) on %d %s in %s", len(pack), device["count"], device["kind"], run.workdir)
-        running.run_pack("train", pack, run, layout, execution["checkpoint_seconds"], trackers=execution["trackers"])
+        watching = running.Watching(trackers=execution["trackers"])
+        running.run_pack("train", pack, run, layout, execution["checkpoint_seconds"], watching=watching)
         log.info("drawing the report")
         log.info("report: %s", write_report(run.workdir))
     return 0

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from jaxconcepts import experiments, fields
+from jaxconcepts import experiments, fields, inferred_fields
 from jaxconcepts.runs.execution import Execution
 
 
@@ -18,5 +18,5 @@ def config_kind(values: Mapping[str, Any]) -> type:
         ("run", Execution, fields.section(Execution)),
     ]
     early = experiment.stored(experiment.default_config(values))
-    bases = (fields.inferred(early, experiment.LATER, experiment.declared()),)
+    bases = (inferred_fields.inferred(early, experiment.LATER, experiment.declared()),)
     return dataclasses.make_dataclass("TrainingConfig", own, bases=bases, frozen=True)

@@ -180,7 +180,7 @@ class Run:
 
         folder = self.workdir / "checkpoints" / files.valid_pack(pack)
         manifests = manifest.read(self.workdir, pack)
-        parts, damaged, foreign = self._check_parts(pack, manifests)
+        parts, damaged, foreign = tables.check_parts(self.workdir, pack, manifests)
         steps = checkpoints(self.workdir, pack)
         checkpointing.wait_for_all(f"{pack} listed")
         step, state = -1, None
@@ -235,25 +235,6 @@ class Run:
         checkpointing.wait_for_all(f"{pack} deleted")
         for known in (self._saved, self._manifests, self._rows):
             known.pop(pack, None)
-
-    def _check_parts(self, pack: str, manifests: list[manifest.Manifest]):
-        """(step, path) of the pack's parts; (step, what is wrong) of those that are damaged or missing; those that no
-        run has written."""
-        listed = {name: entry for of in manifests for name, entry in of.parts.items()}
-        parts, damaged, foreign = [], [], []
-        for kind in ("metrics", "hidden"):
-            there = files.list_parts(self.workdir / kind, re.escape(pack))
-            wrong = manifest.problems(manifests, kind, {path.name for _, path in there})
-            damaged += [(manifest.step_of(text), f"{kind}: {text}") for text in wrong if text.endswith("is missing")]
-            alien = {text.split(" is in no manifest")[0] for text in wrong if not text.endswith("is missing")}
-            for step, path in there:
-                if path.name in alien:
-                    foreign.append(path)
-                    continue
-                parts.append((step, path))
-                if not tables.is_readable(path, listed.get(f"{kind}/{path.name}", (0, None))[1]):
-                    damaged.append((step, f"damaged {path}"))
-        return parts, damaged, foreign
 
     def _manifest(self, pack, manifests, parts, step) -> manifest.Manifest:
         """The manifest of this writer's parts up to the step; of parts from before there were manifests, from them."""

@@ -7,8 +7,8 @@ import numpy as np
 import polars as pl
 
 from jaxconcepts.metrics.association import associate
-from jaxconcepts.metrics.statistics import share_interval
 from jaxconcepts.prompts.family import Family
+from jaxconcepts.shares import share_interval
 from jaxconcepts.studies.asking.prompt_pass import Read
 from jaxconcepts.studies.icl import scores as icl_scores
 from jaxconcepts.studies.icl.cells import Encoded
