@@ -134,6 +134,7 @@ def read(kind: type[Kind], values: Mapping[str, Any], prefix: str = "") -> Kind:
         raise error.under(prefix) from None
 
 
+@functools.cache
 def declared(kind: type, prefix: str = "", added: bool = False) -> dict[str, Declared]:
     """Every field of the dataclass and of its sections, by dotted name, in order."""
     fields: dict[str, Declared] = {}
@@ -152,9 +153,9 @@ def declared(kind: type, prefix: str = "", added: bool = False) -> dict[str, Dec
     return fields
 
 
-def defaults(kind: type) -> dict[str, Any]:
-    """Every field at its default, nested: what a config file starts from."""
-    return plain(kind())
+def defaults(kind: type, without: Iterable[str] = ()) -> dict[str, Any]:
+    """Every field but some at its default, nested: what a config file starts from."""
+    return {name: value for name, value in plain(kind()).items() if name not in without}
 
 
 def plain(config: Any) -> dict[str, Any]:

@@ -79,6 +79,17 @@ def evaluator(experiment, name: str) -> Evaluator:
     return made if isinstance(made, Evaluator) else Evaluator(made)
 
 
+def check(experiment, points: int) -> None:
+    """Raises ValueError, before anything is compiled, for steps, neighbours and metrics that do not fit; points: on
+    which CD is computed."""
+    settings = experiment.measuring
+    settings.at_steps(experiment.train.steps)
+    if settings.neighbours >= points:
+        raise ValueError(f"measure.neighbours must be below the number of points, {points}, got {settings.neighbours}")
+    for name in settings.metrics:
+        evaluator(experiment, name)
+
+
 def metric(name: str, concept: str) -> str:
     """The key of a metric of one of several concepts: "cd/number"; "cd" for the concept that is called "concept"."""
     return name if concept == "concept" else f"{name}/{concept}"

@@ -16,7 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
-from jaxconcepts.experiments import evaluators, parsing
+from jaxconcepts import fields
+from jaxconcepts.experiments import evaluators
 from jaxconcepts.fields import field
 from jaxconcepts.models import gpt2
 from jaxconcepts.tasks import curriculum, references, regression
@@ -140,53 +141,48 @@ class Regression(Experiment):
         "init": (gpt2.InitFields,),
     }
     LATER: ClassVar = {"experiment": "regression", "measure.metrics": METRICS} | {
-        f"model.{name}": value for name, value in parsing.defaults(gpt2.GPT2Config).items() if name in _LATE
+        f"model.{name}": value for name, value in fields.defaults(gpt2.GPT2Config).items() if name in _LATE
     }
     EVALUATORS: ClassVar = {"loss": loss_by_position, "references": evaluators.Evaluator(distances, reference_losses)}
 
     @classmethod
     def default_config(cls, values=None) -> dict[str, Any]:
         """The configuration of one run, every field at its default: the paper's main setting."""
-        task = parsing.defaults(regression.RegressionConfig)
         return {
             "experiment": "regression",
             "seed": 0,
-            "task": task | {"noise": 0.1, "masks": None, "concept_weights": None},
-            "curriculum": dict(curriculum.Curriculum._field_defaults),
-            "model": parsing.defaults(gpt2.GPT2Config, without=_DERIVED + _LATE),
-            "init": dict(gpt2.InitScales._field_defaults),
-            "train": parsing.defaults(RegressionTrain) | parsing.OPTIMIZER,
-            "measure": parsing.defaults(MeasureConfig) | {"metrics": METRICS},
+            "task": fields.defaults(regression.RegressionConfig) | fields.defaults(regression.RegressionFields),
+            "curriculum": fields.defaults(curriculum.CurriculumFields),
+            "model": fields.defaults(gpt2.GPT2Config, without=_DERIVED + _LATE),
+            "init": fields.defaults(gpt2.InitFields),
+            "train": fields.defaults(RegressionTrain) | fields.defaults(optimizers.OptimizerFields),
+            "measure": fields.defaults(MeasureConfig) | {"metrics": METRICS},
         }
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Regression:
         """Raises ValueError naming the field: unknown ones, and values that do not fit."""
-        known = cls.default_config()
-        parsing.check_fields(config, known, cls.LATER)
-        task = parsing.static(regression.RegressionConfig, config["task"])
+        given = cls.read_config(config)
+        task = fields.part(given.task, regression.RegressionConfig)
         made = cls(
             task=task,
-            model=gpt2.GPT2Config(context=2 * task.num_pairs, input_dim=task.dim, **parsing.hashable(config["model"])),
-            train=parsing.static(RegressionTrain, config["train"]),
-            measuring=MeasureConfig(**{"metrics": METRICS} | parsing.hashable(config["measure"])),
+            model=gpt2.GPT2Config(context=2 * task.num_pairs, input_dim=task.dim, **fields.plain(given.model)),
+            train=fields.part(given.train, RegressionTrain),
+            measuring=fields.part(given.measure, MeasureConfig),
         )
-        made.measuring.at_steps(made.train.steps)
-        points = made.measuring.cd_per_concept * task.num_concepts
-        parsing.check_measuring(made, points)
+        evaluators.check(made, made.measuring.cd_per_concept * task.num_concepts)
         made.numbers(config)
         return made
 
     def numbers(self, config: Mapping[str, Any]) -> Numbers:
         """float32 NumPy scalars and arrays, and the seed. Raises ValueError naming a field that does not fit."""
-        _check_numbers(config)
         task = {name: config["task"][name] for name in ("noise", "masks", "concept_weights")}
         numbers = Numbers(
             seed=np.uint32(config["seed"]),
             init=gpt2.InitScales(**config["init"]),
             task=regression.hparams(self.task, **task),
             curriculum=curriculum.Curriculum(**config["curriculum"]),
-            optimizer=optimizers.OptimizerNumbers(**{name: config["train"][name] for name in parsing.OPTIMIZER}),
+            optimizer=optimizers.numbers(config["train"]),
         )
         as_float = jax.tree.map(lambda a: np.asarray(a, np.float32), numbers)
         return as_float._replace(seed=np.uint32(config["seed"]))
@@ -254,10 +250,3 @@ class Regression(Experiment):
         settings = self.measuring
         keep = np.arange(self.task.num_concepts)[:, None] * settings.per_concept + np.arange(settings.cd_per_concept)
         return jnp.take(values, keep.ravel(), axis=axis)
-
-
-def _check_numbers(config):
-    at_least_0 = ("task.noise", *(f"init.{name}" for name in gpt2.InitScales._fields))
-    positive = ("curriculum.concept_ratio", "curriculum.concept_steps")
-    positive += ("curriculum.dim_interval", "curriculum.pairs_interval")
-    parsing.check_numbers(config, at_least_0=at_least_0, positive=positive)

@@ -19,9 +19,9 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int, Key, Num, Shaped
 from scipy.stats import t
 
+from jaxconcepts.intervals import LEVEL, Z, wilson
 from jaxconcepts.metrics import decodability, neighbour_sets
 from jaxconcepts.metrics.draws import check_draws, key_of_draws, sample_draws
-from jaxconcepts.shares import LEVEL, Z, wilson
 
 # Random halves of a draw that the design effect is estimated from.
 HALVES = 40

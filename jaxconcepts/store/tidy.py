@@ -34,6 +34,15 @@ def scalars(runs: Sequence[str], step: int, metric: str, values) -> pl.DataFrame
     return _frame(runs, step, metric, np.asarray(values)[:, None], {})
 
 
+def entries(values, axes: Mapping[str, Sequence], **constant) -> pl.DataFrame:
+    """A row for each entry of one array of numbers, which `axes` names and labels; constant: columns of one value."""
+    values = np.asarray(values, np.float64)
+    index = np.indices(values.shape).reshape(values.ndim, values.size)
+    columns = {name: np.array(labels)[place] for (name, labels), place in zip(axes.items(), index, strict=True)}
+    frame = pl.DataFrame(columns | {"value": values.reshape(-1)})
+    return frame.with_columns(*(pl.lit(value).alias(name) for name, value in constant.items()))
+
+
 def _of(runs, step, key, named, detail):
     metric, _, label = key.partition("/")
     values = np.asarray(named.values)

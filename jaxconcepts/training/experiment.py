@@ -22,7 +22,9 @@ from typing import Any, ClassVar, Self, get_type_hints
 
 from jaxtyping import Array, Float, Int, PyTree
 
-from jaxconcepts.fields import field
+from jaxconcepts import fields
+from jaxconcepts.fields import FieldError, field
+from jaxconcepts.inferred_fields import inferred
 from jaxconcepts.training import optimizers
 from jaxconcepts.training.measured import AXES, Concept, HeldOut, MeasureConfig, Named, check_named
 
@@ -71,6 +73,28 @@ class Experiment:
         own = {"measure" if name == "measuring" else name: kind for name, kind in own.items()}
         others = Experiment.SECTIONS | dict(cls.SECTIONS)
         return {name: (*others.get(name, ()), *([own[name]] if name in own else [])) for name in {*own, *others}}
+
+    @classmethod
+    def config_kind(cls, values: Mapping[str, Any] | None = None) -> type:
+        """The dataclass that a run's configuration is read by: every field with its type, bounds, doc and default.
+        values: as of `default_config`."""
+        early = cls.stored(cls.default_config(values))
+        key = repr(early)
+        if (cls, key) not in _kinds:
+            _kinds[cls, key] = inferred(early, cls.LATER, cls.declared())
+        return _kinds[cls, key]
+
+    @classmethod
+    def read_config(cls, config: Mapping[str, Any]) -> Any:
+        """A run's whole configuration as `config_kind` reads it. Raises FieldError naming a field that is unknown, is
+        missing, or has a value that it does not take."""
+        kind = cls.config_kind(config)
+        read = fields.read(kind, config)
+        given = fields.flat(kind, config)
+        missing = [name for name, of in fields.declared(kind).items() if not of.added and name not in given]
+        if missing:
+            raise FieldError(missing[0], "is missing in the config")
+        return read
 
     @classmethod
     def default_config(cls, values: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -179,6 +203,8 @@ class Experiment:
                 part.setdefault(name, _plain(default))
         return whole
 
+
+_kinds: dict[tuple[type, str], type] = {}
 
 REQUIRED = ("default_config", "from_config", "numbers", "init", "batch", "loss", "held_out", "measure")
 

@@ -9,7 +9,7 @@ import pytest
 import scipy.stats
 from sklearn.neighbors import KNeighborsClassifier
 
-from jaxconcepts import shares
+from jaxconcepts import intervals
 from jaxconcepts.metrics import statistics
 from jaxconcepts.metrics.decodability import concept_decodability_per_concept
 from jaxconcepts.metrics.draws import decodability_draws, key_of_draws, sample_draws
@@ -118,7 +118,7 @@ def test_every_point_is_drawn_equally_often():
 
 
 def test_wilson_is_scipys():
-    low, high = shares.wilson(np.array([0, 3, 40]) / 40, 40)
+    low, high = intervals.wilson(np.array([0, 3, 40]) / 40, 40)
     for i, right in enumerate((0, 3, 40)):
         theirs = scipy.stats.binomtest(right, 40).proportion_ci(method="wilson")
         np.testing.assert_allclose((low[i], high[i]), theirs, atol=1e-9)
@@ -126,13 +126,13 @@ def test_wilson_is_scipys():
 
 def test_the_interval_of_a_share_counts_groups():
     right, strata = np.tile([1, 1, 0, 1, 0], 40), np.repeat([0, 1], 100)
-    alone = shares.share_interval(right, strata)
-    np.testing.assert_allclose(alone[0], shares.wilson(0.6, np.array([100, 100, 200]))[0], atol=0.005)
+    alone = intervals.share_interval(right, strata)
+    np.testing.assert_allclose(alone[0], intervals.wilson(0.6, np.array([100, 100, 200]))[0], atol=0.005)
     # Ten answers that always stand and fall together are one.
-    often = shares.share_interval(np.repeat(right[:20], 10), strata, np.repeat(np.arange(20), 10))
-    once = shares.share_interval(right[:20], np.repeat([0, 1], 10))
+    often = intervals.share_interval(np.repeat(right[:20], 10), strata, np.repeat(np.arange(20), 10))
+    once = intervals.share_interval(right[:20], np.repeat([0, 1], 10))
     np.testing.assert_allclose(often, once, atol=1e-9)
-    low, high = shares.share_interval(np.ones(100), np.zeros(100, int), np.arange(100) // 5)
+    low, high = intervals.share_interval(np.ones(100), np.zeros(100, int), np.arange(100) // 5)
     assert high[0] == 1 and low[0] == pytest.approx(0.8, abs=0.03)  # of 20 groups
 
 

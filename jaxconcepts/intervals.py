@@ -1,6 +1,8 @@
-"""95 % intervals of shares: of independent trials (Wilson), and of answers that stand or fall together."""
+"""Intervals: of shares of independent trials (Wilson), of answers that stand or fall together, and of means."""
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 from jaxtyping import Float, Int, Shaped
@@ -55,3 +57,12 @@ def _clustered(residuals, shares, group):
         effect = max(groups / (groups - 1) * np.sum(sums**2) / total / independent, 1)
     # The variance is itself estimated, from so many groups (Korn and Graubard 1998, Survey Methodology 24).
     return wilson(np.float64(share), total / effect * (Z / t.ppf((1 + LEVEL) / 2, groups - 1)) ** 2)
+
+
+def mean_interval(values: Float[np.ndarray, " n"], level: float = LEVEL) -> tuple[float, float]:
+    """Student's interval (low, high) of the mean; NaN for fewer than two values."""
+    mean = float(np.mean(values))
+    if len(values) < 2:
+        return math.nan, math.nan
+    half = float(t.ppf((1 + level) / 2, len(values) - 1) * np.std(values, ddof=1) / math.sqrt(len(values)))
+    return mean - half, mean + half
