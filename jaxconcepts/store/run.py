@@ -20,6 +20,9 @@ from jaxconcepts.store.opening import check_config, lock, record_provenance, wri
 
 log = logging.getLogger("jaxconcepts.store")
 
+KINDS = ("runs", "metrics", "hidden", "quantities")
+"""Folders with files of packs."""
+
 
 @contextlib.contextmanager
 def open_run(
@@ -117,6 +120,14 @@ class Run:
         buffer = io.BytesIO()
         np.savez(buffer, **arrays)
         self._write_part("hidden", pack, step, "npz", buffer.getvalue(), len(runs))
+
+    def write_quantities(self, pack: str, frame: pl.DataFrame) -> None:
+        """Adds the units and chances of a pack's metrics, in `QUANTITIES`' columns, to those that are there."""
+        frame = tables.conform(frame, tables.QUANTITIES, nullable=("label", "chance"))
+        path = self.workdir / "quantities" / f"{files.valid_pack(pack)}{self._suffix}.parquet"
+        path.parent.mkdir(exist_ok=True)
+        earlier = tables.read_parquet(path) if path.exists() else frame.clear()
+        files.write(path, tables.to_parquet(pl.concat([earlier, frame]).unique(maintain_order=True)))
 
     def write_runs(self, pack: str, frame: pl.DataFrame) -> None:
         """Replaces the pack's rows of the runs table: `RUNS`' columns, then any hyper-parameters."""
@@ -228,7 +239,7 @@ class Run:
         if checkpointing.is_primary():
             # Manifests first, checkpoints last: whoever is killed here and comes back still drops the parts past them.
             manifest.remove(self.workdir, files.valid_pack(pack))
-            for path in [path for kind in ("runs", "metrics", "hidden") for path in files.listing(self.workdir / kind)]:
+            for path in [path for kind in KINDS for path in files.listing(self.workdir / kind)]:
                 if path.name.startswith(f"{pack}."):
                     path.unlink(missing_ok=True)
             files.remove(self.workdir / "checkpoints" / pack)

@@ -30,6 +30,11 @@ RUNS = pl.Schema(
     | {"diverged_at": pl.Int64}
 )
 """First columns of the runs table; diverged_at may be null. Hyper-parameters follow, by dotted name."""
+QUANTITIES = pl.Schema(
+    {"run": pl.String, "metric": pl.String, "label": pl.String, "unit": pl.String, "chance": pl.Float64}
+)
+"""What values of a metric are in, and what something that knows nothing scores, null where there is no such. label may
+be null: of all labels."""
 STATUSES = ("running", "done", "diverged")
 
 
@@ -67,6 +72,13 @@ def runs(workdir: epath.PathLike) -> pl.DataFrame:
         raise DamagedFileError(f"the parts of {root / 'runs'} do not go together: {error}") from error
     # A pack taken over by another number of processes has two parts for a moment.
     return table.unique("run", keep="last", maintain_order=True)
+
+
+def quantities(workdir: epath.PathLike) -> pl.DataFrame:
+    """Unit and chance of what was measured, in `QUANTITIES`' columns; of no metric in older run directories."""
+    parts = [path for path in listing(existing_run(workdir) / "quantities") if path.suffix == ".parquet"]
+    frames = [frame for path in parts if (frame := _read(path, QUANTITIES)) is not None]
+    return pl.concat([pl.DataFrame(schema=QUANTITIES), *frames]).unique(maintain_order=True)
 
 
 def hidden(workdir: epath.PathLike) -> Iterator[HiddenSnapshot]:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from jaxconcepts.store.tables import METRICS
+from jaxconcepts.store.tables import METRICS, QUANTITIES
 
 COLUMNS = ("layer", "token", "concept", "position", "label")
 """The columns that an axis may fill."""
@@ -32,6 +32,13 @@ def rows(runs: Sequence[str], step: int, measured: Mapping[str, Any], detail: st
 def scalars(runs: Sequence[str], step: int, metric: str, values) -> pl.DataFrame:
     """One row a run, with nothing in the columns of axes."""
     return _frame(runs, step, metric, np.asarray(values)[:, None], {})
+
+
+def quantities(runs: Sequence[str], about: Sequence[tuple[str, str, float | None]]) -> pl.DataFrame:
+    """(metric or "metric/label", unit, chance) of every run, in `QUANTITIES`' columns."""
+    keys = [key.partition("/") for key, _, _ in about]
+    of_one = [(metric, label or None, *of[1:]) for (metric, _, label), of in zip(keys, about, strict=True)]
+    return pl.DataFrame([(run, *of) for run in runs for of in of_one], QUANTITIES, orient="row")
 
 
 def entries(values, axes: Mapping[str, Sequence], **constant) -> pl.DataFrame:

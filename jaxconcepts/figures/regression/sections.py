@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from etils import epath
 
 from jaxconcepts import store
+from jaxconcepts.figures import quantities
 from jaxconcepts.figures.regression import catalogue, numbers, projection
 from jaxconcepts.figures.section import Section, drawn
 from jaxconcepts.figures.sweeps.tables import is_sweep
@@ -23,7 +24,7 @@ def of_training(
     pages = [runs[start : start + RUNS_PER_FIGURE] for start in range(0, len(runs), RUNS_PER_FIGURE)]
     for entry in catalogue.SWEEP_ENTRIES if is_sweep(study) else ():
         yield drawn(entry, study)
-    for entry in catalogue.ENTRIES:
+    for entry in (*catalogue.ENTRIES, *quantities.entries(study)):
         for number, of_page in enumerate(pages, 1):
             suffix = "" if number == 1 else f"_{number}"
             title = entry.title + (f" ({number} of {len(pages)})" if len(pages) > 1 else "")
