@@ -221,7 +221,7 @@ def test_labels_are_shuffled_among_the_demonstrations_alone(bits2):
     assert other.text != prompt.text and other.answer == prompt.answer and other.query == prompt.query
     assert sorted(e.output for e in other.demonstrations) == sorted(e.output for e in prompt.demonstrations)
     assert [e.input for e in other.demonstrations] == [e.input for e in prompt.demonstrations]
-    same = contrasts.shown(prompt, render.Template(), prompt.demonstrations)
+    same = contrasts.with_demonstrations(prompt, render.Template(), prompt.demonstrations)
     assert same.text == prompt.text
 
 

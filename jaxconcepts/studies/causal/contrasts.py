@@ -15,10 +15,10 @@ def shuffled(prompt: render.Prompt, template: render.Template, seed: int) -> ren
         example._replace(output=prompt.demonstrations[place].output)
         for example, place in zip(prompt.demonstrations, order, strict=True)
     ]
-    return shown(prompt, template, shown)
+    return with_demonstrations(prompt, template, shown)
 
 
-def shown(prompt, template, demonstrations):
+def with_demonstrations(prompt, template, demonstrations):
     text = "".join(template.demonstration(example) + template.separator for example in demonstrations)
     return prompt._replace(text=text + template.query(prompt.query), demonstrations=tuple(demonstrations))
 
@@ -31,7 +31,7 @@ def pairs(session, family, prompts, other):
         if None in ruled:
             continue
         shown = [e._replace(output=output) for e, output in zip(prompt.demonstrations, ruled, strict=False)]
-        corrupted = shown(prompt, session.config.template, shown)._replace(answer=ruled[-1])
+        corrupted = with_demonstrations(prompt, session.config.template, shown)._replace(answer=ruled[-1])
         (clean_ids, right), (ids, wrong) = causal_pass.pair(session, [prompt, corrupted])
         # Where all demonstrations are answered alike by both concepts there is nothing to restore.
         if len(clean_ids) == len(ids) and list(clean_ids) != list(ids) and right[0] != wrong[0]:
