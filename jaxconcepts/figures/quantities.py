@@ -25,7 +25,7 @@ TOKENS = ("x", "y")
 PANELS = 12
 LINES = 8
 CAPTION = (
-    "{metric}{unit} of every run at every measured step{over}. The mean over concepts and positions where there is one, "
+    "{metric}{unit} of every run at every measured step{over}. The mean over concepts and positions if there is one, "
     "else each. A dotted line is what something that knows nothing scores, where the evaluator says so."
 )
 
