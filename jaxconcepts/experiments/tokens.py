@@ -120,9 +120,10 @@ class TokenExperiment(Experiment):
         return config
 
     @classmethod
-    def declared(cls) -> dict[str, tuple[type, ...]]:
+    def declared(cls, values=None) -> dict[str, tuple[type, ...]]:
+        family = models.family_of(values, cls.DEFAULTS.get("model.family", "gpt2"))
         sections = {"task": (cls.TASK,), "measure": (cls.MEASURE,), "init": (gpt2.InitFields,)}
-        return super().declared() | sections
+        return super().declared() | sections | {"model": (models.FAMILIES[family],)}
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:
@@ -194,11 +195,19 @@ class TokenExperiment(Experiment):
         labels = concept.labels if concept.labels.ndim == 1 else concept.labels[0]
         return self.read(params, held_out)[0][name][0], labels
 
-    def forward(self, params: PyTree, batch: Tokens, capture=None):
+    def edited(self, params: PyTree, held_out: HeldOut, edits) -> Float[Array, "N T V"]:
+        """The logits under edits of the stream or its heads."""
+        return self.forward(params, held_out.batch, edits=edits)[0]
+
+    def score(self, outputs: Float[Array, "N T V"], held_out: HeldOut) -> Float[Array, ""]:
+        """The mean cross-entropy of logits, in nats."""
+        return cross_entropy(outputs, held_out.batch)
+
+    def forward(self, params: PyTree, batch: Tokens, capture=None, edits=None):
         """(logits [B, T, V], captured [L + 1, B, P, d] or None); see `models.residual.run`."""
         inputs = batch.tokens if batch.inputs is None else batch.inputs
         trace = decoding.forward(
-            self.model, params, inputs, jnp.arange(inputs.shape[1])[None], capture=capture,
+            self.model, params, inputs, jnp.arange(inputs.shape[1])[None], capture=capture, edits=edits,
             remat=getattr(self.model, "remat", False), unroll=self.unroll or residual.unrolls() or 1,
         )  # fmt: skip
         return self.model.unembed(params, trace.stream), trace.captured

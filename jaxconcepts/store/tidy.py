@@ -70,7 +70,8 @@ def _of(runs, step, key, named, detail):
         entries = [None if axis in named.means and i == last[axis] else i for i in at[kept].tolist()]
         columns[axis] = entries if texts is None else [None if i is None else texts[i] for i in entries]
     if label:
-        columns["label"] = [label] * int(kept.sum())
+        parts = columns.get("label", [None] * int(kept.sum()))
+        columns["label"] = [label if part is None else f"{label} {part}" for part in parts]
     return _frame(runs, step, metric, values.reshape(len(runs), each)[:, kept], columns)
 
 

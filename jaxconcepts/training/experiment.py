@@ -65,8 +65,9 @@ class Experiment:
     type, bounds and doc, see `jaxconcepts.fields`."""
 
     @classmethod
-    def declared(cls) -> dict[str, tuple[type, ...]]:
-        """The dataclasses that declare the config's fields, by section ("" for those of no section)."""
+    def declared(cls, values: Mapping[str, Any] | None = None) -> dict[str, tuple[type, ...]]:
+        """The dataclasses that declare the config's fields, by section ("" for those of no section). values: as of
+        `default_config`."""
         own = {
             name: kind for name, kind in get_type_hints(cls).items() if isinstance(kind, type) and is_dataclass(kind)
         }
@@ -75,13 +76,18 @@ class Experiment:
         return {name: (*others.get(name, ()), *([own[name]] if name in own else [])) for name in {*own, *others}}
 
     @classmethod
+    def later(cls, config: Mapping[str, Any]) -> Mapping[str, Any]:
+        """`LATER`, where it depends on a config what there is."""
+        return cls.LATER
+
+    @classmethod
     def config_kind(cls, values: Mapping[str, Any] | None = None) -> type:
         """The dataclass that a run's configuration is read by: every field with its type, bounds, doc and default.
         values: as of `default_config`."""
         early = cls.stored(cls.default_config(values))
         key = repr(early)
         if (cls, key) not in _kinds:
-            _kinds[cls, key] = inferred(early, cls.LATER, cls.declared())
+            _kinds[cls, key] = inferred(early, cls.later(early), cls.declared(early))
         return _kinds[cls, key]
 
     @classmethod
@@ -185,7 +191,7 @@ class Experiment:
     def stored(cls, config: Mapping[str, Any]) -> dict[str, Any]:
         """The configuration without the fields of `LATER` that are at their defaults."""
         kept = {name: dict(part) if isinstance(part, Mapping) else part for name, part in config.items()}
-        for dotted, default in cls.LATER.items():
+        for dotted, default in cls.later(config).items():
             section, _, name = dotted.rpartition(".")
             part = kept.get(section, {}) if section else kept
             if name in part and _plain(part[name]) == _plain(default):
@@ -196,7 +202,7 @@ class Experiment:
     def completed(cls, config: Mapping[str, Any]) -> dict[str, Any]:
         """The configuration with the fields of `LATER` that it leaves out at their defaults."""
         whole = {name: dict(part) if isinstance(part, Mapping) else part for name, part in config.items()}
-        for dotted, default in cls.LATER.items():
+        for dotted, default in cls.later(config).items():
             section, _, name = dotted.rpartition(".")
             part = whole.get(section) if section else whole
             if isinstance(part, dict):

@@ -31,7 +31,7 @@ from jaxtyping import Array, Float, PyTree
 from jaxconcepts.experiments.regression import predictions
 from jaxconcepts.interventions import heads as head_edits
 from jaxconcepts.interventions import patching, steering
-from jaxconcepts.models import gpt2, language, residual
+from jaxconcepts.models import continuous, language, residual
 from jaxconcepts.tasks import references, regression
 
 PATCHES = ("mean", "random")
@@ -124,13 +124,15 @@ def reference_names(task: regression.RegressionConfig) -> list[tuple[str, int | 
     return plain + [("oracle", k) for k in range(task.num_concepts if _has_oracles(task) else 0)]
 
 
-def make_patching(task: regression.RegressionConfig, model: gpt2.GPT2Config, config: PatchConfig) -> Patching:
+def make_patching(task: regression.RegressionConfig, model: continuous.Model, config: PatchConfig) -> Patching:
     """The patch study of models of one shape: each function compiles once, whatever the checkpoint.
 
     Raises ValueError for a task with one concept, and for layers and heads that the model does not have.
     """
     if task.num_concepts < 2:
         raise ValueError("patching needs a task with at least two concepts, got task.num_concepts = 1")
+    if not model.ATTENDS:
+        raise ValueError(f"patching ablates heads, and a {model.MODEL_TYPE} model has none")
     study = _Study(
         task, model, config, config.chosen_layers(model.layers), config.chosen_heads(model.layers, model.heads)
     )
@@ -142,7 +144,7 @@ class _Study:
     """What is patched in which models; its methods are traced."""
 
     task: regression.RegressionConfig
-    model: gpt2.GPT2Config
+    model: continuous.Model
     config: PatchConfig
     layers: tuple[int, ...]
     heads: tuple[tuple[int, int], ...]
@@ -198,7 +200,7 @@ class _Study:
         """The mean of what is captured at every position: [K, ...], one concept at a time."""
 
         def of_concept(inputs):
-            trace = gpt2.apply(self.model, params, inputs, capture="all", **what)
+            trace = continuous.apply(self.model, params, inputs, capture="all", **what)
             return jax.tree.map(lambda a: a.mean(1), (trace.captured, trace.heads))
 
         tokens = regression.interleave(batch)
@@ -216,7 +218,7 @@ class _Study:
 
             def cell(index):
                 edit = self.edit(states[layer], directions, index)
-                out = gpt2.resume(self.model, params, residual.edited(clean.captured[layer], edit), layer)
+                out = continuous.resume(self.model, params, residual.edited(clean.captured[layer], edit), layer)
                 return self.score(out[:, ::2, 0], prepared)
 
             return jax.lax.map(cell, cells, batch_size=None if at_once == 1 else at_once)
@@ -257,7 +259,9 @@ class _Study:
 
         def cell(index):
             keep, mask, layer = index
-            out = gpt2.resume(model, params, clean.captured[layer], layer, head_edits.replace(mask, keep * outputs))
+            out = continuous.resume(
+                model, params, clean.captured[layer], layer, head_edits.replace(mask, keep * outputs)
+            )
             return self.score(out[:, ::2, 0], prepared)
 
         # One after another: side by side, cells would each start at another layer.
