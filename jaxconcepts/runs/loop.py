@@ -121,7 +121,8 @@ class _Pack:
         self.progress = watching.progress or Progress(log, self.steps, self.step, self.size)
         self.pace = pace = Pace(self.step)
         rows_at = _row_steps(self.steps, [*measured_at, *keep_steps], self.experiment.ROW_STEPS)
-        last_checkpoint = time.monotonic()
+        # The first comes early, so that there is something to look at.
+        last_checkpoint = time.monotonic() - (0.9 * checkpoint_seconds if self.fresh else 0)
         self.feed = Feed(watching.trackers, self.run.workdir, self.record.runs, self.step)
         collected = watching.signals
         stopped = stop_requested() if collected is None else contextlib.nullcontext(collected)
