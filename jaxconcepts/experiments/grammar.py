@@ -28,7 +28,6 @@ from jaxtyping import PyTree
 from jaxconcepts.experiments import evaluators, grammar_generation, grammar_held_out, grammar_measures, grammar_trees
 from jaxconcepts.experiments.tokens import TokenExperiment, Tokens
 from jaxconcepts.fields import FieldError, check, field
-from jaxconcepts.models import gpt2
 from jaxconcepts.tasks import grammar, grammar_stream
 from jaxconcepts.training.experiment import Concept, HeldOut, MeasureConfig, Named
 
@@ -135,8 +134,6 @@ class Grammar(TokenExperiment):
         metrics, of = set(made.measuring.metrics), made.task.of
         if not made.causal and (asked := sorted(metrics & set(WRITING))):
             raise ValueError(f"measure.metrics: {asked[0]} needs a decoder, got model.causal = False")
-        if "attention" in metrics and not isinstance(made.model, gpt2.GPT2Config):
-            raise ValueError("measure.metrics: attention needs model.family = gpt2")
         if metrics & {"generation", "noise"} and made.measuring.prefix >= of.min_length:
             raise ValueError(
                 f"measure.prefix must be below the shortest string of {of.name}, {of.min_length} tokens, got "
