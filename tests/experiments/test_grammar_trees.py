@@ -109,7 +109,8 @@ def test_weights_are_what_the_heads_weigh_values_by(path, positions, compiles_fa
     for block in range(2):
         weights = np.asarray(gpt2_block.attention_weights(model, params, trace.captured[block], block), np.float64)
         np.testing.assert_allclose(weights.sum(-1), 1, atol=1e-5)
-        stream, one = np.asarray(trace.captured[block], np.float64), jax.tree.map(lambda a: a[block], params["blocks"])  # noqa: B023
+        stream = np.asarray(trace.captured[block], np.float64)
+        one = jax.tree.map(lambda a: np.asarray(a, np.float64)[block], params["blocks"])  # noqa: B023
         normed = (stream - stream.mean(-1, keepdims=True)) / np.sqrt(stream.var(-1, keepdims=True) + model.eps)
         normed = normed * one["ln_1"]["scale"] + one["ln_1"]["bias"]
         dense = one["attn_v"] if "attn_v" in one else one["attn_qkv"]
