@@ -24,8 +24,8 @@ HAZARDS = "one learning rate for all; a position kind that learns later is calle
 def get_config(size: str = "cpu") -> config_dict.ConfigDict:
     config = config_dict.ConfigDict(default_config("grammar"))
     config.num_seeds = 5
-    config.measure.metrics = ("loss", "generation", "probe", "span", "mixing", "attention", "patch")
-    config.measure.update(count=3, spacing="linear")
+    config.measure.metrics = ("loss", "generation", "probe", "span", "attention")
+    config.measure.count = 2
     config.update_from_flattened_dict(fields_of(size))
     return config
 
@@ -75,14 +75,13 @@ def get_claims() -> list[Claim]:
 def _of_dynamic_programming(rotary: Arm) -> list[Claim]:
     """What a model does that fills in a table of spans, of the rotary arm alone."""
 
-    def claim(name, statement, ours, theirs, unit, hazards, **expected):
+    def claim(name, statement, ours, theirs, unit, hazards):
         arms = tuple(Arm(name, rotary.where) for name in ours[1:] + theirs[1:])
         return Claim(name, statement, ours[0], arms, against=theirs[0], unit=unit, hazards=hazards,
-                     source="arXiv 2305.13673, section 5", **expected)  # fmt: skip
+                     source="arXiv 2305.13673, section 5")  # fmt: skip
 
     span = Quantity("span_auc", {"label": "NT5"}, reduce="max")
     adjacent = {"label": "NT5", "position": 1}
-    parses = {name: Quantity("patched_parses", {"label": name}, reduce="min") for name in ("alike", "other")}
     return [
         claim(
             "spans over position", "Whether a symbol (NT5) spans i..j is read off the states at i and j better than "
@@ -100,11 +99,5 @@ def _of_dynamic_programming(rotary: Arm) -> list[Claim]:
             (Quantity("attention_ends", adjacent, reduce="max"), "trained"),
             (Quantity("attention_ends_untrained", adjacent, reduce="max"), "untrained"),
             "attention weight", "the best layer of each is picked; what is attended is not what is used",
-        ),
-        claim(
-            "boundaries are used", "A state in which no symbol (NT4) ends, in place of one in which one does, spoils "
-            "more continuations than another end does", (parses["other"], "no end"), (parses["alike"], "another end"),
-            "share that parses", "the worst layer of each is picked; the state brings the other string's symbols too",
-            expected="less",
         ),
     ]  # fmt: skip
