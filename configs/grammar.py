@@ -26,8 +26,8 @@ def get_claims() -> list[Claim]:
     parses = {name: Quantity("patched_parses", {"label": name}, reduce="min") for name in ("alike", "other")}
     return [
         Claim(
-            "boundaries are used", "A state in which no symbol (NT4) ends, in place of one in which one does, spoils more "
-            "continuations than another such end does", parses["other"], (Arm("no end"), Arm("another end")),
+            "boundaries are used", "A state in which no symbol (NT4) ends, in place of one in which one does, spoils "
+            "more continuations than another such end does", parses["other"], (Arm("no end"), Arm("another end")),
             expected="less", against=parses["alike"], unit="share that parses", source="arXiv 2305.13673, section 5",
             hazards="the worst layer of each is picked; a state brings what it holds of the symbols before it, too",
         )

@@ -25,7 +25,7 @@ def get_config(size: str = "cpu") -> config_dict.ConfigDict:
     config = config_dict.ConfigDict(default_config("grammar"))
     config.num_seeds = 5
     config.measure.metrics = ("loss", "generation", "probe", "span", "attention")
-    config.measure.count = 2
+    config.measure.update(count=2, spacing="linear")
     config.update_from_flattened_dict(fields_of(size))
     return config
 
