@@ -94,12 +94,15 @@ def test_a_span_is_read_where_both_ends_name_it_together():
     sign = random.choice([-1.0, 1.0], (2, 400))
     states = [np.stack([one, random.normal(size=400)], -1)[None].astype(np.float32) for one in sign]
     features = np.asarray(grammar_trees.span_features(*states))[0]
-    label = sign[0] == sign[1]
-    assert abs(np.corrcoef(features.T, label)[-1, :-1]).max() > 0.95
-    assert all(abs(np.corrcoef(one, label)[0, 1]) < 0.15 for one in sign)
+    label = (sign[0] == sign[1]) - np.mean(sign[0] == sign[1])
+
+    def explained(x):
+        return 1 - np.linalg.lstsq(x, label)[1][0] / (label @ label)
+
+    assert explained(features) > 0.9 and explained(np.concatenate(states, 2)[0]) < 0.05
 
 
-@pytest.mark.parametrize("positions", ["learned", "rotary", "relative", "position_only", "uniform", "none"])
+@pytest.mark.parametrize("positions", ["rotary", "relative", "position_only", "uniform"])
 def test_weights_are_what_the_heads_weigh_values_by(path, positions, compiles_fast):
     changed = {"task.grammar": path, "model.positions": positions, "init.weights": 0.4, "measure.metrics": ["loss"]}
     point = points.make_point(config(**changed))
