@@ -18,17 +18,22 @@ SIZES = ("vocab_size", "width", "layers", "heads", "kv_heads", "context", "dtype
 
 
 class Checkpoint(NamedTuple):
-    """step: of pretraining, 0 for a single model. source: a checkpoint folder, or a Hugging Face repository id, of
-    which revision is a branch, tag or commit."""
+    """step: of pretraining, 0 for a single model. source: a checkpoint folder, a GGUF file, a packaged model's name, or
+    a Hugging Face repository id, of which revision is a branch, tag or commit."""
 
     step: int
     source: str
     revision: str | None = None
 
     @property
+    def is_here(self) -> bool:
+        """Whether nothing needs to be fetched: a folder, a GGUF file or a packaged model."""
+        return Path(self.source).exists() or str(self.source).lower() in pretrained.PACKAGED
+
+    @property
     def label(self) -> str:
-        """A folder's name, or the repository's id and revision."""
-        name = Path(self.source).name if Path(self.source).is_dir() else str(self.source)
+        """A folder's or file's name, or the repository's id and revision."""
+        name = Path(self.source).name if Path(self.source).exists() else str(self.source)
         return f"{name}@{self.revision}" if self.revision else name
 
     def described(self, model: Decoder) -> dict[str, Any]:
@@ -65,8 +70,11 @@ def check_series(checkpoints: Sequence[Checkpoint]) -> list[Checkpoint]:
     if not ordered:
         raise ValueError("checkpoints must name at least one, got none")
     for checkpoint in ordered:
-        if not Path(checkpoint.source).is_dir() and not re.fullmatch(r"\w[\w.-]*/[\w.-]+", str(checkpoint.source)):
-            raise ValueError(f"{str(checkpoint.source)!r} is neither a folder nor a repository id (owner/name)")
+        if not checkpoint.is_here and not re.fullmatch(r"\w[\w.-]*/[\w.-]+", str(checkpoint.source)):
+            raise ValueError(
+                f"{str(checkpoint.source)!r} is neither a folder nor a GGUF file, a repository id (owner/name) or one "
+                f"of {', '.join(pretrained.PACKAGED)}"
+            )
     for first, second in zip(ordered, ordered[1:], strict=False):
         if first.step == second.step:
             raise ValueError(
@@ -83,7 +91,7 @@ def fetched(checkpoint: Checkpoint, cache: Path, evict: bool) -> Iterator[Path]:
     fetched goes into the folder `cache` of this study if it is to be evicted, which deletes that folder alone, and into
     the machine's cache if not.
     """
-    if not evict or Path(checkpoint.source).exists() or checkpoint.source in pretrained.PACKAGED:
+    if not evict or checkpoint.is_here:
         yield pretrained.resolve(checkpoint.source, checkpoint.revision)
         return
     if (here := _cached(checkpoint)) is not None:
