@@ -84,9 +84,9 @@ ENTRIES = (
         "icl_series",
         "Over pretraining",
         icl.over_checkpoints,
-        "Accuracy and headline CD of each concept at every checkpoint, and R² of accuracy on CD over all shots with "
-        f"its interval. Dotted in the third panel: R² of concepts paired at random. {ASSOCIATION} {HEADLINE} {CHANCE} "
-        f"{UNTRAINED}",
+        "Accuracy and headline CD of each concept at every checkpoint, R² of accuracy on CD over all shots with its "
+        "interval, and the loss of the right answer (less its log-probability, summed over its tokens). Dotted in the "
+        f"third panel: R² of concepts paired at random. {ASSOCIATION} {HEADLINE} {CHANCE} {UNTRAINED}",
     ),
     Entry(
         "icl_variants",

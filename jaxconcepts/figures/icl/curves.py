@@ -213,12 +213,12 @@ def variants(tables: IclTables) -> Figure:
 
 @style.styled
 def over_checkpoints(tables: IclTables) -> Figure:
-    """Accuracy and headline CD of each concept over pretraining, at the usual number of shots; a row a family."""
+    """Accuracy, headline CD and loss of each concept over pretraining, at the usual number of shots; a row a family."""
     steps = np.array(tables.steps)
     if steps.size < 2:
         raise MissingData("no series of checkpoints")
     families = tables.families
-    figure, grid = icl_panels.grid(len(families), 3, 2.0)
+    figure, grid = icl_panels.grid(len(families), 4, 2.0)
     for row, family in zip(grid, families, strict=True):
         count = tables.usual_shots(family)
         for axis, metric, take in zip(row, ("accuracy", "cd"), (tables.value, tables.headline), strict=False):
@@ -226,6 +226,12 @@ def over_checkpoints(tables: IclTables) -> Figure:
                 values = [take(metric, family, shots=count, step=step, concept=concept) for step in steps.tolist()]
                 look = icl_panels.look(tables, family, concept) | {"markersize": 2.5}
                 axis.plot(steps, values, gid=f"{family}/{metric}/{concept}", **look)
+        for concept in range(len(tables.labels(family))):
+            right = {"shots": count, "concept": concept, "other": concept}
+            losses = [-tables.value("log_prob", family, step=step, **right) for step in steps.tolist()]
+            look = icl_panels.look(tables, family, concept) | {"markersize": 2.5}
+            row[3].plot(steps, losses, gid=f"{family}/loss/{concept}", **look)
+        row[3].set(ylabel="loss of the answer (nats)", ylim=(0, None))
         at = [{"shots": count, "step": step} for step in steps.tolist()]
         icl_panels.chance_by_concept(row[1], tables, family, steps, at)
         ends = [[tables.fit(f"r2{end}", family, step=step) for step in steps.tolist()] for end in ("", "_low", "_high")]
@@ -235,7 +241,7 @@ def over_checkpoints(tables: IclTables) -> Figure:
         row[2].plot(steps, null, gid=f"{family}/r2_null", **style.CHANCE_STYLE)
         for axis in row:
             style.set_step_axis(axis, steps, style.step_scale(steps))
-        icl_panels.fraction_axes(row, (f"accuracy, {count} shots", CD, "R², all shots"))
+        icl_panels.fraction_axes(row[:3], (f"accuracy, {count} shots", CD, "R², all shots"))
         icl_panels.family_legend(row[0], tables, family)
     for axis in grid[-1]:
         axis.set_xlabel("training step")

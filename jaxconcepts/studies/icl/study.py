@@ -53,7 +53,7 @@ import polars as pl
 from etils import epath
 
 from jaxconcepts import fields, store
-from jaxconcepts.models import pretrained, sharding
+from jaxconcepts.models import pretrained, sharding, through_transformers
 from jaxconcepts.models import tokenizer as tokenizer_file
 from jaxconcepts.prompts.family import Family
 from jaxconcepts.store import files
@@ -130,7 +130,7 @@ def run(
 
 def _prepared(config, using, wanted, checkpoint, folder, known):
     """(model, tokenizer, every cell encoded) of a checkpoint that its prompts fit; `known`: of the last tokenizer."""
-    model = pretrained.read_config(folder, config.dtype)
+    model = pretrained.read_config(folder, config.dtype, checkpoint.through)
     tokenizer = tokenizer_file.load(folder)
     key = tokenizer_digest(tokenizer)
     if key not in known:
@@ -193,9 +193,7 @@ def _untrained(config, using, left, encoded, model, tokenizer, root, mesh) -> di
     missing = [cell for cell, name in names.items() if not store.has_result(root, STUDY, "untrained", name)]
     if missing:
         log.info("CD of an untrained model of this shape, on %d cells", len(missing))
-        init = partial(initial.fan_in, model)
-        key = jax.random.key(config.seed)
-        params = jax.jit(init, out_shardings=sharding.specs(model, mesh, jax.eval_shape(init, key)))(key)
+        params = _random(model, config.seed, mesh)
     for cell in missing:
         family, each = using[cell.family], config.prompts
         rows = (np.arange(len(family.labels))[:, None] * each + config.per_draw + np.arange(config.per_draw)).ravel()
@@ -207,6 +205,14 @@ def _untrained(config, using, left, encoded, model, tokenizer, root, mesh) -> di
         store.write_result(root, STUDY, "untrained", names[cell], frame)
     table = store.results(root, STUDY, "untrained")
     return {cell: table.filter(run=name).drop("run") for cell, name in names.items()}
+
+
+def _random(model, seed, mesh):
+    """Parameters of the model that nothing trained."""
+    if isinstance(model, through_transformers.TransformersModel):
+        return through_transformers.untrained(model, seed)
+    init, key = partial(initial.fan_in, model), jax.random.key(seed)
+    return jax.jit(init, out_shardings=sharding.specs(model, mesh, jax.eval_shape(init, key)))(key)
 
 
 def _fits(config, using, checkpoint, root) -> None:
