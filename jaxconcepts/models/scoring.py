@@ -46,8 +46,8 @@ def score(
     if (longest := int(lengths.max()) + max(max_new_tokens, width)) > model.context:
         raise ValueError(f"prompt and answer take {longest} tokens, the model's context is {model.context}")
     if isinstance(model, through_transformers.TransformersModel):
-        asked = (continuations, continuation_lengths)
-        return _through(model, params, tokens, lengths, states, max_new_tokens, tuple(stop_tokens), *asked)
+        batch = (tokens, lengths, continuations, continuation_lengths)
+        return _through(model, params, batch, states, max_new_tokens, tuple(stop_tokens))
     model = model.for_lengths(np.concatenate([lengths, lengths + max(max_new_tokens, width)]))
     batch = (tokens, lengths, continuations, continuation_lengths)
     batch = [None if array is None else sharding.shard_batch(np.asarray(array, np.int32), params) for array in batch]
@@ -55,8 +55,9 @@ def score(
         return _score(model, params, *batch, states, max_new_tokens, tuple(stop_tokens))
 
 
-def _through(model, params, tokens, lengths, states, max_new_tokens, stop_tokens, continuations, counts) -> Scores:
-    """`score` of a model that transformers runs."""
+def _through(model, params, batch, states, max_new_tokens, stop_tokens) -> Scores:
+    """`score` of a model that transformers runs. batch: tokens, lengths, continuations and their lengths."""
+    tokens, lengths, continuations, counts = batch
     stream = language.hidden_states(model, params, tokens, lengths) if states else None
     answers = log_probs = None
     if max_new_tokens:
