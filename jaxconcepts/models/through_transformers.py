@@ -15,6 +15,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 
 from jaxconcepts import extras
 from jaxconcepts.models import hf_config, json_file
@@ -105,30 +106,32 @@ def states(model: TransformersModel, module, tokens, lengths, positions, layers,
         at = np.minimum(positions[rows], length - 1)
         real = (positions[rows] < length)[..., None]
         with _captured(model, module) as captured:
-            output = _run(module, tokens[rows, :length])
+            # Without logits the table of words is not multiplied.
+            output = _run(module if with_logits else module.base_model, tokens[rows, :length])
         for place, layer in enumerate(layers):
             read = captured[layer].float().numpy()
             stream[place, rows] = np.take_along_axis(read, at[..., None], 1) * real
         if with_logits:
-            logits[rows] = np.take_along_axis(output[..., : model.vocab_size], at[..., None], 1) * real
+            logits[rows] = np.take_along_axis(_logits(output)[..., : model.vocab_size], at[..., None], 1) * real
     return jnp.asarray(stream, model.dtype), None if logits is None else jnp.asarray(logits)
 
 
-def generate(model: TransformersModel, module, tokens, lengths, max_new_tokens: int, stop_tokens) -> np.ndarray:
+def generate(model: TransformersModel, module, tokens, lengths, max_new_tokens: int, stop_tokens) -> Array:
     """[B, new] greedy answers, filled up after a stop token with the first of them."""
     torch, fill = _library("torch"), stop_tokens[0] if stop_tokens else 0
     answers = np.full((len(tokens), max_new_tokens), fill, np.int32)
     for rows, length in _alike(lengths):
         ids = torch.tensor(np.asarray(tokens[rows, :length], np.int64))
         options = {"attention_mask": torch.ones_like(ids), "do_sample": False, "num_beams": 1, "pad_token_id": fill}
-        options |= {"eos_token_id": list(stop_tokens) or None, "max_new_tokens": max_new_tokens}
+        # An id that is no token where nothing stops, or transformers would take the checkpoint's own.
+        options |= {"eos_token_id": list(stop_tokens) or [model.vocab_size], "max_new_tokens": max_new_tokens}
         with torch.no_grad():
             written = module.generate(ids, **options)[:, length:].numpy()
         answers[rows, : written.shape[1]] = written
-    return answers
+    return jnp.asarray(answers)
 
 
-def log_probs(module, tokens, lengths, continuations, continuation_lengths) -> np.ndarray:
+def log_probs(module, tokens, lengths, continuations, continuation_lengths) -> Array:
     """[B, C]: nats of each continuation [B, C, A], of which so many tokens count, after its prompt."""
     torch, found = _library("torch"), np.zeros(continuation_lengths.shape, np.float32)
     whole = lengths[:, None] + continuation_lengths
@@ -139,11 +142,14 @@ def log_probs(module, tokens, lengths, continuations, continuation_lengths) -> n
                 np.r_[tokens[r, : lengths[r]], continuations[r, c, : total - lengths[r]]]
                 for r, c in zip(row, column, strict=True)
             ])  # fmt: skip
-            steps = torch.log_softmax(torch.tensor(_run(module, ids)[:, :-1]).double(), -1).numpy()
-            each = np.take_along_axis(steps, ids[:, 1:, None].astype(np.int64), 2)[..., 0]
-            counted = np.arange(1, total) >= lengths[row][:, None]
+            # No continuation begins before the first of these places.
+            first = max(total - continuations.shape[2], 1)
+            steps = torch.tensor(_logits(_run(module, ids))[:, first - 1 : -1])
+            steps = torch.log_softmax(steps.double(), -1).numpy()
+            each = np.take_along_axis(steps, ids[:, first:, None].astype(np.int64), 2)[..., 0]
+            counted = np.arange(first, total) >= lengths[row][:, None]
             found[row, column] = (each * counted).sum(1)
-    return found
+    return jnp.asarray(found)
 
 
 def refuse_edits(edits) -> None:
@@ -159,10 +165,14 @@ def _alike(lengths) -> Iterator[tuple[np.ndarray, int]]:
         yield np.flatnonzero(lengths == length), int(length)
 
 
-def _run(module, ids) -> np.ndarray:
+def _run(module, ids):
     torch = _library("torch")
     with torch.no_grad():
-        return module(torch.tensor(np.asarray(ids, np.int64)), use_cache=False).logits.float().numpy()
+        return module(torch.tensor(np.asarray(ids, np.int64)), use_cache=False)
+
+
+def _logits(output) -> np.ndarray:
+    return output.logits.float().numpy()
 
 
 @contextlib.contextmanager
