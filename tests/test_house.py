@@ -7,8 +7,10 @@ PACKAGE = Path(__file__).parent.parent / "jaxconcepts"
 LINES, FUNCTION, ARGUMENTS = 300, 80, 8
 # Each option of these is a keyword with a default that callers give alone, and none goes with another.
 OPTIONS = {
+    "experiments.grammar_held_out.make": "one keyword a part of what is held out",
     "fields.field": "one keyword a bound",
     "metrics.draws.decodability_draws": "the options of CD, and of draws",
+    "metrics.mixing_probe.mixing_accuracy": "the options of its optimisation, and of folds",
     "metrics.statistics.decodability_statistics": "the options of CD, of draws, and of the null",
     "metrics.statistics.permutation_null": "the options of CD, and of the null",
     "models.decoding.forward": "what a pass over blocks can be asked for",

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
-from jaxconcepts.models import language, sharding
+from jaxconcepts.models import language, sharding, through_transformers
 from jaxconcepts.models.decoder import Decoder
 
 
@@ -44,11 +44,14 @@ def score(
     width = 0 if continuations is None else np.shape(continuations[0])[2]
     if (longest := int(lengths.max()) + max(max_new_tokens, width)) > model.context:
         raise ValueError(f"prompt and answer take {longest} tokens, the model's context is {model.context}")
+    wanted = Wanted(states, max_new_tokens, tuple(stop_tokens))
+    if isinstance(model, through_transformers.TransformersModel):
+        return _through(model, params, tokens, lengths, continuations, wanted)
     model = model.for_lengths(np.concatenate([lengths, lengths + max(max_new_tokens, width)]))
     batch = (tokens, lengths, continuations)
     batch = jax.tree.map(lambda array: sharding.shard_batch(np.asarray(array, np.int32), params), batch)
     with language.exact_products(model):
-        return _score(model, params, *batch, Wanted(states, max_new_tokens, tuple(stop_tokens)))
+        return _score(model, params, *batch, wanted)
 
 
 class Wanted(NamedTuple):
@@ -57,6 +60,19 @@ class Wanted(NamedTuple):
     states: bool
     max_new_tokens: int
     stop_tokens: tuple[int, ...]
+
+
+def _through(model, params, tokens, lengths, continuations, wanted: Wanted) -> Scores:
+    """`score` of a model that transformers runs."""
+    stream = language.hidden_states(model, params, tokens, lengths) if wanted.states else None
+    answers = log_probs = None
+    if wanted.max_new_tokens:
+        answers = through_transformers.generate(model, params, tokens, lengths, *wanted[1:])
+    if continuations is not None:
+        log_probs = through_transformers.log_probs(
+            params, tokens, lengths, continuations[0], np.asarray(continuations[1])
+        )
+    return Scores(stream, answers, log_probs)
 
 
 def scored(model, params, tokens, lengths, continuations, wanted: Wanted, edits=None) -> Scores:
