@@ -21,8 +21,9 @@ FORWARD, REVERSED = {"task.variant": "single"}, {"task.variant": "reverse"}
 def get_config(size: str = "cpu") -> config_dict.ConfigDict:
     config = config_dict.ConfigDict(default_config("biographies"))
     config.num_seeds = 5
-    config.task.kinds = ("extract", "classify", "compare", "reverse")
-    config.task.update(hint_share=0.5, passes=4)
+    # Comparisons need more people than a small world has.
+    config.task.kinds = ("extract", "classify", "reverse") + (("compare",) if size in ("small", "paper") else ())
+    config.task.hint_share = 0.5
     config.measure.metrics = ("questions", "hinted", "stored", "q_probe")
     config.update_from_flattened_dict(fields_of(size))
     return config

@@ -1,7 +1,8 @@
 """Config files: Python that is run, each with a `get_config()` and, for sweeps, a `get_sweep()`; and `get_claims()`.
 
 A config is named by its file, or by name alone where it comes with the package ("quickstart"); `FILE:TEXT` gives TEXT
-to `get_config`, and to a `get_sweep` that takes an argument. Whatever goes wrong while the file runs is one ValueError that says where in it.
+to `get_config`, and to a `get_sweep` that takes an argument. Whatever goes wrong while the file runs is one
+ValueError that says where in it.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 A decoder is trained on the next token, an encoder (`model.causal = False`) on masked words and on masked answers. In
 the regime "mixed" every window is of biographies or of questions about some of the people, throughout. In "staged" the
-last steps, a `task.tuning_share` of them, are on questions alone, and the steps before them on biographies alone; these last steps train
-the whole model or low-rank additions to it, the embedding's included. Measured are (`biographies_measures`):
+last steps, a `task.tuning_share` of them, are on questions alone, and those before on biographies alone. The last steps
+train the whole model, or low-rank additions to it, the embedding's included. Measured are (`biographies_measures`):
 
     questions   whether whole answers, and their first tokens, are right, about people of training and about others
     hinted      the same of answers that state the facts first, written by the model
@@ -16,7 +16,7 @@ the whole model or low-rank additions to it, the embedding's included. Measured 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import jax
@@ -27,7 +27,7 @@ from jaxtyping import PyTree
 from jaxconcepts.experiments import biographies_measures, biographies_world
 from jaxconcepts.experiments.biographies_world import BiographyTask, World
 from jaxconcepts.experiments.tokens import TokenExperiment, Tokens
-from jaxconcepts.fields import FieldError
+from jaxconcepts.fields import FieldError, field
 from jaxconcepts.models import gpt2
 from jaxconcepts.tasks.biographies_vocabulary import Vocabulary
 from jaxconcepts.training import lora, optimizers, train
@@ -42,20 +42,18 @@ DECODERS = ("hinted", "stored")
 @dataclass(frozen=True)
 class BiographyMeasure(MeasureConfig):
     """As `MeasureConfig`, where per_concept is how many people of either side are measured, and cd_per_concept is not
-    used. folds, alpha: of the ridge regression, whose folds split no person."""
+    used."""
 
-    folds: int = 5
-    alpha: float = 1.0
+    folds: int = field(5, "of the ridge regression, which split no person", low=2)
+    alpha: float = field(1.0, "of the ridge regression, the weight of the squared coefficients", above=0)
 
     def __post_init__(self):
         super().__post_init__()
-        if isinstance(self.folds, bool) or not isinstance(self.folds, int) or not 2 <= self.folds <= self.per_concept:
+        if not 2 <= self.folds <= self.per_concept:
             raise ValueError(
                 f"measure.folds must be an integer from 2 to measure.per_concept = {self.per_concept} people, got "
                 f"{self.folds!r}"
             )
-        if not self.alpha > 0:
-            raise ValueError(f"measure.alpha must be a positive number, got {self.alpha!r}")
 
 
 @dataclass(frozen=True)
@@ -67,11 +65,11 @@ class Biographies(TokenExperiment):
     NUMBERS = ("qa_share", "tuning_rate")
     EVALUATORS: ClassVar[Mapping[str, Any]] = biographies_measures.EVALUATORS
     DEFAULTS: ClassVar[Mapping[str, Any]] = {
-        "model.layers": 2, "model.positions": "rotary", "init.weights": 0.0, "train.steps": 1200,
+        "model.layers": 2, "model.positions": "rotary", "init.weights": 0.0, "train.steps": 1000,
         "train.batch_size": 32, "train.optimizer": "adamw", "train.schedule": "linear", "train.learning_rate": 5e-3,
         "train.warmup_steps": 100, "train.weight_decay": 0.05, "train.b2": 0.98, "train.eps": 1e-6,
         "train.clip_norm": 1.0, "measure.metrics": ("questions", "stored"), "measure.count": 4,
-        "measure.spacing": "linear", "measure.per_concept": 200, "measure.cd_per_concept": 200,
+        "measure.spacing": "linear", "measure.per_concept": 120, "measure.cd_per_concept": 120,
     }  # fmt: skip
 
     @classmethod
@@ -87,7 +85,9 @@ class Biographies(TokenExperiment):
         if not made.causal and (asked := sorted(set(made.measuring.metrics) & set(DECODERS))):
             raise ValueError(f"measure.metrics: {asked[0]} needs a decoder, got model.causal = False")
         if not made.causal and task.hint_share:
-            raise FieldError("task.hint_share", f"must be 0 for an encoder (model.causal = False), got {task.hint_share}")
+            raise FieldError(
+                "task.hint_share", f"must be 0 for an encoder (model.causal = False), got {task.hint_share}"
+            )
         if made.low_rank and not isinstance(made.model, gpt2.GPT2Config):
             raise FieldError("task.tuning", f"must be full for model.family {made.model.MODEL_TYPE}, got low_rank")
         made.world  # noqa: B018  raises for texts that do not fit
@@ -188,14 +188,8 @@ class Biographies(TokenExperiment):
         """The states after the name of each person, the same for every concept, and `biographies_measures.Answers`."""
         return biographies_measures.read(self, params, held_out)
 
-    def work(self) -> float:
-        return super().work() + 1.0
-
     def describe(self) -> str:
         task = self.task
         how = task.regime if task.regime == "mixed" else f"staged, {task.tuning} tuning"
         kind = "" if self.causal else ", an encoder"
         return f"{super().describe()}; {task.people} people, {task.variant} biographies, {how}{kind}"
-
-
-FIELDS = tuple(of.name for of in fields(BiographyTask))

@@ -146,9 +146,10 @@ def q_probe(states, outputs: Answers, held_out: HeldOut) -> dict[str, Named]:
 def _q_once(experiment, held_out: HeldOut, untrained) -> dict[str, Named]:
     """ "q_probe_untrained", and "q_probe_majority", always saying the commonest."""
     measured = _q("q_probe_untrained", next(iter(untrained()[0].values()))[0], held_out)
-    kinds, labels = held_out.concepts, held_out.exact["names"]["labels"]
-    share = [jnp.max(jnp.bincount(row, length=of.classes)) / len(row) for row, of in zip(labels, kinds.values(), strict=True)]
-    return measured | {f"q_probe_majority/{name}": Named(value, unit="fraction") for name, value in zip(kinds, share, strict=True)}
+    for name, concept in held_out.concepts.items():
+        counts = jnp.bincount(concept.labels, length=concept.classes)
+        measured[f"q_probe_majority/{name}"] = Named(jnp.max(counts) / len(concept.labels), unit="fraction")
+    return measured
 
 
 def _q(metric, hidden, held_out):
@@ -181,11 +182,13 @@ def _p(metric, hidden, held_out):
 
 def _read(hidden, held_out):
     """How often each concept is read off the last axes [N, d], with folds that split no person: [..., concepts]."""
-    settings, names = held_out.settings, held_out.exact["names"]
-    classes = tuple(concept.classes for concept in held_out.concepts.values())
-    _, group = jnp.unique(names["group"], size=len(names["group"]), return_inverse=True)
-    read = read_off(hidden, names["labels"], classes, group, settings.folds, settings.alpha)
-    return jnp.mean(read == names["labels"], -1, dtype=jnp.float32)
+    settings, concepts = held_out.settings, list(held_out.concepts.values())
+    labels = jnp.stack([concept.labels for concept in concepts])
+    # Folds are by the number of the group, which the people who are measured may share a divisor of.
+    _, group = jnp.unique(concepts[0].group, size=labels.shape[1], return_inverse=True)
+    classes = tuple(concept.classes for concept in concepts)
+    read = read_off(hidden, labels, classes, group, settings.folds, settings.alpha)
+    return jnp.mean(read == labels, -1, dtype=jnp.float32)
 
 
 def _kinds(labels) -> dict[str, list[int]]:

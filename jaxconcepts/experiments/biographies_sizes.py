@@ -32,7 +32,7 @@ SIZES: dict[str, dict[str, Any]] = {
         "measure.per_concept": 2000,
     },
 }  # fmt: skip
-"""By name. "cpu" is the experiment's defaults: 400 people of one text each, one token a value, 2 layers of 64."""
+"""By name. "cpu" is the experiment's defaults: 240 people of one text each, one token a value, 2 layers of 64."""
 
 
 def fields_of(size: str) -> dict[str, Any]:

@@ -8,12 +8,10 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Int
 
 from jaxconcepts.fields import FieldError, check, field
 from jaxconcepts.tasks import biographies, biographies_bank, biographies_capacity, biographies_items, masking
 from jaxconcepts.tasks.biographies_bank import Bank, BankConfig
-from jaxconcepts.tasks.biographies_encoding import MARKS, NAME
 from jaxconcepts.tasks.biographies_people import People
 from jaxconcepts.tasks.biographies_questions import LABELS
 from jaxconcepts.tasks.biographies_values import Cardinalities
@@ -29,10 +27,10 @@ HINT = " hint"
 class BiographyTask:
     """The section "task" of a config: who there is, what is written and asked about them, and when."""
 
-    people: int = field(400, "how many people there are", low=2, high=100_000_000)
+    people: int = field(240, "how many people there are", low=2, high=100_000_000)
     first: int = field(1, "first names", low=1, high=400)
     middle: int = field(1, "middle names", low=1, high=400)
-    last: int = field(400, "last names", low=1, high=1000)
+    last: int = field(240, "last names", low=1, high=1000)
     years: int = field(1, "years of birth", low=1, high=200)
     months: int = field(12, "months of birth", low=1, high=12)
     days: int = field(1, "days of birth", low=1, high=28)
@@ -57,7 +55,7 @@ class BiographyTask:
     regime: str = field("mixed", "biographies with questions, or biographies and then questions",
                         choices=tuple(biographies_bank.REGIMES))  # fmt: skip
     qa_share: float = field(0.8, "share of the tokens that are of questions, where both are mixed", low=0, below=1)
-    tuning_share: float = field(0.5, "share of the steps, the last, on questions alone (staged)", above=0, below=1)
+    tuning_share: float = field(0.6, "share of the steps, the last, on questions alone (staged)", above=0, below=1)
     tuning: str = field("low_rank", "what these steps train (staged)", choices=("low_rank", "full"))
     tuning_rate: float = field(1.0, "the peak rate of these steps over train.learning_rate (staged)", above=0)
     rank: int = field(8, "of the tuning of the attention's projections", low=1, high=65536)
@@ -118,7 +116,9 @@ def make(task: BiographyTask, each: int, causal: bool = True) -> World:
     try:
         bank = biographies_bank.bank(people, task.bank, tokenizer)
     except ValueError as error:
-        raise FieldError(f"task.{str(error).partition(' ')[0].rpartition('.')[2]}", str(error).partition(" ")[2]) from error
+        raise FieldError(
+            f"task.{str(error).partition(' ')[0].rpartition('.')[2]}", str(error).partition(" ")[2]
+        ) from error
     sides = [np.flatnonzero(mask)[:each].tolist() for mask in (bank.split.asked, bank.split.held_out)]
     labels, questions = _questions(task, people, tokenizer, sides)
     persons = [person for side in sides for person in side]
@@ -126,7 +126,9 @@ def make(task: BiographyTask, each: int, causal: bool = True) -> World:
     texts = biographies_items.biography_items(people, persons, tokenizer, task.variant, 0, task.form)
     longest = max(questions["tokens"].shape[1], texts.tokens.shape[1])
     if longest > task.window:
-        raise FieldError("task.window", f"must hold the longest text that is measured, {longest} tokens, got {task.window}")
+        raise FieldError(
+            "task.window", f"must hold the longest text that is measured, {longest} tokens, got {task.window}"
+        )
     if not causal:
         questions |= _for_encoder(questions, task.window, tokenizer)
     side = np.repeat([0, 1], [len(part) for part in sides])
@@ -137,7 +139,7 @@ def make(task: BiographyTask, each: int, causal: bool = True) -> World:
         "names": _spotted(names, side), "biographies": _spotted(texts, side) | {"parts": texts.parts.astype(np.int32)},
         "majority": _majority(labels, questions),
     }  # fmt: skip
-    concepts = {name: concept.classes for name, concept in names.concepts.items()}
+    concepts = {name: classes for name, (_, classes) in names.concepts.items()}
     return World(people, bank, labels, concepts, jax.tree.map(_narrow, arrays))
 
 
@@ -157,7 +159,11 @@ def _people(task) -> People:
 
 def _windows(bank, question):
     kept = bank.question == question
-    return {"tokens": bank.tokens[kept], "loss_mask": bank.loss_mask[kept].astype(np.float32), "words": bank.words[kept]}
+    return {
+        "tokens": bank.tokens[kept],
+        "loss_mask": bank.loss_mask[kept].astype(np.float32),
+        "words": bank.words[kept],
+    }
 
 
 def _questions(task, people, tokenizer, sides):
@@ -199,7 +205,7 @@ def _for_encoder(questions, window, tokenizer):
 
 
 def _spotted(items, side):
-    labels = np.stack([concept.labels[:, 0] for concept in items.concepts.values()])
+    labels = np.stack([of_persons for of_persons, _ in items.concepts.values()])
     return {"tokens": items.tokens, "group": items.group, "spots": items.spots, "labels": labels, "side": side}
 
 
@@ -208,14 +214,13 @@ def _majority(labels, questions) -> np.ndarray:
     shares = []
     for number in range(len(labels)):
         rows = np.flatnonzero((questions["label"] == number) & (questions["side"] == 1))
-        answers = [tuple(questions["tokens"][row][questions["loss_mask"][row] > 0][-questions["plain"][row] :]) for row in rows]
+        answers = [
+            tuple(questions["tokens"][row][questions["loss_mask"][row] > 0][-questions["plain"][row] :]) for row in rows
+        ]
         counts = {answer: answers.count(answer) for answer in set(answers)}
         shares.append(max(counts.values(), default=0) / max(len(answers), 1))
     return np.array(shares, np.float32)
 
 
-def _narrow(array) -> Int[np.ndarray, "..."]:
+def _narrow(array):
     return array.astype(np.int32) if array.dtype in (np.int64, np.int8) else array
-
-
-NAME_MARK = MARKS.index(NAME)

@@ -32,7 +32,7 @@ def extraction(study: Study) -> Figure:
     rows = _last(study, "exact").filter(pl.col("label") == "extract")
     if not rows.height:
         raise MissingData("no exact answers to the questions extract")
-    arms = {name: part for name, part in _by_arm(study, rows)}
+    arms = dict(_by_arm(study, rows))
     majority = study.metrics.filter(pl.col("metric") == "majority", pl.col("label") == "extract")["value"]
     figure = Figure(figsize=(max(style.ONE_COLUMN, 1.3 * len(arms) + 0.8), 2.8), layout="constrained")
     axis = figure.subplots()

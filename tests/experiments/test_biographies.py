@@ -16,14 +16,14 @@ from jaxconcepts.tasks import biographies, biographies_bank, biographies_capacit
 from jaxconcepts.tasks.biographies_vocabulary import vocabulary
 from jaxconcepts.training import train
 
-STEPS = 60
+STEPS = 300
 
 
 def config(**changed):
     made = points.apply(Biographies.default_config(), fields_of("smoke"))
     small = {"task.people": 20, "task.last": 20, "task.window": 40, "task.kinds": ["extract", "classify"]}
     small |= {"task.hint_share": 0.5, "measure.per_concept": 10, "measure.cd_per_concept": 10, "train.steps": STEPS}
-    small |= {"train.batch_size": 16, "train.learning_rate": 0.01, "train.warmup_steps": 0}
+    small |= {"train.batch_size": 16, "train.learning_rate": 0.01, "train.warmup_steps": 10, "task.passes": 4}
     small |= {"measure.metrics": ["questions", "hinted", "stored", "q_probe", "p_probe", "cd"]}
     return points.apply(made, small | changed)
 
@@ -176,7 +176,9 @@ def ridge(hidden, labels):
     predicted = np.empty_like(labels)
     for fold in range(3):
         out = np.arange(len(labels)) % 3 == fold
-        predicted[out] = RidgeClassifier(alpha=1.0).fit(hidden[~out].astype(np.float64), labels[~out]).predict(hidden[out])
+        predicted[out] = (
+            RidgeClassifier(alpha=1.0).fit(hidden[~out].astype(np.float64), labels[~out]).predict(hidden[out])
+        )
     return np.mean(predicted == labels)
 
 
@@ -251,7 +253,9 @@ def test_an_encoder_fills_in_whole_words_and_answers(compiles_fast):
     batch = jax.jit(experiment.batch)(point.numbers, data, 1)
     tokens, inputs, hidden = np.asarray(batch.tokens), np.asarray(batch.inputs), np.asarray(batch.loss_mask) == 1
     assert (inputs[hidden] == 3).all() and (inputs[~hidden] == tokens[~hidden]).all()
-    asked = {row.tobytes(): mask for row, mask in zip(*(data["asked"][k] for k in ("tokens", "loss_mask")), strict=True)}
+    asked = {
+        row.tobytes(): mask for row, mask in zip(*(data["asked"][k] for k in ("tokens", "loss_mask")), strict=True)
+    }
     told = 0
     for row, mask in zip(tokens, hidden, strict=True):
         if row.tobytes() in asked:
@@ -320,5 +324,3 @@ def test_the_smoke_configs_run(server, name, tmp_path):
     assert set(store.runs(tmp_path)["status"]) == {"done"}
     code, output, _ = server("report", f"--workdir={tmp_path}", draw=True)
     assert code == 0, output
-
-
