@@ -19,14 +19,14 @@ SIZES: dict[str, dict[str, Any]] = {
     },
     "cpu": {},
     "small": WHOLE | {
-        "task.people": 20_000, "task.window": 512, "model.layers": 6, "model.heads": 8, "model.width": 512,
-        "model.mlp_width": 2048, "train.steps": 20_000, "train.batch_size": 96, "train.learning_rate": 1e-3,
+        "task.people": 20_000, "task.window": 512, "task.passes": 5, "model.layers": 6, "model.heads": 8,
+        "model.width": 512, "model.mlp_width": 2048, "train.steps": 20_000, "train.batch_size": 96, "train.learning_rate": 1e-3,
         "measure.per_concept": 1000,
     },
     # Physics of Language Models, part 3.1: GPT2-small, AdamW, 80 000 steps of 96 windows of 512 tokens.
     "paper": WHOLE | {
-        "task.people": 100_000, "task.window": 512, "task.tuning_rate": 0.3, "task.embedding_rank": 128,
-        "model.layers": 12, "model.heads": 12, "model.width": 768, "model.mlp_width": 3072,
+        "task.people": 100_000, "task.window": 512, "task.passes": 5, "task.tuning_rate": 0.3,
+        "task.embedding_rank": 128, "model.layers": 12, "model.heads": 12, "model.width": 768, "model.mlp_width": 3072,
         "model.rotary_fraction": 0.25, "model.dtype": "bfloat16", "model.remat": True, "train.steps": 80_000,
         "train.batch_size": 96, "train.learning_rate": 1e-3, "train.warmup_steps": 1000, "train.schedule": "cosine",
         "measure.per_concept": 2000,
