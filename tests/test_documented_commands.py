@@ -115,7 +115,7 @@ class Runs:
         made = [self._flag(command, flag) for flag in flags if not flag.startswith("--config.")]
         changed = [flag for flag in flags if flag.startswith("--config.")]
         if command in ("finetune",) and not any(flag.startswith("--workdir=") for flag in flags):
-            made.append(f"--workdir={self.folder}/runs/unnamed")
+            made.append(f"--workdir={self.folder}/runs/unnamed_{len(self.done)}")
         if command == "finetune" and not any(flag.startswith("--model=") for flag in flags):
             made.append(f"--model={self.checkpoint()}")
         made += _changes(FIRST.get(config, {})) + changed

@@ -8,6 +8,7 @@ from typing import Any
 
 from etils import epath
 
+from jaxconcepts.commands.pulse import Pulse
 from jaxconcepts.store import files
 
 log = logging.getLogger("jaxconcepts")
@@ -36,7 +37,7 @@ def log_to(path: epath.Path, opened: epath.Path | None = None) -> None:
     """
     log.setLevel(logging.INFO)
     log.propagate = False
-    for old in list(log.handlers):
+    for old in [handler for handler in log.handlers if not isinstance(handler, Pulse)]:
         log.removeHandler(old)
         old.close()
     terminal = logging.StreamHandler(sys.stdout)
