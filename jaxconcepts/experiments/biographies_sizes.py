@@ -20,8 +20,8 @@ SIZES: dict[str, dict[str, Any]] = {
     "cpu": {},
     "small": WHOLE | {
         "task.people": 20_000, "task.window": 512, "task.passes": 5, "model.layers": 6, "model.heads": 8,
-        "model.width": 512, "model.mlp_width": 2048, "train.steps": 20_000, "train.batch_size": 96, "train.learning_rate": 1e-3,
-        "measure.per_concept": 1000,
+        "model.width": 512, "model.mlp_width": 2048, "train.steps": 20_000, "train.batch_size": 96,
+        "train.learning_rate": 1e-3, "measure.per_concept": 1000,
     },
     # Physics of Language Models, part 3.1: GPT2-small, AdamW, 80 000 steps of 96 windows of 512 tokens.
     "paper": WHOLE | {
