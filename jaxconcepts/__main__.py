@@ -10,7 +10,8 @@ import os
 import sys
 from importlib import import_module
 
-# Nothing else here, for signals are handled only once `main` has begun.
+# Nothing slow here, for signals are handled only once `main` has begun.
+from jaxconcepts.commands import compiled
 from jaxconcepts.runs import preemption
 
 COMMANDS = {
@@ -51,6 +52,7 @@ def main(argv: list[str] | None = None) -> int:
         for stream in (sys.stdout, sys.stderr):
             # A line is seen when it is written, and text that the terminal cannot show stops nothing.
             stream.reconfigure(line_buffering=True, errors="backslashreplace")
+        compiled.keep()
     argv = list(sys.argv if argv is None else argv)
     command = argv[1] if len(argv) > 1 else ""
     if sys.platform == "win32":

@@ -14,9 +14,9 @@ EVERY = 3.0
 
 
 @contextlib.contextmanager
-def beating() -> Iterator[None]:
+def beating(every: float = EVERY) -> Iterator[None]:
     """Lines in every silence of the body."""
-    pulse, log = Pulse(), logging.getLogger("jaxconcepts")
+    pulse, log = Pulse(every), logging.getLogger("jaxconcepts")
     log.addHandler(pulse)
     try:
         yield
@@ -28,7 +28,7 @@ def beating() -> Iterator[None]:
 class Pulse(logging.Handler):
     """Repeats the beginning of the last message of the log on stderr, with the seconds since, until `stop`."""
 
-    def __init__(self, every: float = EVERY):
+    def __init__(self, every: float):
         super().__init__()
         self._every, self._message = every, "starting"
         self._since = self._last_line = time.monotonic()

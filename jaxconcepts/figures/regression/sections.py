@@ -36,18 +36,23 @@ def of_training(
     if of_sweep:
         yield Section("best_points", "The best points", table=verdict.best_table(study))
     yield Section("numbers", "Final numbers", table=numbers.table(study), lead=not of_sweep)
-    pages = [runs[start : start + RUNS_PER_FIGURE] for start in range(0, len(runs), RUNS_PER_FIGURE)]
     for entry in catalogue.SWEEP_ENTRIES if of_sweep else ():
         yield drawn(entry, study)
+    yield from courses(study, step_scale, runs, lead=not of_sweep)
+    yield from _patches(root, study, runs)
+    yield from _projections(root, study, runs, projection.umap_installed() if umap is None else umap)
+
+
+def courses(study: Study, step_scale: str, runs: list[str], lead: bool = True) -> Iterator[Section]:
+    """How losses and CD went, a panel a run. lead: not all of them folded."""
+    pages = [runs[start : start + RUNS_PER_FIGURE] for start in range(0, len(runs), RUNS_PER_FIGURE)]
     for entry in catalogue.ENTRIES:
         for number, of_page in enumerate(pages, 1):
             suffix = "" if number == 1 else f"_{number}"
             title = entry.title + (f" ({number} of {len(pages)})" if len(pages) > 1 else "")
             settings = {"step_scale": step_scale} if entry.over_steps else {}
-            lead = number == 1 and not of_sweep
-            yield drawn(entry, study, of_page, suffix=suffix, title=title, lead=lead, **settings)
-    yield from _patches(root, study, runs)
-    yield from _projections(root, study, runs, projection.umap_installed() if umap is None else umap)
+            settings |= {"suffix": suffix, "title": title, "lead": lead and number == 1}
+            yield drawn(entry, study, of_page, **settings)
 
 
 def _patches(root: epath.Path, study: Study, runs: list[str]) -> Iterator[Section]:
