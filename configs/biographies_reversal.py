@@ -23,7 +23,7 @@ def get_config(size: str = "cpu") -> config_dict.ConfigDict:
     config.num_seeds = 5
     # Comparisons need more people than a small world has.
     config.task.kinds = ("extract", "classify", "reverse") + (("compare",) if size in ("small", "paper") else ())
-    config.task.hint_share = 0.5
+    config.task.update(hint_share=0.5, window=40)
     config.measure.metrics = ("questions", "hinted", "stored", "q_probe")
     config.update_from_flattened_dict(fields_of(size))
     return config
