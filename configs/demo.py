@@ -1,6 +1,6 @@
 """Demo: the smallest training in which concepts form, for `jaxconcepts demo`.
 
-Command:  python -m jaxconcepts demo [--workdir=DIR]
+Command:  python -m jaxconcepts demo --workdir=runs/demo
 """
 
 from ml_collections import config_dict
