@@ -67,7 +67,8 @@ def _make_legal(figure: Figure) -> None:
         if isinstance(artist, Text):
             artist.set_text(legal(artist.get_text()))
         artist.set_gid(artist.get_gid() and legal(str(artist.get_gid())))
-        artist.set_label(legal(str(artist.get_label() or "")))
+        if not isinstance(artist, Axis):  # Its label is a text.
+            artist.set_label(legal(str(artist.get_label() or "")))
 
 
 def _legal_tick(write: Callable[[float, int | None], str], value: float, position: int | None = None) -> str:
