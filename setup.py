@@ -74,7 +74,7 @@ setup(
     package_dir={"jaxconcepts.configs": "configs"},
     entry_points={"console_scripts": ["jaxconcepts = jaxconcepts.__main__:main"]},
     package_data={
-        "jaxconcepts": ["py.typed", "data/*.csv", "data/*.txt", "figures/*.j2"],
+        "jaxconcepts": ["py.typed", "data/*.csv", "data/*.txt", "figures/*.j2", "figures/*.js"],
         "jaxconcepts.configs": ["*.txt"],
     },
     install_requires=[
@@ -89,6 +89,8 @@ setup(
         "numpy>=2.0",
         "optax>=0.2.6",
         "orbax-checkpoint>=0.11.20",
+        # Its script draws the figures of pages.
+        "plotly>=6.0",
         "polars>=1.20",
         "scipy>=1.13",
         # Checks the headers of checkpoints.

@@ -5,11 +5,13 @@ Each command is a module of `jaxconcepts.commands`, whose docstring says how to 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from importlib import import_module
 
-# Nothing else here, for signals are handled only once `main` has begun.
+# Nothing slow here, for signals are handled only once `main` has begun.
+from jaxconcepts.commands import compiled
 from jaxconcepts.runs import preemption
 
 COMMANDS = {
@@ -24,12 +26,16 @@ COMMANDS = {
     "causal": "patch, steer and ablate a language model: --config=configs/causal.py --model=FOLDER|ID --workdir=DIR",
     "finetune": "tune some layers of a model; CD and accuracy before and after: --config=... --model=... --workdir=DIR",
     "icl_from_scratch": "train a small model on the tasks, then icl on its checkpoints: --config=... --workdir=DIR",
-    "report": "draw the figures and report.html of a run directory: --workdir=DIR",
+    "report": "draw the figures and report.html of a run directory: --workdir=DIR, or DIR,DIR to compare",
+    "demo": "one minute: a very small model learns three concepts, and a page shows it: [--workdir=runs/demo]",
 }
 
+WITH_PULSE = ("demo", "train", "sweep", "report")
+"""Commands that must never be silent for long."""
+
 EXAMPLES = (
+    "demo",
     "train --config=quickstart --workdir=runs/first",
-    "report --workdir=runs/first",
     "sweep --config=sweep_small --workdir=runs/sweep --config.train.steps=100",
 )
 
@@ -40,11 +46,13 @@ def main(argv: list[str] | None = None) -> int:
     argv: the program's name, the command and its flags. Without it, those of this process, which SIGTERM and SIGINT
     then end with 75.
     """
-    if argv is None:
+    of_process = argv is None
+    if of_process:
         preemption.end_on_signals()
         for stream in (sys.stdout, sys.stderr):
             # A line is seen when it is written, and text that the terminal cannot show stops nothing.
             stream.reconfigure(line_buffering=True, errors="backslashreplace")
+        compiled.keep()
     argv = list(sys.argv if argv is None else argv)
     command = argv[1] if len(argv) > 1 else ""
     if sys.platform == "win32":
@@ -52,8 +60,11 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     if command not in COMMANDS:
         return _without_command(command)
+    from jaxconcepts.commands import pulse
+
     try:
-        return import_module(f"jaxconcepts.commands.{command}").run(argv[1:])
+        with pulse.beating() if of_process and command in WITH_PULSE else contextlib.nullcontext():
+            return import_module(f"jaxconcepts.commands.{command}").run(argv[1:])
     except Exception as error:
         return _exit_code(error, argv)
 

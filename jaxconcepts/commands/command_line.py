@@ -8,6 +8,7 @@ from typing import Any
 
 from etils import epath
 
+from jaxconcepts.commands.pulse import Pulse
 from jaxconcepts.store import files
 
 log = logging.getLogger("jaxconcepts")
@@ -34,18 +35,23 @@ def log_to(path: epath.Path, opened: epath.Path | None = None) -> None:
     opened: the file that says that the run directory is open, config.json beside the log by default. Until it is
     there, lines are kept: nothing is written before a command's input has been read and checked.
     """
+    to_terminal()
+    if files.is_local(path):
+        file = _LogFile(path, path.parent / "config.json" if opened is None else opened)
+        file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        log.addHandler(file)
+
+
+def to_terminal() -> None:
+    """Progress on the terminal alone."""
     log.setLevel(logging.INFO)
     log.propagate = False
-    for old in list(log.handlers):
+    for old in [handler for handler in log.handlers if not isinstance(handler, Pulse)]:
         log.removeHandler(old)
         old.close()
     terminal = logging.StreamHandler(sys.stdout)
     terminal.setFormatter(logging.Formatter("%(message)s"))
     log.addHandler(terminal)
-    if files.is_local(path):
-        file = _LogFile(path, path.parent / "config.json" if opened is None else opened)
-        file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-        log.addHandler(file)
 
 
 class _LogFile(logging.FileHandler):

@@ -20,7 +20,7 @@ def run(argv: list[str]) -> int:
     made = read.file.claims()
     command_line.make_cpu_devices(execution["cpu_devices"])
     from jaxconcepts import store
-    from jaxconcepts.figures import claims
+    from jaxconcepts.figures import claims, live
     from jaxconcepts.figures.report import write_report
     from jaxconcepts.runs import loop as running
     from jaxconcepts.runs import packs, points
@@ -42,7 +42,9 @@ def run(argv: list[str]) -> int:
         if made:
             claims.write(run.workdir, made)
         log.info("training %d run(s) on %d %s in %s", len(pack), device["count"], device["kind"], run.workdir)
-        running.run_pack("train", pack, run, layout, execution["checkpoint_seconds"], trackers=execution["trackers"])
+        with live.page(run.workdir):
+            seconds, trackers = execution["checkpoint_seconds"], execution["trackers"]
+            running.run_pack("train", pack, run, layout, seconds, trackers=trackers)
         log.info("drawing the report")
         log.info("report: %s", write_report(run.workdir))
     return 0

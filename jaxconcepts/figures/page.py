@@ -1,7 +1,7 @@
-"""The page of a run directory: one HTML file that needs nothing else, figures inlined, no scripts, nothing fetched.
+"""The page of a run directory: one HTML file that needs nothing else, figures and script inlined, nothing fetched.
 
 `write` draws the groups' sections one at a time, writes each figure as PNG and SVG with the data that it shows as CSV,
-and fills in `page.html.j2`.
+and fills in `page.html.j2`, whose script `page.js` draws the figures again to be hovered over.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import functools
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Any, NamedTuple
@@ -16,9 +17,11 @@ from typing import Any, NamedTuple
 import jinja2
 from etils import epath
 
-from jaxconcepts.figures import figure_data, fonts, style
+from jaxconcepts.figures import figure_data, fonts, interactive, style
 from jaxconcepts.figures.section import Group, Section, Table
 from jaxconcepts.store import files
+
+log = logging.getLogger("jaxconcepts")
 
 
 class Head(NamedTuple):
@@ -37,15 +40,19 @@ class _Shown(NamedTuple):
     title: str
     caption: str
     png: str
-    data: bool
+    files: list[str]
     table: Table | None
+    described: dict[str, Any] | None
+    lead: bool
 
 
-def write(root: epath.Path, head: Head, groups: Sequence[Group], texts: Mapping[str, Any]) -> epath.Path:
+def write(
+    root: epath.Path, head: Head, groups: Sequence[Group], texts: Mapping[str, Any], files_too: bool = True
+) -> epath.Path:
     """Writes figures/ and report.html into a run directory; returns the page's path. texts: title -> content as JSON,
-    such as the configuration, at the page's end."""
+    such as the configuration, at the page's end. files_too: write figures/, which takes most of the time."""
     folder = root / "figures"
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True) if files_too else None
     shown, missing = [], []
     for group in groups:
         sections = []
@@ -53,10 +60,15 @@ def write(root: epath.Path, head: Head, groups: Sequence[Group], texts: Mapping[
             if section.missing:
                 missing.append(f"{section.title}: {section.missing}")
                 continue
-            sections.append(_files(folder, section))
+            sections.append(_shown(folder if files_too else None, section))
+        if not any(section.lead and not section.table for section in sections):
+            sections = [section._replace(lead=True) for section in sections]
         if sections:
             shown.append({"title": group.title, "sentences": list(group.sentences), "sections": sections})
+    described = {one.name: one.described for group in shown for one in group["sections"] if one.described}
     html = _template().render(
+        figures=interactive.packed(described) if described else "", library=interactive.library() if described else "",
+        script=_resource("page.js") if described else "",
         title=f"{head.title} · jaxconcepts", heading=head.title, command=head.command, state=head.state,
         running=head.running, groups=shown, missing=[*missing, *head.missing],
         texts=[(name, json.dumps(part, indent=2, default=str, ensure_ascii=False)) for name, part in texts.items()],
@@ -66,20 +78,28 @@ def write(root: epath.Path, head: Head, groups: Sequence[Group], texts: Mapping[
     return path
 
 
-def _files(folder: epath.Path, section: Section) -> _Shown:
-    """Writes a section's figure, and gives what the page shows of it."""
-    encoded, data = "", ""
+def _shown(folder: epath.Path | None, section: Section) -> _Shown:
+    """What the page shows of a section, whose figure is written into the folder, if one is given."""
+    encoded, kinds, described = "", [], None
     if section.figure is not None:
-        png, svg = style.render(section.figure)
-        data = figure_data.csv(section.figure)
-        for kind, content in (("png", png), ("svg", svg), ("csv", data.encode())):
-            if content:
-                (folder / f"{section.name}.{kind}").write_bytes(content)
-        encoded = base64.b64encode(png).decode()
-    return _Shown(section.name, section.title, section.caption, encoded, bool(data), section.table)
+        described = interactive.described(section.on_page or section.figure)
+        if folder is not None:
+            log.info("drawing %s", section.title)
+            png, svg = style.render(section.figure)
+            contents = {"png": png, "svg": svg, "csv": figure_data.csv(section.figure).encode()}
+            kinds = [kind for kind, content in contents.items() if content]
+            for kind in kinds:
+                (folder / f"{section.name}.{kind}").write_bytes(contents[kind])
+            encoded = "" if described else base64.b64encode(png).decode()
+    text = section.name, section.title, section.caption
+    return _Shown(*text, encoded, kinds, section.table, described, section.lead)
 
 
 @functools.cache
 def _template() -> jinja2.Template:
-    text = (resources.files("jaxconcepts") / "figures" / "page.html.j2").read_text(encoding="utf-8")
-    return jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(text)
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    return environment.from_string(_resource("page.html.j2"))
+
+
+def _resource(name: str) -> str:
+    return (resources.files("jaxconcepts") / "figures" / name).read_text(encoding="utf-8")

@@ -11,6 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from jaxconcepts.figures import style
+from jaxconcepts.figures.interactive import FLOW
 from jaxconcepts.figures.tables import Curve, MissingData
 
 
@@ -28,14 +29,18 @@ class Panels:
         width = {1: style.ONE_COLUMN * 1.3, 2: style.TWO_COLUMNS * 0.85}.get(columns, style.TWO_COLUMNS)
         row_height = height * {1: 1.4, 2: 1.2}.get(columns, 1.0)
         self.figure = Figure(figsize=(width, row_height * rows + 0.4), layout="constrained")
+        self.figure.set_gid(FLOW)
         self.figure.get_layout_engine().set(w_pad=0.05, h_pad=0.04, wspace=0.02, hspace=0.04)
         axes = list(self.figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).flat)
         for place in range(len(titles), len(axes)):
             axes[place].remove()
             axes[place - columns].tick_params(labelbottom=True)  # now the lowest of its column
         self.axes: list[Axes] = axes[: len(titles)]
-        for axis, title in zip(self.axes, titles, strict=True):
+        lines = [style.wrapped(title, (width - 0.6) / columns) for title in titles]
+        for axis, title in zip(self.axes, lines, strict=True):
             axis.set_title(title)
+        extra = 0.13 * rows * max((title.count("\n") for title in lines), default=0)
+        self.figure.set_figheight(self.figure.get_figheight() + extra)
         self.figure.supxlabel(xlabel, fontsize=style.RC["axes.labelsize"])
         self.figure.supylabel(ylabel, fontsize=style.RC["axes.labelsize"])
         self._legend: dict[str, Line2D] = {}

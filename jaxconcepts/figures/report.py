@@ -26,7 +26,12 @@ CLAIMS = Entry("claims", "Claims, by seed", claim_panels.draw, claim_panels.CAPT
 
 
 def write_report(
-    workdir: epath.PathLike, *, step_scale: str = "auto", max_runs: int = 24, umap: bool | None = None
+    workdir: epath.PathLike,
+    *,
+    step_scale: str = "auto",
+    max_runs: int = 24,
+    umap: bool | None = None,
+    light: bool = False,
 ) -> epath.Path:
     """Writes figures/<name>.png, .svg and .csv and report.html into a run directory; returns the page's path.
 
@@ -35,6 +40,7 @@ def write_report(
     max_runs: figures show the first so many runs, in the order of point and seed (the page says how many it leaves
         out); the page's table has them all.
     umap: draw UMAP projections beside the PCA (about a second a panel); None: where umap-learn is installed.
+    light: only what says whether a training works, of its first runs, as it goes on.
 
     Raises ValueError, naming the folder, where there is no run or nothing has been measured yet.
     """
@@ -43,6 +49,13 @@ def write_report(
     if max_runs < 1:
         raise ValueError(f"max_runs must be at least 1, got {max_runs}")
     root = epath.Path(workdir).expanduser()
+    if light:
+        study = Study(store.metrics(root), store.runs(root), store.config(root))
+        part = sections.light(study, step_scale, study.names[: sections.RUNS_PER_FIGURE])
+        made = [Group("Concepts forming in training", part, numbers.sentences(study))]
+        return page.write(
+            root, _head(study, made, store.provenance(root), sections.RUNS_PER_FIGURE), made, {}, files_too=False
+        )
     made = groups(root, step_scale, max_runs, umap)
     # A causal study of a checkpoint keeps its settings with its tables, so its run directory need hold no run.
     if not (root / "config.json").exists():
@@ -51,6 +64,12 @@ def write_report(
     provenance = store.provenance(root)
     texts = {"Configuration": study.config, "Provenance": provenance}
     return page.write(root, _head(study, made, provenance, max_runs), made, texts)
+
+
+def sentences(workdir: epath.PathLike) -> list[str]:
+    """What came out of a training, in words, as the page's head says it."""
+    root = epath.Path(workdir).expanduser()
+    return numbers.sentences(Study(store.metrics(root), store.runs(root), store.config(root)))
 
 
 def groups(root: epath.Path, step_scale: str = "auto", max_runs: int = 24, umap: bool | None = None) -> list[Group]:

@@ -16,7 +16,7 @@ class Entry(NamedTuple):
     name: its file's, and its anchor on the page. title: the question that it answers. draw(...) -> Figure, raising
     MissingData where the tables lack something. caption: what is seen and how it was computed.
     over_steps: it takes `step_scale`. each: there is one for each of several things (a run, a family), not one for all.
-    kind: the table that it reads, where a study has several.
+    kind: the table that it reads, where a study has several. lead: the page shows it at once, not folded.
     """
 
     name: str
@@ -26,6 +26,7 @@ class Entry(NamedTuple):
     over_steps: bool = False
     each: bool = False
     kind: str = ""
+    lead: bool = True
 
 
 class Table(NamedTuple):
@@ -42,7 +43,8 @@ class Table(NamedTuple):
 
 
 class Section(NamedTuple):
-    """A figure as drawn, a table, or why there is none (`missing`)."""
+    """A figure as drawn, a table, or why there is none (`missing`). on_page: the figure that the page shows in its
+    place, where that is another one, such as one with a row of panels for every step (`interactive.FRAMES`)."""
 
     name: str
     title: str
@@ -50,6 +52,8 @@ class Section(NamedTuple):
     figure: Figure | None = None
     table: Table | None = None
     missing: str = ""
+    lead: bool = True
+    on_page: Figure | None = None
 
 
 class Group(NamedTuple):
@@ -60,10 +64,15 @@ class Group(NamedTuple):
     sentences: Sequence[str] = ()
 
 
-def drawn(entry: Entry, *arguments, suffix: str = "", title: str = "", caption: str = "", **settings) -> Section:
-    """The entry's section: its figure, or what is missing for it. suffix: of the name; title, caption: other ones."""
+def drawn(
+    entry: Entry, *arguments, suffix: str = "", title: str = "", caption: str = "", lead=True, **settings
+) -> Section:
+    """The entry's section: its figure, or what is missing for it. suffix: of the name; title, caption: other ones.
+    lead: False where it is folded whatever the entry says."""
     name, title = entry.name + suffix, title or entry.title
     try:
-        return Section(name, title, caption or entry.caption, entry.draw(*arguments, **settings))
+        return Section(
+            name, title, caption or entry.caption, entry.draw(*arguments, **settings), lead=lead and entry.lead
+        )
     except MissingData as error:
         return Section(name, title, missing=str(error))

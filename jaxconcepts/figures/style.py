@@ -9,6 +9,7 @@ pyplot, no global figure, so that several processes or threads may draw.
 from __future__ import annotations
 
 import functools
+import textwrap
 from collections.abc import Callable
 from io import BytesIO
 
@@ -49,6 +50,9 @@ BEST_COLOR = "#C2185B"
 CHANCE_STYLE = {"color": "#808080", "linestyle": (0, (1, 1.6)), "linewidth": 1.0}
 STEP_COLORMAP = "viridis"
 CD_COLORMAP = "viridis"
+
+LEAST_SHOWN = 1e-4
+"""Of the largest error of a figure, what is shown at least."""
 
 STEP_SCALES = ("auto", "log", "linear")
 
@@ -145,6 +149,11 @@ def set_step_axis(axis: Axes, steps: np.ndarray, scale: str) -> None:
     axis.xaxis.set_minor_formatter(FuncFormatter(lambda *_: ""))
 
 
+def wrapped(title: str, inches: float) -> str:
+    """A title in lines that fit into so many inches."""
+    return "\n".join(textwrap.wrap(title, max(12, int(inches / 0.066))) or [title])
+
+
 def step_text(step: float) -> str:
     """A step in few letters: 800, 1.5k, 80k, 2M."""
     for size, letter in ((1e6, "M"), (1e3, "k")):
@@ -169,6 +178,9 @@ def set_error_axis(axis: Axes, values: np.ndarray) -> None:
     """A logarithmic y axis with plain numbers at 1, 2 and 5 of every decade."""
     axis.set_yscale("log")
     positive = values[np.isfinite(values) & (values > 0)]
+    # What is far below says no more than that, and would squeeze the rest.
+    positive = positive[positive >= LEAST_SHOWN * positive.max()]
+    axis.set_ylim(0.8 * positive.min(), 1.3 * positive.max())
     decades = positive.max() / positive.min()
     axis.yaxis.set_major_locator(LogLocator(subs=(1.0,) if decades > 200 else (1.0, 2.0, 5.0)))
     axis.yaxis.set_minor_locator(LogLocator(subs=range(2, 10)) if decades > 200 else NullLocator())

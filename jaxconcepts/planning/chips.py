@@ -66,7 +66,11 @@ def of_topology(name: str) -> Sequence[jax.Device]:
     for variable, value in COMPILE_ONLY.items():
         os.environ.setdefault(variable, value)
     from jax.experimental import topologies
+    from jax.experimental.compilation_cache import compilation_cache
 
+    # A program for devices that are not here cannot be kept, and JAX warns of it.
+    jax.config.update("jax_enable_compilation_cache", False)
+    compilation_cache.reset_cache()
     try:
         import libtpu  # noqa: F401
     except ImportError as error:

@@ -115,7 +115,8 @@ def run_pack(
                     "everything up to that step is checkpointed"
                 ) from error
 
-    last_checkpoint = time.monotonic()
+    # The first comes early, so that there is something to look at.
+    last_checkpoint = time.monotonic() - (0.9 * checkpoint_seconds if fresh else 0)
     feed = Feed(trackers, run.workdir, record.runs, step)
     with contextlib.closing(feed), stop_requested() if signals is None else contextlib.nullcontext(signals) as signals:
         if fresh and 0 in measured_at and callbacks:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from typing import Any
 
@@ -9,6 +10,8 @@ import jax
 
 from jaxconcepts.runs import packs
 from jaxconcepts.training.experiment import Experiment
+
+log = logging.getLogger("jaxconcepts")
 
 
 class Programs:
@@ -58,8 +61,10 @@ class Programs:
         key = (experiment, program.size)
         if key not in self._compiled:
             data = packs.abstract_data(program, self._shared(experiment))
+            log.info("compiling %s", experiment.describe())
             started = time.monotonic()
             self._compiled[key] = _compile(program, experiment, numbers, data)
+            log.info("compiled in %.0f s", time.monotonic() - started)
             self.compilations += 1
             self.seconds += time.monotonic() - started
         return self._compiled[key]

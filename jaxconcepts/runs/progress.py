@@ -14,7 +14,7 @@ from jaxconcepts.training.experiment import Named
 class Progress:
     """Writes a line to the log at most every `every` seconds, and at the end."""
 
-    def __init__(self, log: logging.Logger, steps: int, start: int, runs: int, every: float = 5.0):
+    def __init__(self, log: logging.Logger, steps: int, start: int, runs: int, every: float = 2.0):
         self._log, self._steps, self._runs, self._every = log, steps, runs, every
         self._last_line = time.monotonic()
         self._timed_from: tuple[float, int] | None = None

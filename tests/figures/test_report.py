@@ -1,10 +1,14 @@
+import base64
 import dataclasses
+import gzip
+import html as html_entities
 import json
 import os
 import re
 import shutil
 import subprocess
 
+import numpy as np
 import polars as pl
 import pytest
 from PIL import Image
@@ -96,17 +100,48 @@ def test_the_page_of_a_run_that_goes_on_loads_itself_again(make_workdir):
     assert 'http-equiv="refresh"' not in write_report(workdir, umap=False).read_text()
     for path in (workdir / "runs").iterdir():
         pl.read_parquet(path).with_columns(status=pl.lit("running")).write_parquet(path)
-    assert '<meta http-equiv="refresh" content="30">' in write_report(workdir, umap=False).read_text()
+    assert '<meta http-equiv="refresh" content="15">' in write_report(workdir, umap=False).read_text()
 
 
 def test_the_page_needs_nothing_else(report):
+    """Beside links to its figures' files: no image, script or style from elsewhere, but Plotly and the data, packed."""
     _, html = report
-    sources = re.findall(r'(?:src|href)="([^"]{0,30})', html)
-    assert sum(source.startswith("data:") for source in sources) == len(NAMES) + 1
-    anchors = [source[1:] for source in sources if not source.startswith("data:")]
-    assert set(NAMES) < set(anchors)
-    assert all(f'id="{anchor}"' in html for anchor in anchors)
-    assert "<script" not in html and "url(" not in html and "@import" not in html
+    assert re.findall(r'<[^>]*src="', re.sub(r"<script>.*?</script>", "", html, flags=re.DOTALL)) == []
+    links = set(re.findall(r'href="([^"]*)"', html)) - {"data:,"}
+    files = {f"figures/{name}.{kind}" for name in NAMES for kind in ("png", "svg", "csv")}
+    assert links <= files | {f"#{name}" for name in (*NAMES, "numbers")}
+    assert all(f'id="{link[1:]}"' in html for link in links if link.startswith("#"))
+    assert "url(" not in html and "@import" not in html
+    assert len(html) < 3e6 and unpacked(html, "library").startswith("/**\n* plotly.js v")
+
+
+def unpacked(html, name):
+    text = re.search(rf'<script type="text/plain" id="{name}">([^<]*)</script>', html)[1]
+    return gzip.decompress(base64.b64decode(text)).decode()
+
+
+def test_the_page_draws_what_the_figures_show(report, workdir):
+    """The packed data against the CSV of each figure, which is read off the same figure by other code."""
+    _, html = report
+    figures = json.loads(unpacked(html, "figures"))
+    assert list(figures) == NAMES
+    loss = figures["loss_mean"]
+    assert [panel["title"] for panel in loss["panels"]] == ["seed 0", "seed 1", "seed 2"]
+    assert loss["panels"][0]["x"]["scale"] == "symlog" and loss["kind"] == "flow"
+    csv = pl.read_csv(workdir / "figures" / "loss_mean.csv").filter(pl.col("element") == "r2/loss/3")
+    (trace,) = [one for one in loss["traces"] if one["panel"] == 2 and one["name"] == "concept 3"]
+    assert trace["shown"] == csv["x"].to_list()  # The places on a symmetric logarithmic axis are not the steps.
+    assert (
+        trace["y"] == pytest.approx(csv["y"].to_numpy(), rel=1e-4) and trace["color"] == style.concept_color(3).lower()
+    )
+    assert [one["name"] for one in loss["traces"] if one["legend"]][-1] == "all concepts"
+    cells = pl.read_csv(workdir / "figures" / "cd_map_x.csv").filter(pl.col("panel") == "seed 0")
+    (heat,) = [one for one in figures["cd_map_x"]["traces"] if one["panel"] == 0]
+    assert np.ravel(heat["shown"]) == pytest.approx(cells["value"].to_numpy(), rel=1e-4)
+    assert len(heat["x"]) == len(heat["z"][0]) + 1 and figures["cd_map_x"]["bar"]["label"] == "CD at the x token"
+    moving = figures["projection_pca_0"]
+    assert moving["kind"] == "frames" and moving["rows"] == 4
+    assert all(re.fullmatch(r"layer \d\nCD [\d.]+", panel["title"]) for panel in moving["panels"])
 
 
 def test_the_page_shows_numbers_config_and_provenance(report, workdir):
@@ -186,23 +221,64 @@ def test_bad_settings_are_named(workdir, setting):
         write_report(workdir, **setting)
 
 
-def test_the_page_opens_in_a_browser(report, tmp_path):
+PROBE = """
+const frame = document.createElement("iframe");
+const results = [];
+frame.src = "report.html#all";
+document.body.append(frame);
+const wait = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
+(async () => {
+  for (const width of [390, 1200]) {
+    frame.style.cssText = `width:${width}px;height:900px;border:0`;
+    await new Promise((resolve) => { frame.onload = resolve; frame.contentWindow.location.reload(); });
+    const page = frame.contentDocument;
+    for (let k = 0; k < 200 && !page.body.dataset.ready; k++) await wait(50);
+    const boxes = [...page.querySelectorAll(".interactive")];
+    const overlapping = (box) => {
+      const all = [...box.querySelectorAll(".xtick text, .ytick text, .annotation-text")];
+      const texts = all.filter((text) => text.textContent.trim());
+      const places = texts.map((text) => text.getBoundingClientRect());
+      const along = (a, b, low, high) => Math.min(a[high], b[high]) - Math.max(a[low], b[low]) > 2;
+      const over = (a, b) => along(a, b, "left", "right") && along(a, b, "top", "bottom");
+      return places.flatMap((a, i) => places.flatMap((b, j) =>
+        j > i && over(a, b) ? [texts[i].textContent + " | " + texts[j].textContent] : []));
+    };
+    results.push({
+      width, overflow: page.documentElement.scrollWidth - width,
+      paper: frame.contentWindow.getComputedStyle(page.body).backgroundColor,
+      figures: boxes.map((box) => ({
+        name: box.dataset.figure, panels: box.querySelectorAll(".plot .bg").length, overlapping: overlapping(box),
+        drawn: box.querySelectorAll(".scatterlayer .trace, .heatmaplayer .hm").length,
+      })),
+    });
+  }
+  document.body.innerHTML = ""; document.body.dataset.seen = JSON.stringify(results);
+})();
+"""
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_the_page_opens_in_a_browser(report, tmp_path, theme):
+    """At a phone's and a desktop's width: nothing on the console, no sideways scrolling, every figure drawn, and no two
+    labels of a figure on one another."""
     browser = os.environ.get("BROWSER_BINARY") or next(filter(None, map(shutil.which, BROWSERS)), None)
     if browser is None:
         pytest.skip("no browser: set BROWSER_BINARY or install chromium")
-    _, html = report
-    # The page itself has no scripts; the copy that is opened says which images were decoded, and how it is laid out.
-    probe = """<script>addEventListener("load", () => {
-      const images = [...document.images].map(image => [image.parentElement.id, image.naturalWidth, image.width]);
-      document.body.innerHTML = ""; document.body.dataset.seen = JSON.stringify(images); });</script>"""
-    page = tmp_path / "page.html"
-    page.write_text(html.replace("</body>", f"{probe}</body>"))
+    path, html = report
+    (tmp_path / "report.html").write_text(html)
+    (tmp_path / "probe.html").write_text(f"<body></body><script>{PROBE}</script>")
     options = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
-    options += " --disable-component-update --disable-sync --window-size=1200,900 --enable-logging=stderr --v=0"
-    options += f" --user-data-dir={tmp_path / 'profile'} --virtual-time-budget=10000 --dump-dom"
-    command = [browser, *options.split(), page.as_uri()]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    options += " --disable-component-update --disable-sync --window-size=1300,1000 --enable-logging=stderr --v=0"
+    options += f" --user-data-dir={tmp_path / 'profile'} --virtual-time-budget=60000 --dump-dom"
+    options += " --allow-file-access-from-files" + " --blink-settings=preferredColorScheme=0" * (theme == "dark")
+    command = [browser, *options.split(), (tmp_path / "probe.html").as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=True)
     assert "CONSOLE" not in done.stderr, done.stderr
-    seen = json.loads(re.search(r'data-seen="([^"]*)"', done.stdout)[1].replace("&quot;", '"'))
-    assert [name for name, _, _ in seen] == NAMES
-    assert all(natural > 500 and 500 < shown <= 1080 for _, natural, shown in seen)
+    seen = json.loads(html_entities.unescape(re.search(r'data-seen="([^"]*)"', done.stdout)[1]))
+    assert [one["width"] for one in seen] == [390, 1200]
+    for one in seen:
+        assert one["overflow"] <= 0 and (one["paper"] == "rgb(255, 255, 255)") == (theme == "light")
+        assert sorted(figure["name"] for figure in one["figures"]) == sorted(NAMES)
+        for figure in one["figures"]:
+            assert figure["panels"] >= 3 and figure["drawn"] >= 3, figure
+            assert figure["overlapping"] == [], figure["name"]

@@ -13,7 +13,7 @@ import json, re, sys
 from pathlib import Path
 import jax, numpy as np
 from jaxconcepts.models import llama, pretrained
-from jaxconcepts.studies import extraction
+from jaxconcepts.studies.extraction import study as extraction
 
 class Letters:
     bos_token_id = None

@@ -24,9 +24,8 @@ compiled at every start: with this each process keeps its own."""
 
 
 @pytest.fixture(scope="session")
-def launch(tmp_path_factory):
+def launch():
     """launch(workdir, *flags, devices=1, **environment) -> Popen of a sweep of `small_sweep.py`."""
-    cache = tmp_path_factory.mktemp("compiled")
 
     def start(workdir, *arguments, devices=1, **environment):
         main = f"{KEEP_COMPILED}from jaxconcepts.__main__ import main; raise SystemExit(main())"
@@ -35,7 +34,6 @@ def launch(tmp_path_factory):
         kept = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
         extra = {
             "JAX_PLATFORMS": "cpu",
-            "JAX_COMPILATION_CACHE_DIR": os.environ.get("JAX_COMPILATION_CACHE_DIR", str(cache)),
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
             "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
         }

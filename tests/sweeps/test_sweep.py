@@ -29,15 +29,8 @@ DEVICES = [f"--config.run.cpu_devices={jax.config.jax_num_cpu_devices}"]
 
 
 @pytest.fixture(scope="module", autouse=True)
-def compiled(compiles_fast, tmp_path_factory):
-    """Compiles fast and keeps what is compiled: these programs run for milliseconds."""
-    directory = jax.config.jax_compilation_cache_dir
-    least = jax.config.jax_persistent_cache_min_compile_time_secs
-    jax.config.update("jax_compilation_cache_dir", directory or str(tmp_path_factory.mktemp("compiled")))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    yield
-    jax.config.update("jax_compilation_cache_dir", directory)
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", least)
+def compiled(compiles_fast):
+    """Compiles fast: these programs run for milliseconds."""
 
 
 def run(workdir, chosen, **settings):

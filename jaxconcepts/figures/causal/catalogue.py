@@ -57,7 +57,8 @@ ENTRIES = (
         "Steering toward another concept",
         causal.steering,
         f"{LAST} by a multiple of the way from the own concept's mean to another's: the share of answers that are what "
-        "the other concept would answer. A line a scale; broken: a random direction of that length.",
+        "the other concept would answer. A line a scale; broken: a random direction of that length. Bands: 95 % "
+        "interval over replicates.",
     ),
     Entry(
         "heads",

@@ -140,11 +140,14 @@ def steering(tables) -> Figure:
                 layers = own["layer"].unique().sort().to_list()
                 if not layers:
                     continue
-                means = [interval(_replicates(own, concept, layer=layer))[0] for layer in layers]
+                ends = np.array([interval(_replicates(own, concept, layer=layer)) for layer in layers])
+                means, half = ends[:, 0], ends[:, 1]
                 label = f"{condition}, scale {scale:g}"
                 look = {"color": style.CONCEPT_COLORS[place], "linestyle": dash, "marker": "o", "markersize": 2}
-                curve = Curve(np.array(layers), np.array(means))
-                panels.line(axis, curve, f"{concept}/{condition}/{scale:g}", label, **look)
+                panels.line(axis, Curve(np.array(layers), means), f"{concept}/{condition}/{scale:g}", label, **look)
+                if condition == "steered" and np.isfinite(half).any():
+                    band = {"color": style.CONCEPT_COLORS[place], "alpha": 0.15, "linewidth": 0}
+                    axis.fill_between(layers, means - half, means + half, gid=f"{concept}/interval/{scale:g}", **band)
     return _by_layer(panels, "as_other of steering")
 
 

@@ -191,6 +191,8 @@ def over_checkpoints(tables: IclTables) -> Figure:
         icl_panels.family_legend(row[0], tables, family)
     for axis in grid[-1]:
         axis.set_xlabel("training step")
+    chance = Line2D([], [], label="chance (labels permuted)", **style.CHANCE_STYLE)
+    figure.legend(handles=[chance], loc="outside lower center")
     return figure
 
 

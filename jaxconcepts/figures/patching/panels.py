@@ -168,7 +168,8 @@ def _grids(study: Study, run: str, changes: pl.DataFrame, column: str, title, ab
             if row == 0:
                 axes[row, place].set_title(title(value))
         axes[row, 0].set_ylabel(f"{POSITION_LABELS[name]}\nsource")
-    figure.supxlabel("target: whose mean is written" + (f" ({above})" if above else ""), fontsize=8)
+    done = "mean is written" if changes["mode"][0] == "replace" else "difference of means is added"
+    figure.supxlabel(f"target: whose {done}" + (f" ({above})" if above else ""), fontsize=8)
     color_bar(figure, shown, axes, "change of loss / r at the query")
     return figure
 

@@ -10,7 +10,10 @@ from jaxconcepts.figures.section import Entry
 from jaxconcepts.figures.sweeps import panels as sweep
 
 SETS = "All measurements are on one held-out set of sequences, the same at every step."
-DIVIDED = "Squared errors are divided by r, the rank of the bases, so that predicting zero scores about 1."
+DIVIDED = (
+    "Squared errors are divided by r, the rank of the bases, so that predicting zero scores about 1; what lies below a "
+    "ten-thousandth of the largest is not shown."
+)
 REFERENCES = (
     "Broken lines are the same error of closed-form predictors on the same sequences, all concepts together: zero; "
     "ridge regression on all dimensions; the Bayes-optimal mixture, which infers the concept from the examples; and "
@@ -46,6 +49,7 @@ ENTRIES = (
         f"Held-out loss of each concept, the mean over all positions, the one without examples included. "
         f"{REFERENCES} {DIVIDED}",
         over_steps=True,
+        lead=False,
     ),
     Entry(
         "loss_by_position",
@@ -53,6 +57,7 @@ ENTRIES = (
         synthetic.loss_by_position,
         f"Held-out loss after i examples, all concepts together, at steps spread over training (lighter is earlier). "
         f"How fast the error falls with examples tells which predictor the model resembles. {REFERENCES} {DIVIDED}",
+        lead=False,
     ),
     Entry(
         "distance",
@@ -77,6 +82,7 @@ ENTRIES = (
         partial(synthetic.cd_map, token="y"),
         f"The same at the last y token, where the answer itself has been read. {CD}",
         over_steps=True,
+        lead=False,
     ),
     Entry(
         "cd_curves",
@@ -93,6 +99,7 @@ ENTRIES = (
         "The share of each concept's own sequences that are decoded rightly, at the last x token, in the layer that is "
         "best at the run's last measurement (named above each panel). The dotted line is chance.",
         over_steps=True,
+        lead=False,
     ),
     Entry(
         "cd_against_loss",
@@ -102,6 +109,7 @@ ENTRIES = (
         "best-layer CD at the last x token against held-out loss, mean over positions. Vertical lines: ridge's and the "
         f"Bayes mixture's loss. {DIVIDED}",
         over_steps=True,
+        lead=False,
     ),
     Entry(
         "train_loss",
@@ -109,6 +117,7 @@ ENTRIES = (
         synthetic.train_loss,
         f"Mean loss of the training batches since the last measurement, mean over positions. {TRAINED}",
         over_steps=True,
+        lead=False,
     ),
 )
 
@@ -133,6 +142,7 @@ SWEEP_ENTRIES = (
         sweep.heat_maps,
         "Medians over all runs with both values, for the three fields that the outcomes depend on most. Brighter is "
         "better in both rows; white: no run.",
+        lead=False,
     ),
     Entry(
         "sweep_parallel",
@@ -140,6 +150,7 @@ SWEEP_ENTRIES = (
         sweep.parallel,
         "A line is a run, from its fields to its last-position loss / r and its best-layer CD, which colours it. Of "
         "many runs an even sample is drawn.",
+        lead=False,
     ),
     Entry(
         "sweep_emergence",
@@ -152,6 +163,7 @@ SWEEP_ENTRIES = (
         "Order of emergence by seed",
         sweep.order_by_seed,
         f"A row is a seed, a panel a setting: those in which most concepts' losses fell. {HALF_WAY}",
+        lead=False,
     ),
 )
 """Drawn once for all runs, where they differ in more than their seed."""
@@ -174,6 +186,7 @@ PATCH_ENTRIES = (
             partial(patching.followed, mode=mode, positions=positions, metric=metric),
             f"{PATCH_HOW} {PATCH_CONTROLS} {how}",
             kind="summary",
+            lead=metric == "weight" and (mode, positions) == ("add", "all"),
         )
         for mode, positions in (("add", "query"), ("add", "x"), ("add", "all"), ("add x4", "all"), ("replace", "all"))
         for metric, what, how in (
@@ -209,6 +222,7 @@ PATCH_ENTRIES = (
             "centred at zero.",
             kind="grid",
             each=True,
+            lead=False,
         )
         for mode in ("add", "add x4", "replace")
     ),
@@ -219,6 +233,7 @@ PATCH_ENTRIES = (
         f"{PATCH_HOW} The same at every checkpoint, in the layer in which the loss changes most at the last one.",
         kind="grid",
         each=True,
+        lead=False,
     ),
     *(
         Entry(
@@ -229,6 +244,7 @@ PATCH_ENTRIES = (
             "and for each.",
             kind="heads",
             each=True,
+            lead=ablation == "mean",
         )
         for ablation, how in (
             ("mean", "is replaced by its mean over other sequences, position by position"),

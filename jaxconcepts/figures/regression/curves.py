@@ -135,7 +135,9 @@ def cd_curves(study: Study, runs: Sequence[str], *, token: str = "x", step_scale
         if np.isfinite(low).any():
             look = {"color": style.BEST_COLOR, "alpha": 0.25, "linewidth": 0}
             axis.fill_between(best.steps, low, high, gid=f"{run}/cd/interval", **look)
-        panels.line(axis, best, f"{run}/cd/best", "best layer", color=style.BEST_COLOR, linewidth=1.3)
+        # Wide and behind, so that the layer that is best can be seen too.
+        look = {"color": style.BEST_COLOR, "linewidth": 4, "alpha": 0.35, "zorder": 1}
+        panels.line(axis, best, f"{run}/cd/best", "best layer", **look)
     return panels.finish(f"cd at the {token} token", step_scale=step_scale)
 
 

@@ -10,11 +10,15 @@ import polars as pl
 
 from jaxconcepts.figures import style
 from jaxconcepts.figures.section import Table
-from jaxconcepts.figures.sweeps.tables import emergence
+from jaxconcepts.figures.sweeps import verdict
+from jaxconcepts.figures.sweeps.tables import emergence, is_sweep
 from jaxconcepts.figures.tables import MissingData, Study
 
 RUNS_IN_WORDS = 5
 """The most runs that are described in sentences; the table has them all."""
+
+LEAST_BAYES = 1e-6
+"""The least loss of the Bayes mixture, of the variance of y, that a model's is compared with."""
 
 TABLE_NOTE = (
     "Last measurement of every run. CD: the best layer's at the last x token (and y token), with the 95 % "
@@ -29,8 +33,10 @@ TABLE_NOTE = (
 def sentences(study: Study) -> list[str]:
     """A sentence or three a run: CD, which predictor the model follows and since when, which concept split off first.
 
-    Empty where there are more runs than `RUNS_IN_WORDS`.
+    Of a sweep what its runs say together; empty where there are more runs than `RUNS_IN_WORDS` of one setting.
     """
+    if is_sweep(study):
+        return verdict.sentences(study)
     if len(study.names) > RUNS_IN_WORDS:
         return []
     try:
@@ -105,7 +111,9 @@ def table(study: Study) -> Table:
         cells += [_number(row["cd_y"], ".3f"), _number(row["cd_y_layer"], "d")]
         for where in ("last", "mean"):
             cells += [_number(row[f"{name}_{where}"], ".3g") for name in ("loss", "bayes", "ridge")]
-            cells.append(_number(row[f"loss_{where}"] / (row[f"bayes_{where}"] or math.nan), ".2f"))
+            bayes = row[f"bayes_{where}"]
+            # Without noise the mixture's loss is rounding, and a ratio to it says nothing.
+            cells.append(_number(row[f"loss_{where}"] / bayes if (bayes or 0) > LEAST_BAYES else math.nan, ".2f"))
         rows.append(cells)
         ids.append(f"run-{row['run']}")
     points = sorted({study.cd_points(run) for run in study.names} - {None})

@@ -35,11 +35,20 @@ class Snapshot(NamedTuple):
 
 @style.styled
 def projection(
-    study: Study, run: str, snapshots: Sequence[Snapshot], *, method: str = "pca", steps: int = 4, layers: int = 5
+    study: Study,
+    run: str,
+    snapshots: Sequence[Snapshot],
+    *,
+    method: str = "pca",
+    steps: int = 4,
+    layers: int = 5,
+    each_titled: bool = False,
 ) -> Figure:
-    """A panel for every step (row) and layer (column), at most steps x layers, evenly spread over the snapshots.
+    """A panel for every step (row) and layer (column), at most steps x layers; layers evenly spread, steps by how much
+    the best CD changes from each to the next, so that the transition is among them.
 
-    The layer that has the best CD at the run's last measurement is always among them.
+    The layer that has the best CD at the run's last measurement is always among them. each_titled: every panel names
+    its layer, for a row that is seen alone.
 
     Raises MissingData without snapshots, ValueError for a method that is not in METHODS or not installed.
     """
@@ -48,7 +57,7 @@ def projection(
     if not snapshots:
         raise MissingData("no hidden states stored")
     snapshots = sorted(snapshots, key=lambda snapshot: snapshot.step)
-    snapshots = [snapshots[i] for i in spread(len(snapshots), steps)]
+    snapshots = [snapshots[i] for i in _telling(study, run, snapshots, steps)]
     chosen = spread(len(snapshots[0].hidden), layers)
     for best in study.best_cd(run)[1][-1:]:
         chosen = _with(chosen, best) if best < len(snapshots[0].hidden) else chosen
@@ -62,7 +71,7 @@ def projection(
         for axis, layer, points in zip(row, chosen, snapshot.hidden[chosen], strict=True):
             _panel(axis, points, snapshot.concepts, project)
             score = _cd(study, run, snapshot.step, int(layer))
-            axis.set_title((f"layer {layer}\n" if axis in grid[0] else "") + score, linespacing=1.5)
+            axis.set_title((f"layer {layer}\n" if each_titled or axis in grid[0] else "") + score, linespacing=1.5)
     names = {"pca": "principal component", "umap": "UMAP axis"}
     figure.supxlabel(f"{names[method]} 1 →", fontsize=style.RC["axes.labelsize"])
     figure.supylabel(f"{names[method]} 2 →", fontsize=style.RC["axes.labelsize"])
@@ -100,6 +109,23 @@ def umap(points: Float[np.ndarray, "points width"]) -> Float[np.ndarray, "points
 def umap_installed() -> bool:
     """Whether the extra `umap` is there."""
     return importlib.util.find_spec("umap") is not None
+
+
+def _telling(study: Study, run: str, snapshots: Sequence[Snapshot], wanted: int) -> list[int]:
+    """The first and the last snapshot, and those at which the best CD comes nearest to even parts of its way."""
+    best, _ = study.best_cd(run)
+    known = dict(zip(best.steps.tolist(), best.values.tolist(), strict=True))
+    scores = np.array([known.get(snapshot.step, np.nan) for snapshot in snapshots])
+    if len(snapshots) <= wanted or not np.isfinite(scores).all():
+        return spread(len(snapshots), wanted).tolist()
+    # A little for time too, so that a CD that stands still is shown as well.
+    moved = np.abs(np.diff(scores))
+    way = np.append(0, np.cumsum(moved + 0.1 * max(moved.sum(), 1e-9) / len(moved)))
+    taken = {0, len(snapshots) - 1}
+    for goal in np.linspace(0, way[-1], wanted)[1:-1]:
+        left = [place for place in range(len(snapshots)) if place not in taken]
+        taken.add(min(left, key=lambda place, goal=goal: abs(way[place] - goal)))
+    return sorted(taken)
 
 
 def _with(chosen: np.ndarray, one: int) -> np.ndarray:

@@ -2,35 +2,57 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 
 from etils import epath
 
 from jaxconcepts import store
+from jaxconcepts.figures.interactive import FRAMES
 from jaxconcepts.figures.regression import catalogue, numbers, projection
 from jaxconcepts.figures.section import Section, drawn
+from jaxconcepts.figures.sweeps import verdict
 from jaxconcepts.figures.sweeps.tables import is_sweep
 from jaxconcepts.figures.tables import Study
 
 RUNS_PER_FIGURE = 12
+MOST_MOVING, MOST_FRAMES = 3, 12
+"""Of how many runs the page has a projection with a slider over steps, and over how many."""
+LIGHT = ("loss_last", "cd_curves", "train_loss")
+
+
+def light(study: Study, step_scale: str, runs: list[str]) -> Iterator[Section]:
+    """The two curves that say whether a training works, where they have been measured."""
+    entries = (entry for entry in catalogue.ENTRIES if entry.name in LIGHT)
+    made = (drawn(entry, study, runs, step_scale=step_scale) for entry in entries)
+    yield from itertools.islice((section for section in made if section.figure is not None), 2)
 
 
 def of_training(
     root: epath.Path, study: Study, step_scale: str, runs: list[str], umap: bool | None
 ) -> Iterator[Section]:
     """Everything that the tables of a training or sweep allow, for the first `runs`; what is missing is said."""
-    yield Section("numbers", "Final numbers", table=numbers.table(study))
-    pages = [runs[start : start + RUNS_PER_FIGURE] for start in range(0, len(runs), RUNS_PER_FIGURE)]
-    for entry in catalogue.SWEEP_ENTRIES if is_sweep(study) else ():
+    of_sweep = is_sweep(study)
+    if of_sweep:
+        yield Section("best_points", "The best points", table=verdict.best_table(study))
+    yield Section("numbers", "Final numbers", table=numbers.table(study), lead=not of_sweep)
+    for entry in catalogue.SWEEP_ENTRIES if of_sweep else ():
         yield drawn(entry, study)
+    yield from courses(study, step_scale, runs, lead=not of_sweep)
+    yield from _patches(root, study, runs)
+    yield from _projections(root, study, runs, projection.umap_installed() if umap is None else umap)
+
+
+def courses(study: Study, step_scale: str, runs: list[str], lead: bool = True) -> Iterator[Section]:
+    """How losses and CD went, a panel a run. lead: not all of them folded."""
+    pages = [runs[start : start + RUNS_PER_FIGURE] for start in range(0, len(runs), RUNS_PER_FIGURE)]
     for entry in catalogue.ENTRIES:
         for number, of_page in enumerate(pages, 1):
             suffix = "" if number == 1 else f"_{number}"
             title = entry.title + (f" ({number} of {len(pages)})" if len(pages) > 1 else "")
             settings = {"step_scale": step_scale} if entry.over_steps else {}
-            yield drawn(entry, study, of_page, suffix=suffix, title=title, **settings)
-    yield from _patches(root, study, runs)
-    yield from _projections(root, study, runs, projection.umap_installed() if umap is None else umap)
+            settings |= {"suffix": suffix, "title": title, "lead": lead and number == 1}
+            yield drawn(entry, study, of_page, **settings)
 
 
 def _patches(root: epath.Path, study: Study, runs: list[str]) -> Iterator[Section]:
@@ -59,7 +81,12 @@ def _projections(root: epath.Path, study: Study, runs: list[str], umap: bool) ->
             title = f"Hidden states, {method.upper()}: {study.label(run)}"
             caption = catalogue.PROJECTION_CAPTION.format(how=catalogue.PROJECTION_HOW[method])
             figure = projection.projection(study, run, snapshots[run], method=method, **sizes)
-            yield Section(f"projection_{method}_{number}", title, caption, figure)
+            moving = None
+            if method == "pca" and number < MOST_MOVING and len(snapshots[run]) > 1:
+                moving = projection.projection(study, run, snapshots[run], steps=MOST_FRAMES, each_titled=True)
+                moving.set_gid(FRAMES)
+            lead = number == 0 and method == "pca"
+            yield Section(f"projection_{method}_{number}", title, caption, figure, lead=lead, on_page=moving)
 
 
 def _snapshots(root: epath.Path, runs: list[str]) -> dict[str, list[projection.Snapshot]]:

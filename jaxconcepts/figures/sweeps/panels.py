@@ -46,8 +46,13 @@ def by_field(study: Study) -> Figure:
         if classes.size > 1:
             middle = [np.median(places[of == c]) for c in classes]
             low, median, high = np.array([np.quantile(values[of == c], (0.25, 0.5, 0.75)) for c in classes]).T
-            axis.fill_between(middle, low, high, color=style.BEST_COLOR, alpha=0.2, linewidth=0)
-            axis.plot(middle, median, color=style.BEST_COLOR, gid=f"sweep/{metric}/{field.name}/median")
+            look = {"color": style.BEST_COLOR, "gid": f"sweep/{metric}/{field.name}/median"}
+            if field.number:
+                axis.fill_between(middle, low, high, color=style.BEST_COLOR, alpha=0.2, linewidth=0)
+                axis.plot(middle, median, **look)
+            else:  # Names have no order, so nothing joins them.
+                axis.vlines(middle, low, high, color=style.BEST_COLOR, alpha=0.4, linewidth=2)
+                axis.plot(middle, median, linestyle="", marker="D", markersize=3, **look)
         if column == 0:
             axis.set_ylabel(metric)
         if row == 1:
@@ -183,9 +188,8 @@ def order_by_seed(study: Study) -> Figure:
     axes = figure.subplots(rows, columns, squeeze=False, sharex=True).flat
     concepts = set()
     for axis, (values, part) in zip(axes, settings, strict=False):
-        axis.set_title(
-            ", ".join(f"{n.rpartition('.')[2]} {short(v)}" for n, v in zip(fields, values, strict=True))[:60]
-        )
+        title = ", ".join(f"{n.rpartition('.')[2]} {short(v)}" for n, v in zip(fields, values, strict=True))
+        axis.set_title(style.wrapped(title, figure.get_figwidth() / columns - 0.3))
         own = sorted(part["seed"].unique().to_list())
         for (concept,), dots in part.group_by("concept"):
             concepts.add(concept)
@@ -238,7 +242,9 @@ def _field_axis(axis, field: Field) -> None:
         axis.set_xscale("log")
         style.set_plain_numbers(axis.xaxis)
     if not field.number:
-        axis.set_xticks(range(len(field.values)), [short(v) for v in field.values], rotation=30)
+        each = -(-len(field.values) // 8)
+        at, rotation = range(0, len(field.values), each), 0 if field.name == "seed" else 30
+        axis.set_xticks(at, [short(field.values[place]) for place in at], rotation=rotation)
     elif len(field.values) <= 5:
         axis.set_xticks(field.values, [short(v) for v in field.values])
         axis.minorticks_off()

@@ -47,7 +47,8 @@ def swept(study: Study) -> list[Field]:
         values = column.unique().sort().to_list()
         if len(values) < 2:
             continue
-        number = column.dtype.is_numeric() and bool(np.isfinite(values).all())
+        # A seed is a name, and has no trend.
+        number = name.rpartition(".")[2] != "seed" and column.dtype.is_numeric() and bool(np.isfinite(values).all())
         log = number and values[0] > 0 and values[-1] >= 20 * values[0]
         found.append(Field(name, values, number, log))
     return found

@@ -1,0 +1,35 @@
+"""Lines in silences: what was last said, for how long."""
+
+import logging
+import re
+import time
+
+from jaxconcepts.commands import pulse
+
+
+def test_a_silence_is_filled_with_what_goes_on(capsys, monkeypatch):
+    log = logging.getLogger("jaxconcepts")
+    monkeypatch.setattr(log, "handlers", [])
+    with pulse.beating(0.3):
+        time.sleep(0.75)
+        log.warning("compiling everything  at 3 steps/s")
+        time.sleep(0.75)
+    time.sleep(0.5)
+    lines = capsys.readouterr().err.splitlines()
+    assert [re.sub(r"\d+ s", "N s", line) for line in lines][:1] == ["  … starting: N s"]
+    assert "  … compiling everything: 0 s" in lines and len(lines) <= 5
+    assert log.handlers == []
+
+
+def test_what_speaks_often_is_left_alone(capsys):
+    log = logging.getLogger("jaxconcepts.test_pulse")
+    beat = pulse.Pulse(1.0)
+    log.addHandler(beat)
+    try:
+        for _ in range(8):
+            log.warning("a line")
+            time.sleep(0.1)
+    finally:
+        log.removeHandler(beat)
+        beat.stop()
+    assert "…" not in capsys.readouterr().err
