@@ -18,7 +18,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from jaxconcepts.metrics import association, statistics
+from jaxconcepts.metrics import association, decodability, statistics
 
 SEPARATIONS = (0.0, 1.0, 2.0, 4.0)
 CELLS = [("clusters", concepts, points, SEPARATIONS) for concepts in (2, 4, 7) for points in (20, 50, 100)]
@@ -52,9 +52,10 @@ def of_decodability(world: str, concepts: int, points: int, separation: float, r
     for part in range(-(-repetitions // 100)):
         key = jax.random.key(FIRST_SEED + part)
         states = states_of(world, labels, separation, key, min(100, repetitions))
-        settings = {"k": 5 if points == 20 else 10, "permutations": 1}
-        result = statistics.decodability_statistics(states, labels, key, **settings)
-        parts.append([np.asarray(x) for x in (result.cd, result.low, result.high)])
+        k = 5 if points == 20 else 10
+        cd = decodability.concept_decodability_per_concept(states, labels, k, ties="split")
+        ends = statistics.decodability_interval(states, labels, cd, k)
+        parts.append([np.asarray(x) for x in (statistics.with_average(cd, concepts), *ends)])
     cd, low, high = (np.concatenate(part) for part in zip(*parts, strict=True))
     true = cd.mean(0)
     held = (low <= true + 1e-6) & (true - 1e-6 <= high)
