@@ -181,13 +181,21 @@ class Run:
             yield from group.sections
 
 
-def load(folder_or_repo_id: PathLike, dtype: str = "float32", mesh: jax.sharding.Mesh | None = None) -> LanguageModel:
+def load(
+    folder_or_repo_id: PathLike,
+    dtype: str = "float32",
+    mesh: jax.sharding.Mesh | None = None,
+    through: str | None = None,
+) -> LanguageModel:
     """A pretrained language model with its tokenizer. Raises ValueError as `load_pretrained`, and for a tokenizer that
-    is missing or cannot be read."""
+    is missing or cannot be read.
+
+    through: "transformers" runs a model of any architecture by PyTorch: hidden states, logits and answers alone.
+    """
     from jaxconcepts.models import pretrained, tokenizer
 
     folder = pretrained.resolve(folder_or_repo_id)
-    model, params = pretrained.load_pretrained(folder, dtype, mesh)
+    model, params = pretrained.load_pretrained(folder, dtype, mesh, through=through)
     return LanguageModel(model, params, tokenizer.load(folder))
 
 
