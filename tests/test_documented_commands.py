@@ -27,6 +27,12 @@ TRAINING = {
     "run.cpu_devices": 1,
 }  # fmt: skip
 SIZES = {"model.layers": 1, "model.width": 4}
+
+
+def _changes(changed):
+    return [f"--config.{name}={value}" for name, value in changed.items()]
+
+
 ASKING = {
     "prompts": 16, "per_draw": 8, "draws": 2, "k": 2, "permutations": 2, "batch_size": 16, "multiple": 16,
 }  # fmt: skip
@@ -75,6 +81,7 @@ SMALL = {
 # Fields that a config needs to fit the small model, unless the documented command gives them.
 FIRST = {"finetune": {"arms": "first-1,none"}}
 FLAGS = {
+    "demo": _changes(TRAINING | SIZES | {"measure.hidden_count": 2}),
     "sweep_small": ["--shard=0/1050"],
     "sweep_emergence": ["--shard=0/6912"],
     "patch": ["--per_concept=4", "--mean_per_concept=4", "--layer=1"],
@@ -136,6 +143,9 @@ class Runs:
     def _flag(self, command, flag):
         name, _, text = flag.partition("=")
         if name == "--workdir":
+            if "," in text:
+                names = [self._flag(command, f"--workdir={part}").partition("=")[2] for part in text.split(",")]
+                return f"--workdir={','.join(names)}"
             workdir = self.folder / re.sub(r"^gs://\w+", "runs", text.replace("DIR", "runs/quickstart"))
             if command in ("patch", "report", "status", "decodability"):
                 self.provide(str(workdir.relative_to(self.folder)))
@@ -175,10 +185,6 @@ class Runs:
         )
         assert code == 0, output
         return self.folder / "runs" / "icl_from_scratch" / "models" / f"step_{step:06d}"
-
-
-def _changes(changed):
-    return [f"--config.{name}={value}" for name, value in changed.items()]
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
-from jaxconcepts.models import language, sharding
+from jaxconcepts.models import language, sharding, through_transformers
 from jaxconcepts.models.decoder import Decoder
 
 
@@ -45,11 +45,26 @@ def score(
     width = 0 if continuations is None else np.shape(continuations)[2]
     if (longest := int(lengths.max()) + max(max_new_tokens, width)) > model.context:
         raise ValueError(f"prompt and answer take {longest} tokens, the model's context is {model.context}")
+    if isinstance(model, through_transformers.TransformersModel):
+        batch = (tokens, lengths, continuations, continuation_lengths)
+        return _through(model, params, batch, states, max_new_tokens, tuple(stop_tokens))
     model = model.for_lengths(np.concatenate([lengths, lengths + max(max_new_tokens, width)]))
     batch = (tokens, lengths, continuations, continuation_lengths)
     batch = [None if array is None else sharding.shard_batch(np.asarray(array, np.int32), params) for array in batch]
     with language.exact_products(model):
         return _score(model, params, *batch, states, max_new_tokens, tuple(stop_tokens))
+
+
+def _through(model, params, batch, states, max_new_tokens, stop_tokens) -> Scores:
+    """`score` of a model that transformers runs. batch: tokens, lengths, continuations and their lengths."""
+    tokens, lengths, continuations, counts = batch
+    stream = language.hidden_states(model, params, tokens, lengths) if states else None
+    answers = log_probs = None
+    if max_new_tokens:
+        answers = through_transformers.generate(model, params, tokens, lengths, max_new_tokens, stop_tokens)
+    if continuations is not None:
+        log_probs = through_transformers.log_probs(params, tokens, lengths, continuations, np.asarray(counts))
+    return Scores(stream, answers, log_probs)
 
 
 def scored(

@@ -206,6 +206,10 @@ NORM = "model.norm.weight"
 REFUSED_TENSORS = {
     "missing": (lambda t: t.pop(NORM) is None, r"missing: model\.norm\.weight"),
     "left over": (lambda t: t.update(extra=np.ones(3)), "left over: extra"),
+    "one of another family": (
+        lambda t: t.update({"model.layers.0.self_attn.q_norm.weight": np.ones(8)}),
+        "left over: model.layers.0.self_attn.q_norm.weight",
+    ),
     "misshapen": (
         lambda t: t.update({NORM: np.ones(3)}),
         r"misshapen: model\.norm\.weight is \(3,\), the config says \(16,\)",
