@@ -4,7 +4,7 @@ Command:  python -m jaxconcepts sweep --config=configs/biographies_regimes.py:cp
           (then: python -m jaxconcepts report --workdir=runs/biographies_regimes)
 Sizes:    smoke, cpu, small and paper behind the colon; claims about augmented biographies need small or paper.
 Time:     not run to its end by us.
-Expected: by one run an arm with 400 people (docs/biographies.md): training questions all right, held-out ones .76 mixed,
+Expected: one run an arm of 400 people (docs/biographies.md): training questions all right, held-out ones .76 mixed,
           .15 staged with full tuning and .08 with low-rank tuning; the commonest answers are right for .088.
 """
 
