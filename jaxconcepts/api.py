@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import html
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -164,6 +165,15 @@ class Run:
 
         return write_report(self.workdir)
 
+    def _repr_html_(self) -> str:
+        """What came out, in words, and the runs: as a notebook shows it."""
+        from jaxconcepts.figures import report
+
+        lines = "".join(f"<li>{html.escape(line)}</li>" for line in report.sentences(self.workdir))
+        name, runs = html.escape(str(self.workdir)), self.runs
+        shown = runs.select(column for column in runs.columns if column in store.RUNS or runs[column].n_unique() > 1)
+        return f"<p><b>{name}</b></p><ul>{lines}</ul>{shown._repr_html_()}"
+
     def _sections(self):
         from jaxconcepts.figures import report
 
@@ -219,6 +229,13 @@ class LanguageModel:
 
         answers = language.generate(self.model, self.params, *self._tokens(prompts, bos), max_new_tokens=max_new_tokens)
         return [self.tokenizer.decode(row, skip_special_tokens=True) for row in answers.tolist()]
+
+    def _repr_html_(self) -> str:
+        """Which model it is, and how large: as a notebook shows it."""
+        size = sum(leaf.size for leaf in jax.tree.leaves(self.params))
+        rows = {"model": type(self.model).__name__, "blocks": self.model.layers, "parameters": f"{size:,}"}
+        cells = "".join(f"<tr><td>{name}</td><td>{html.escape(str(value))}</td></tr>" for name, value in rows.items())
+        return f"<table>{cells}</table>"
 
     def _tokens(self, prompts, bos):
         from jaxconcepts.models import language

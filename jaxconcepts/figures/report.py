@@ -13,7 +13,7 @@ import polars as pl
 from etils import epath
 
 from jaxconcepts import store
-from jaxconcepts.figures import claim_panels, claims, page, style
+from jaxconcepts.figures import claim_panels, claims, knowledge, page, style
 from jaxconcepts.figures.causal import catalogue as causal
 from jaxconcepts.figures.finetuning import panels as finetuning
 from jaxconcepts.figures.icl import catalogue as icl
@@ -118,6 +118,8 @@ def _claim_table(rows: pl.DataFrame) -> Section:
 
 
 def _studies(root: epath.Path, study: Study) -> Iterator[Group]:
+    if study.config.get("experiment") == "biographies":
+        yield Group("Knowledge", knowledge.sections(study))
     in_context = icl_tables.load(root)
     if in_context is not None:
         yield Group("Concepts in context", icl.sections(in_context))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import logging
@@ -70,7 +71,9 @@ def run_sweep(
     progress = SweepProgress(log, run.workdir, queue, programs, shard if jax.process_count() == 1 else None)
 
     too_large: list[str] = []
-    with stop_requested() as signals:
+    # Alone, only the loop of a pack has unsaved work: a signal during a compilation ends the process at once. Several
+    # processes stop together, at the end of a chunk.
+    with stop_requested() if jax.process_count() > 1 else contextlib.nullcontext() as signals:
         watching = execution.Watching(progress, signals, trackers=trackers)
         while queue:
             pack = queue.popleft()
@@ -82,8 +85,6 @@ def run_sweep(
             if not _fits(pack, run, layout, checkpoint_seconds, programs, watching, room):
                 sizes[pack.points[0].experiment] = -(-len(pack.points) // 2)
                 queue.extendleft(reversed(_halve(pack, run, too_large)))
-            elif signals and queue and jax.process_count() == 1:
-                raise PreemptedError("stopped by a signal between packs; start again to go on")
     progress.end()
     log.info("compiled %d program(s) in %.0f s", programs.compilations, programs.seconds)
     if too_large:

@@ -20,6 +20,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, is_dataclass, replace
 from typing import Any, ClassVar, Self, get_type_hints
 
+import optax
 from jaxtyping import Array, Float, Int, PyTree
 
 from jaxconcepts import fields
@@ -140,6 +141,11 @@ class Experiment:
         """What `loss` and `measure` get for the trained `params`: themselves, unless only a part of a model is trained.
         step: None where the model is measured."""
         return params
+
+    def rule(self, numbers: Any) -> optax.GradientTransformation:
+        """The optimiser, by default that of `train`; another where stages of training differ in rate or in what is
+        trained."""
+        return optimizers.make(self.train, numbers.optimizer)
 
     def held_out(self, numbers: Any, data: PyTree) -> PyTree:
         """The sequences that the run is measured on, in concept order, with exact solutions where there are any. Their

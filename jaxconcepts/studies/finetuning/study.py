@@ -8,8 +8,8 @@ measured as in the in-context study. Hidden states below an arm's first tuned bl
 headed there leaves it as it is by construction, and the tables say which layers those are.
 
     WORKDIR/config.json, runs/, metrics/, checkpoints/   a run an arm: train_loss by step, adapters
-            finetuning/metrics/<run>-<cell>.parquet      run, arm, seed, blocks, step, model, family, shots, variant;
-                                                         metric, layer, concept, other, value (as in `studies.icl`)
+            finetuning/metrics/<run>-<cell>.parquet      run, arm, seed, tuned_blocks, step, model, family, shots,
+                                                         variant, metric, layer, concept, other, value
             adapters/<run>/                              in PEFT's format
             models/<run>/                                merged weights as a checkpoint folder, where asked for
 """
