@@ -10,11 +10,25 @@ Expected: the exact solution's loss is 0.410 nats a token, and the probes' ceili
 from ml_collections import config_dict
 
 from jaxconcepts.experiments.grammar_sizes import fields_of
+from jaxconcepts.figures.claims import Arm, Claim, Quantity
 from jaxconcepts.runs.loop import default_config
 
 
 def get_config(size: str = "cpu") -> config_dict.ConfigDict:
     config = config_dict.ConfigDict(default_config("grammar"))
-    config.measure.metrics = ("loss", "generation", "probe", "boundary", "cd")
+    config.measure.metrics = ("loss", "generation", "probe", "boundary", "cd", "span", "mixing", "attention", "patch")
+    config.measure.update(count=3, spacing="linear")
     config.update_from_flattened_dict(fields_of(size))
     return config
+
+
+def get_claims() -> list[Claim]:
+    parses = {name: Quantity("patched_parses", {"label": name}, reduce="min") for name in ("alike", "other")}
+    return [
+        Claim(
+            "boundaries are used", "A state in which no symbol (NT4) ends, in place of one in which one does, spoils "
+            "more continuations than another such end does", parses["other"], (Arm("no end"), Arm("another end")),
+            expected="less", against=parses["alike"], unit="share that parses", source="arXiv 2305.13673, section 5",
+            hazards="the worst layer of each is picked; a state brings what it holds of the symbols before it, too",
+        )
+    ]  # fmt: skip

@@ -24,8 +24,8 @@ HAZARDS = "one learning rate for all; a position kind that learns later is calle
 def get_config(size: str = "cpu") -> config_dict.ConfigDict:
     config = config_dict.ConfigDict(default_config("grammar"))
     config.num_seeds = 5
-    config.measure.metrics = ("loss", "generation", "probe")
-    config.measure.count = 4
+    config.measure.metrics = ("loss", "generation", "probe", "span", "attention")
+    config.measure.update(count=2, spacing="linear")
     config.update_from_flattened_dict(fields_of(size))
     return config
 
@@ -69,4 +69,35 @@ def get_claims() -> list[Claim]:
         )
         for name, what in {"rotary": "rotary positions", "relative": "relative positions",
                            "uniform": "uniform attention"}.items()
+    ] + _of_dynamic_programming(arm["rotary"])  # fmt: skip
+
+
+def _of_dynamic_programming(rotary: Arm) -> list[Claim]:
+    """What a model does that fills in a table of spans, of the rotary arm alone."""
+
+    def claim(name, statement, ours, theirs, unit, hazards):
+        arms = tuple(Arm(name, rotary.where) for name in ours[1:] + theirs[1:])
+        return Claim(name, statement, ours[0], arms, against=theirs[0], unit=unit, hazards=hazards,
+                     source="arXiv 2305.13673, section 5")  # fmt: skip
+
+    span = Quantity("span_auc", {"label": "NT5"}, reduce="max")
+    adjacent = {"label": "NT5", "position": 1}
+    return [
+        claim(
+            "spans over position", "Whether a symbol (NT5) spans i..j is read off the states at i and j better than "
+            "off the positions", (span, "states"), (Quantity("span_auc_position", {"label": "NT5"}), "positions"),
+            "area under the curve", "the best layer is picked; an untrained model's states tell tokens apart too",
+        ),
+        claim(
+            "spans over untrained", "Training makes spans (NT5) readable", (span, "trained"),
+            (Quantity("span_auc_untrained", {"label": "NT5"}, reduce="max"), "untrained"),
+            "area under the curve", "the best layer of each is picked",
+        ),
+        claim(
+            "ends attend to ends", "The end of a symbol (NT5) attends to the end of the one before more than their "
+            "distance explains, and more than before training",
+            (Quantity("attention_ends", adjacent, reduce="max"), "trained"),
+            (Quantity("attention_ends_untrained", adjacent, reduce="max"), "untrained"),
+            "attention weight", "the best layer of each is picked; what is attended is not what is used",
+        ),
     ]  # fmt: skip

@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import html
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import polars as pl
@@ -27,6 +28,9 @@ from jaxconcepts.runs import loop, packs, points
 from jaxconcepts.runs.config import config_kind
 from jaxconcepts.runs.events import Event
 from jaxconcepts.store import files
+
+if TYPE_CHECKING:
+    from jaxconcepts.figures.claims import Claim
 
 PathLike = str | os.PathLike
 
@@ -48,24 +52,27 @@ def train(
     workdir: PathLike,
     *,
     callbacks: Sequence[Callable[[Event], Any]] = (),
+    claims: Sequence[Claim] | None = None,
     report: bool = False,
 ) -> Run:
     """Trains the runs of a config, one a seed, or goes on where they were stopped, as the command `train` does.
 
     callbacks: called at every measured step with an `Event`: `.step`, `.params(run)`, `.metrics`, `.log(name, value)`.
-    report: draw the figures and the page too.
+    claims: what the report gives verdicts on (`figures.claims.Claim`); None for the get_claims() of a config that is
+    named, and for what the run directory has of before. report: draw the figures and the page too.
 
     Raises ValueError naming a bad field, CallbackError where a callback raises (its cause is that error), and
     PreemptedError after SIGTERM or SIGINT; of both everything is checkpointed, and the same call goes on.
     """
+    made = _claims(config, claims)
     base, execution, num_seeds = _split(config)
     seeds = range(base["seed"], base["seed"] + num_seeds)
     pack = [points.make_point(copy.deepcopy(base) | {"seed": seed}) for seed in seeds]
     layout = _layout(execution, len(pack))
-    with _open(workdir, base, num_seeds, execution, pack) as opened:
+    with _open(workdir, base, num_seeds, execution, pack, made) as opened:
         loop.run_pack(
-            "train", pack, opened, layout, execution["checkpoint_seconds"], callbacks=callbacks,
-            trackers=execution["trackers"],
+            "train", pack, opened, layout, execution["checkpoint_seconds"],
+            watching=loop.Watching(callbacks=callbacks, trackers=execution["trackers"]),
         )  # fmt: skip
     run = open_run(workdir)
     if report:
@@ -74,19 +81,22 @@ def train(
 
 
 def sweep(
-    config: str | Mapping[str, Any], space: Iterable[Mapping[str, Any]], workdir: PathLike, *, tune: bool = False
-) -> Run:
+    config: str | Mapping[str, Any], space: Iterable[Mapping[str, Any]], workdir: PathLike, *, tune: bool = False,
+    claims: Sequence[Claim] | None = None,
+) -> Run:  # fmt: skip
     """Trains every point of a sweep that is not finished, as the command `sweep` does.
 
     space: overrides by dotted field, such as `product(**{"train.learning_rate": [1e-3, 3e-3], "seed": range(3)})`.
-    tune: measure first how runs go fastest. Raises as `train`, and for a point that is invalid, naming it.
+    tune: measure first how runs go fastest. claims: as of `train`. Raises as `train`, and for a point that is invalid,
+    naming it.
     """
     from jaxconcepts.sweeps.sweep import run_sweep
 
+    made = _claims(config, claims)
     base, execution, num_seeds = _split(config)
     chosen = points.expand(base, points.with_seeds(space, base["seed"], num_seeds))
     layout = _layout(execution, len(chosen))
-    with _open(workdir, base, num_seeds, execution, chosen) as opened:
+    with _open(workdir, base, num_seeds, execution, chosen, made) as opened:
         run_sweep(
             chosen, opened, layout, at_once=execution["at_once"], checkpoint_seconds=execution["checkpoint_seconds"],
             tune=tune, trackers=execution["trackers"],
@@ -155,6 +165,15 @@ class Run:
 
         return write_report(self.workdir)
 
+    def _repr_html_(self) -> str:
+        """What came out, in words, and the runs: as a notebook shows it."""
+        from jaxconcepts.figures import report
+
+        lines = "".join(f"<li>{html.escape(line)}</li>" for line in report.sentences(self.workdir))
+        name, runs = html.escape(str(self.workdir)), self.runs
+        shown = runs.select(column for column in runs.columns if column in store.RUNS or runs[column].n_unique() > 1)
+        return f"<p><b>{name}</b></p><ul>{lines}</ul>{shown._repr_html_()}"
+
     def _sections(self):
         from jaxconcepts.figures import report
 
@@ -162,13 +181,21 @@ class Run:
             yield from group.sections
 
 
-def load(folder_or_repo_id: PathLike, dtype: str = "float32", mesh: jax.sharding.Mesh | None = None) -> LanguageModel:
+def load(
+    folder_or_repo_id: PathLike,
+    dtype: str = "float32",
+    mesh: jax.sharding.Mesh | None = None,
+    through: str | None = None,
+) -> LanguageModel:
     """A pretrained language model with its tokenizer. Raises ValueError as `load_pretrained`, and for a tokenizer that
-    is missing or cannot be read."""
+    is missing or cannot be read.
+
+    through: "transformers" runs a model of any architecture by PyTorch: hidden states, logits and answers alone.
+    """
     from jaxconcepts.models import pretrained, tokenizer
 
     folder = pretrained.resolve(folder_or_repo_id)
-    model, params = pretrained.load_pretrained(folder, dtype, mesh)
+    model, params = pretrained.load_pretrained(folder, dtype, mesh, through=through)
     return LanguageModel(model, params, tokenizer.load(folder))
 
 
@@ -203,6 +230,13 @@ class LanguageModel:
         answers = language.generate(self.model, self.params, *self._tokens(prompts, bos), max_new_tokens=max_new_tokens)
         return [self.tokenizer.decode(row, skip_special_tokens=True) for row in answers.tolist()]
 
+    def _repr_html_(self) -> str:
+        """Which model it is, and how large: as a notebook shows it."""
+        size = sum(leaf.size for leaf in jax.tree.leaves(self.params))
+        rows = {"model": type(self.model).__name__, "blocks": self.model.layers, "parameters": f"{size:,}"}
+        cells = "".join(f"<tr><td>{name}</td><td>{html.escape(str(value))}</td></tr>" for name, value in rows.items())
+        return f"<table>{cells}</table>"
+
     def _tokens(self, prompts, bos):
         from jaxconcepts.models import language
 
@@ -231,10 +265,28 @@ def _layout(execution, runs):
     return layout
 
 
-def _open(workdir, base, num_seeds, execution, chosen):
+@contextlib.contextmanager
+def _open(workdir, base, num_seeds, execution, chosen, made):
     keep_steps = {step for point in chosen for step in point.experiment.measuring.checkpoint_steps}
     record = points.stored(base) | {"num_seeds": num_seeds}
-    return store.open_run(workdir, record, device=command_line.device() | execution, keep_steps=keep_steps)
+    device = command_line.device() | execution
+    with store.open_run(workdir, record, device=device, keep_steps=keep_steps) as opened:
+        if made:
+            from jaxconcepts.figures import claims
+
+            claims.write(opened.workdir, made)
+        yield opened
+
+
+def _claims(config, given):
+    """The claims that are given, or those of the config file that is named."""
+    if given is None:
+        return [] if isinstance(config, Mapping) else config_files.load(str(config)).claims()
+    from jaxconcepts.figures.claims import Claim
+
+    if wrong := [claim for claim in given if not isinstance(claim, Claim)]:
+        raise ValueError(f"claims must be figures.claims.Claim, got {wrong[0]!r}")
+    return list(given)
 
 
 def _as_json(value: Any) -> Any:

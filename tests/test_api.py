@@ -9,9 +9,13 @@ import pytest
 
 import jaxconcepts as jc
 from jaxconcepts import store
+from jaxconcepts.commands import config_files
+from jaxconcepts.figures import claims
+from jaxconcepts.runs import loop
 from jaxconcepts.runs.events import CallbackError
 
 CONFIG = str(Path(__file__).with_name("small_train.py"))
+GRAMMAR = str(Path(__file__).with_name("experiments") / "small_grammar.py")
 QUICK = {"train.steps": 8, "measure.count": 3, "measure.hidden_count": 0, "run.checkpoint_seconds": 1e6}
 
 
@@ -93,6 +97,19 @@ def test_a_sweep_from_python(tmp_path):
     run = jc.sweep(jc.config(CONFIG, QUICK | {"num_seeds": 1}), space, tmp_path)
     assert run.runs["status"].to_list() == ["done"] * 4
     assert sorted(run.runs["train.learning_rate"].to_list()) == [1e-3, 1e-3, 3e-3, 3e-3]
+    assert claims.read(run.workdir) == []
+
+
+def test_claims_are_those_of_a_named_config_or_given(tmp_path, monkeypatch):
+    """Nothing is trained: what is asked is whether the run directory has them, as after the command."""
+    monkeypatch.setattr(loop, "run_pack", lambda *_, **__: None)
+    monkeypatch.setattr("jaxconcepts.sweeps.sweep.run_sweep", lambda *_, **__: None)
+    written = config_files.load(GRAMMAR).claims()
+    assert written and written == claims.read(jc.train(GRAMMAR, tmp_path / "train").workdir)
+    space = jc.product(**{"task.noise_share": [0.0, 1.0]})
+    assert claims.read(jc.sweep(jc.config(GRAMMAR), space, tmp_path / "sweep", claims=written).workdir) == written
+    with pytest.raises(ValueError, match=r"claims must be figures\.claims\.Claim, got 'it grows'"):
+        jc.train(GRAMMAR, tmp_path / "wrong", claims=["it grows"])
 
 
 def test_a_pretrained_model_with_its_tokenizer(tmp_path):

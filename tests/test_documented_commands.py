@@ -27,6 +27,12 @@ TRAINING = {
     "run.cpu_devices": 1,
 }  # fmt: skip
 SIZES = {"model.layers": 1, "model.width": 4}
+
+
+def _changes(changed):
+    return [f"--config.{name}={value}" for name, value in changed.items()]
+
+
 ASKING = {
     "prompts": 16, "per_draw": 8, "draws": 2, "k": 2, "permutations": 2, "batch_size": 16, "multiple": 16,
 }  # fmt: skip
@@ -42,6 +48,7 @@ REASONING = {
     "num_seeds": 1, "task.problems": 300, "train.steps": 2, "train.batch_size": 2, "train.warmup_steps": 0,
     "measure.count": 2, "measure.per_concept": 12,
 }  # fmt: skip
+BIOGRAPHIES = {"num_seeds": 1, "train.steps": 4, "train.batch_size": 2, "train.warmup_steps": 0, "measure.count": 2}
 PREFIXED = {name: {f"{name}.{key}": value for key, value in ASKING.items()} for name in ("measure", "study")}
 # Pages whose snippets another module runs, which names the page.
 RUN_ELSEWHERE = {
@@ -56,6 +63,9 @@ SMALL = {
     **dict.fromkeys(("grammar", "grammar_positions", "grammar_noise", "grammar_encoder"), GRAMMAR),
     "reasoning": REASONING,
     **dict.fromkeys(("reasoning_depth", "reasoning_retry"), REASONING | {"measure.metrics": "loss,solving"}),
+    **dict.fromkeys(
+        ("biographies", "biographies_regimes", "biographies_reversal", "biographies_capacity"), BIOGRAPHIES
+    ),
     "explicit_latent": TRAINING | {"model.layers": 2, "model.width": 4},
     "sweep_small": TRAINING | SIZES | {"run.at_once": 2, "run.how": "map"},
     "sweep_emergence": TRAINING | {"measure.hidden_count": 0, "run.at_once": 1},
@@ -77,6 +87,7 @@ SMALL = {
 # Fields that a config needs to fit the small model, unless the documented command gives them.
 FIRST = {"finetune": {"arms": "first-1,none"}}
 FLAGS = {
+    "demo": _changes(TRAINING | SIZES | {"measure.hidden_count": 2}),
     "sweep_small": ["--shard=0/1050"],
     "sweep_emergence": ["--shard=0/6912"],
     "patch": ["--per_concept=4", "--mean_per_concept=4", "--layer=1"],
@@ -133,11 +144,15 @@ class Runs:
         """The config file of that name, in its smallest size where it has several."""
         if name == "my_config":
             return str(ROOT / "tests" / "example_config.py")
-        return str(ROOT / "configs" / f"{name}.py") + (":smoke" if name.startswith(("grammar", "reasoning")) else "")
+        sized = name.startswith(("grammar", "reasoning", "biographies"))
+        return str(ROOT / "configs" / f"{name}.py") + (":smoke" if sized else "")
 
     def _flag(self, command, flag):
         name, _, text = flag.partition("=")
         if name == "--workdir":
+            if "," in text:
+                names = [self._flag(command, f"--workdir={part}").partition("=")[2] for part in text.split(",")]
+                return f"--workdir={','.join(names)}"
             workdir = self.folder / re.sub(r"^gs://\w+", "runs", text.replace("DIR", "runs/quickstart"))
             if command in ("patch", "report", "status", "decodability"):
                 self.provide(str(workdir.relative_to(self.folder)))
@@ -177,10 +192,6 @@ class Runs:
         )
         assert code == 0, output
         return self.folder / "runs" / "icl_from_scratch" / "models" / f"step_{step:06d}"
-
-
-def _changes(changed):
-    return [f"--config.{name}={value}" for name, value in changed.items()]
 
 
 @pytest.fixture(scope="module")

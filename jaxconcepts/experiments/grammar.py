@@ -10,6 +10,7 @@ tokens. Everything is measured on whole strings that are held out, against exact
     probe       how well each level's ancestor is read off the hidden states by ridge regression, and its ceiling
     boundary    the same for the ends of each level's symbols
     cd          Concept Decodability of the ancestors, a string's own points being left out
+    span, mixing, attention, patch    whether it works like dynamic programming, see `grammar_trees`
 """
 
 from __future__ import annotations
@@ -24,15 +25,15 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
-from jaxconcepts.experiments import evaluators, grammar_generation, grammar_held_out, grammar_measures
+from jaxconcepts.experiments import evaluators, grammar_generation, grammar_held_out, grammar_measures, grammar_trees
 from jaxconcepts.experiments.tokens import TokenExperiment, Tokens
 from jaxconcepts.fields import FieldError, check, field
 from jaxconcepts.tasks import grammar, grammar_stream
 from jaxconcepts.training.experiment import Concept, HeldOut, MeasureConfig, Named
 
-LABELLED = ("probe", "boundary", "cd", "pairwise_cd", "untrained", "silhouette")
+LABELLED = ("probe", "boundary", "cd", "pairwise_cd", "untrained", "silhouette", *grammar_trees.EVALUATORS)
 """Evaluators that need the ancestors of a string to be known."""
-WRITING = ("generation", "noise")
+WRITING = ("generation", "noise", "patch")
 """Evaluators that need a decoder."""
 
 SURFACE = 8
@@ -117,7 +118,7 @@ class Grammar(TokenExperiment):
     TASK = GrammarTask
     MEASURE = GrammarMeasure
     NUMBERS = ("noise_share", "noise_rate")
-    EVALUATORS: ClassVar[Mapping[str, Any]] = grammar_measures.EVALUATORS
+    EVALUATORS: ClassVar[Mapping[str, Any]] = {**grammar_measures.EVALUATORS, **grammar_trees.EVALUATORS}
     DEFAULTS: ClassVar[Mapping[str, Any]] = {
         "model.positions": "rotary", "init.weights": 0.0, "train.steps": 2500, "train.batch_size": 16,
         "train.optimizer": "adamw", "train.schedule": "linear", "train.learning_rate": 3e-3, "train.weight_decay": 0.1,
@@ -133,7 +134,7 @@ class Grammar(TokenExperiment):
         metrics, of = set(made.measuring.metrics), made.task.of
         if not made.causal and (asked := sorted(metrics & set(WRITING))):
             raise ValueError(f"measure.metrics: {asked[0]} needs a decoder, got model.causal = False")
-        if metrics & set(WRITING) and made.measuring.prefix >= of.min_length:
+        if metrics & {"generation", "noise"} and made.measuring.prefix >= of.min_length:
             raise ValueError(
                 f"measure.prefix must be below the shortest string of {of.name}, {of.min_length} tokens, got "
                 f"{made.measuring.prefix}"
@@ -152,7 +153,7 @@ class Grammar(TokenExperiment):
         return grammar_held_out.make(
             self.task.of, settings.per_concept, self.task.window, points=settings.points, prefix=settings.prefix,
             corruption=settings.corruption, unambiguous=self.task.mask_ambiguous,
-            mask_rate=None if self.causal else self.task.mask_rate,
+            mask_rate=None if self.causal else self.task.mask_rate, metrics=settings.metrics,
         )  # fmt: skip
 
     def sample(self, task: Mapping[str, Any], data: PyTree, key, count: int) -> Tokens:
@@ -183,7 +184,11 @@ class Grammar(TokenExperiment):
             logits = self.forward(params, held_out.batch)[0]
         starts = [start for name, start in grammar_generation.STARTS if name in self.measuring.metrics]
         written = grammar_generation.write(self, params, held_out, starts) if starts else {}
-        return dict.fromkeys(held_out.concepts, states), grammar_measures.Answers(logits, written)
+        metrics, given = self.measuring.metrics, (self, params, captured, held_out)
+        residues = grammar_trees.residues(*given) if "attention" in metrics else {}
+        patched = grammar_trees.patched(*given) if "patch" in metrics else None
+        answers = grammar_measures.Answers(logits, written, captured, residues, patched)
+        return dict.fromkeys(held_out.concepts, states), answers
 
     def constants(self, held_out: HeldOut, untrained) -> dict[str, Named]:
         # Nothing is asked of what an untrained model writes, so that it need not write.

@@ -33,27 +33,37 @@ def write(experiment, params: PyTree, held_out, starts: list[str]) -> dict[str, 
     The label is the start, at temperature 1, else e.g. "begin at 0.1". Random numbers are those of one key, the same in
     every run and at every step.
     """
-    settings, of, exact = experiment.measuring, experiment.task.of, held_out.exact
+    settings, exact = experiment.measuring, held_out.exact
     labels = [(start, temperature) for start in starts for temperature in settings.temperatures]
-    count, longest = settings.generations, exact["next_token"].shape[1] - 1
+    count = settings.generations
     prompts = [_prompt(exact, start, count) for start, _ in labels]
     tokens, given = (jnp.concatenate(parts) for parts in zip(*prompts, strict=True))
     each = jnp.repeat(jnp.array([temperature for _, temperature in labels], jnp.float32), count)
-    trace = decoding.read(experiment.model, params, tokens, given + 1, keep="cache")
-    choose = decoding.drawn(jax.random.key(KEY), each[:, None])
-    answers = decoding.decode(
-        experiment.model, params, trace.captured[-1, :, 0], trace.outputs, given + 1, longest + 1, (of.end,), choose
-    )
-    strings, lengths = _joined(tokens[:, 1:], given, answers, of.end, longest)
-    ended = lengths <= longest
     free = jnp.repeat(jnp.array([start == "corrupted" for start, _ in labels]), count) * given
-    parses = grammar_exact.completes(of, strings, jnp.where(ended, lengths, 0), free) & ended
-    split = lambda a: a.reshape(len(labels), count, *a.shape[1:])  # noqa: E731
-    strings, ended, parses = split(strings), split(ended), split(parses)
+    written = go_on(experiment, params, held_out, tokens, given, each, free)[0]
+    written = jax.tree.map(lambda a: a.reshape(len(labels), count, *a.shape[1:]), written)
     return {
-        start if temperature == 1 else f"{start} at {temperature:g}": Written(strings[i], ended[i], parses[i])
+        start if temperature == 1 else f"{start} at {temperature:g}": Written(*(part[i] for part in written))
         for i, (start, temperature) in enumerate(labels)
     }
+
+
+def go_on(experiment, params, held_out, tokens, given, temperatures, free=0, edits=None):
+    """`Written` of every row, and the logits of the first token that is written, [G, V].
+
+    tokens: [G, 1 + P], the begin and `given` [G] tokens of a prefix. free: [G], how many of them any token may replace.
+    edits: of the stream at the prefix, see `models.residual.Edits`.
+    """
+    of, longest = experiment.task.of, held_out.exact["next_token"].shape[1] - 1
+    trace = decoding.read(experiment.model, params, tokens, given + 1, edits, keep="cache")
+    choose = decoding.drawn(jax.random.key(KEY), temperatures[:, None])
+    last = trace.captured[-1, :, 0]
+    answers = decoding.decode(experiment.model, params, last, trace.outputs, given + 1, longest + 1, (of.end,), choose)
+    strings, lengths = _joined(tokens[:, 1:], given, answers, of.end, longest)
+    ended = lengths <= longest
+    free = jnp.broadcast_to(free, given.shape)
+    parses = grammar_exact.completes(of, strings, jnp.where(ended, lengths, 0), free) & ended
+    return Written(strings, ended, parses), experiment.model.unembed(params, last)
 
 
 def _prompt(exact, start, count):

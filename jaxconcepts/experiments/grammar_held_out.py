@@ -6,6 +6,7 @@ one. Exact answers are in float64 there (`tasks.grammar_exact`).
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from functools import lru_cache
 from typing import Any
 
@@ -13,6 +14,7 @@ import jax
 import numpy as np
 from jaxtyping import Int
 
+from jaxconcepts.experiments import grammar_spans
 from jaxconcepts.tasks import grammar, grammar_exact
 from jaxconcepts.tasks.grammar_tables import BEGIN, Grammar
 
@@ -31,7 +33,7 @@ def width_of(of: Grammar, window: int) -> int:
 
 def make(
     of: Grammar, count: int, window: int, *, points: int, prefix: int, corruption: float, unambiguous: bool = False,
-    mask_rate: float | None = None,
+    mask_rate: float | None = None, metrics: Collection[str] = (),
 ) -> dict[str, Any]:  # fmt: skip
     """`count` strings and their exact answers, as NumPy arrays; T = `width_of`, W = T + 2, M points of reading.
 
@@ -46,6 +48,8 @@ def make(
         ancestors under a `mask_rate`, since the whole string is then seen.
     prefixes, corrupted: [N, prefix], the strings' first tokens, and the same with each changed with probability
         `corruption`.
+    trees: by level, `grammar_spans.trees`. spans, boundaries: for "span" and "patch" among the `metrics`, see
+        `grammar_spans`; boundaries are those of the uppermost level.
     loss_mask: [N, W], 1 at the strings and their ends, or where a token is masked. masked: [N, W], None without a rate.
 
     Raises ValueError where too few strings fit.
@@ -79,11 +83,17 @@ def make(
         "ceiling": dict(zip(names, map(np.float32, ceilings), strict=True)),
         "ends_ceiling": dict(zip(names, map(np.float32, ends_ceilings), strict=True)),
         "prefixes": prefixes, "corrupted": np.asarray(corrupted), "masked": None,
+        "trees": {name: grammar_spans.trees(strings, row) for name, row in zip(names, levels, strict=True)},
         "loss_mask": (np.arange(rows.shape[1]) <= strings.lengths[:, None] + 1).astype(np.float32),
     }  # fmt: skip
     if mask_rate is not None:
         hidden = random.random(rows.shape) < mask_rate
         made |= {"loss_mask": hidden.astype(np.float32), "masked": np.where(hidden, of.mask, rows)}
+    every = list(made["trees"].values())
+    if "span" in metrics:
+        made["spans"] = {name: grammar_spans.spans(tree, random) for name, tree in made["trees"].items()}
+    if "patch" in metrics:
+        made["boundaries"] = grammar_spans.boundaries(*exact, every[0], every[1] if every[1:] else None, random)
     return jax.tree.map(lambda a: a.astype(np.int32) if a.dtype == np.int64 else a, made)
 
 

@@ -19,10 +19,14 @@ UNIT = "nats a token"
 
 
 class Answers(NamedTuple):
-    """What a model gives for the held-out rows. logits: [N, W, V]. written: strings by start, where asked for."""
+    """What a model gives for the held-out rows. logits: [N, W, V]. written: strings by start, where asked for. streams:
+    [layers, N, W, d], the states at all positions. residues, patched: see `grammar_trees`, where asked for."""
 
     logits: Float[Array, "N W V"]
     written: Mapping[str, Written]
+    streams: Float[Array, "layers N W d"]
+    residues: Mapping[str, Any]
+    patched: tuple[Array, Array] | None
 
 
 def loss(states, outputs: Answers, held_out: HeldOut) -> dict[str, Named]:

@@ -11,6 +11,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
@@ -29,6 +30,19 @@ def read_off(
     are in fold g modulo `folds`. alpha: weight of the squared coefficients.
     Raises ValueError for shapes that do not fit, and for fewer than 2 folds.
     """
+    scores = decisions(hidden, labels, classes, group, folds, alpha)
+    return jnp.stack([jnp.argmax(part, -1) for part in jnp.split(scores, np.cumsum(classes)[:-1], -1)], -2)
+
+
+def decisions(
+    hidden: Float[Array, "*lead N d"],
+    labels: Int[Array, "C N"],
+    classes: tuple[int, ...],
+    group: Int[Array, " N"],
+    folds: int = 5,
+    alpha: float = 1.0,
+) -> Float[Array, "*lead N all_classes"]:
+    """The decision values behind `read_off`, those of the C concepts' classes one after another; raises as it does."""
     points = jnp.shape(hidden)[-2]
     if jnp.shape(labels) != (len(classes), points) or jnp.shape(group) != (points,):
         raise ValueError(
@@ -37,25 +51,23 @@ def read_off(
         )
     if folds < 2:
         raise ValueError(f"folds must be an integer of at least 2, got {folds}")
-    return _read_off(jnp.asarray(hidden), jnp.asarray(labels), classes, jnp.asarray(group), folds, alpha)
+    return _decisions(jnp.asarray(hidden), jnp.asarray(labels), classes, jnp.asarray(group), folds, alpha)
 
 
 @partial(jax.jit, static_argnums=(2, 4))
-def _read_off(hidden, labels, classes, group, folds, alpha):
+def _decisions(hidden, labels, classes, group, folds, alpha):
     fold = group % folds
     each = [jnp.where(row[:, None] == jnp.arange(count), 1.0, -1.0) for row, count in zip(labels, classes, strict=True)]
     targets = jnp.concatenate(each, 1).astype(hidden.dtype)
-    cuts = [sum(classes[:number]) for number in range(1, len(classes))]
 
     def of_layer(states):
         # The shared mean goes first, so that the products of each fold keep their digits.
         states = states - jnp.mean(states, 0)
         scores = lax.map(lambda held_out: _scores(states, targets, fold != held_out, alpha), jnp.arange(folds))
-        scores = scores[fold, jnp.arange(len(fold))]
-        return jnp.stack([jnp.argmax(part, -1) for part in jnp.split(scores, cuts, 1)])
+        return scores[fold, jnp.arange(len(fold))]
 
     flat = hidden.reshape(-1, *hidden.shape[-2:])
-    return lax.map(of_layer, flat).reshape(*hidden.shape[:-2], *labels.shape)
+    return lax.map(of_layer, flat).reshape(*hidden.shape[:-1], sum(classes))
 
 
 def _scores(states, targets, fitted, alpha):
@@ -140,3 +152,15 @@ def matthews(predicted: Int[Array, "*lead N"], labels: Int[Array, "*lead N"]) ->
     a, b = (x.astype(jnp.float32) - jnp.mean(x, -1, keepdims=True) for x in (predicted, labels))
     spread = jnp.sqrt(jnp.mean(a * a, -1) * jnp.mean(b * b, -1))
     return jnp.where(spread > 0, jnp.mean(a * b, -1) / jnp.where(spread > 0, spread, 1.0), 0.0)
+
+
+def area_under_curve(scores: Float[Array, "*lead N"], labels: Int[Array, " N"]) -> Float[Array, "*lead"]:
+    """How often a point of label 1 scores above one of label 0, ties counting half: the area under the ROC curve. NaN
+    where all labels are the same."""
+    pairs = ((labels == 1)[:, None] & (labels == 0)).astype(jnp.float32)
+
+    def of_one(score):
+        above = jnp.sign(score[:, None] - score) * 0.5 + 0.5
+        return jnp.sum(above * pairs) / jnp.sum(pairs)
+
+    return lax.map(of_one, scores.reshape(-1, scores.shape[-1])).reshape(scores.shape[:-1])

@@ -47,9 +47,10 @@ GPT2_SCALES = InitScales()
 
 
 class Block(nn.Module):
-    """One pre-norm block: attention, then the feed-forward part."""
+    """One pre-norm block: attention, then the feed-forward part. weigh: it gives its attention's weights instead."""
 
     config: GPT2Config
+    weigh: bool = False
 
     @nn.compact
     def __call__(self, stream: Float[Array, "B T d"], context: decoder.Context | None = None, head_edits=None):
@@ -58,6 +59,8 @@ class Block(nn.Module):
         width, asked = stream.shape[-1], (lambda x: x) if context is None else context.asked
         normed = layers.LayerNorm(config.eps, name="ln_1")(stream)
         heads, keys, values = self._attend(normed, context)
+        if self.weigh:
+            return heads
         heads = residual.edit_heads(heads, head_edits)
         stream = asked(stream) + layers.Dense(width, dtype, name="attn_out")(layers.merge_heads(heads))
         normed = layers.LayerNorm(config.eps, name="ln_2")(stream)
@@ -71,7 +74,7 @@ class Block(nn.Module):
         split = lambda x: x.reshape(*x.shape[:2], -1, config.head_dim)  # noqa: E731
         asked = (lambda x: x) if context is None else context.asked
         if kind in positions.WITHOUT_QUERIES:
-            v = split(layers.Dense(config.width, config.dtype, name="attn_v")(normed))
+            v = self._values(split(layers.Dense(config.width, config.dtype, name="attn_v")(normed)))
             options = {"causal": config.causal}
             if kind == "uniform":
                 options["heads_reach"] = positions.spans(config.heads)
@@ -81,6 +84,7 @@ class Block(nn.Module):
             return positions.attend(None, v[..., :0], v, context, scale=1.0, **options), v[..., :0], v
         qkv = layers.Dense(3 * config.width, config.dtype, name="attn_qkv")(normed)
         q, k, v = (split(part) for part in jnp.split(qkv, 3, axis=-1))
+        v = self._values(v)
         if config.qk_norm:
             q, k = (layers.rms_normalise(a, 1e-6).astype(a.dtype) for a in (q, k))
         if kind == "rotary":
@@ -99,6 +103,10 @@ class Block(nn.Module):
             return positions.attend(q, k, v, context, scale=scale, causal=False), k, v
         return layers.attend(q, k, v, context, scale), k, v
 
+    def _values(self, v):
+        """The values; or, to read the weights off what they weigh, a one for each token at its own place."""
+        return jnp.broadcast_to(jnp.eye(v.shape[1])[None, :, None], (*v.shape[:3], v.shape[1])) if self.weigh else v
+
     def _by_distance(self, name, shape):
         """A table with a row for each distance between two tokens."""
         config = self.config
@@ -109,6 +117,15 @@ class Block(nn.Module):
         """The tables' row of each distance; what is masked may be outside and takes any."""
         least = 0 if self.config.causal else 1 - self.config.context
         return jnp.clip(distance, least, self.config.context - 1) - least
+
+
+def attention_weights(
+    config: GPT2Config, params: PyTree, stream: Float[Array, "B T d"], block: int | Array
+) -> Float[Array, "B H T T"]:
+    """How much each head of block `block` (from 0, may be traced) attends from each token (axis 2) to each (axis 3),
+    where `stream` goes into that block. A row's weights sum to 1."""
+    of_block = jax.tree.map(lambda a: a[block], params["blocks"])
+    return Block(config, weigh=True).apply({"params": of_block}, stream).transpose(0, 2, 1, 3)
 
 
 def init(config: GPT2Config, key, scales: InitScales = GPT2_SCALES) -> PyTree:

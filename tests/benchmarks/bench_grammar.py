@@ -5,7 +5,8 @@
 Ours is `grammar_exact` on known strings (sparse, float64, on the host), in seconds a string. The peers are dynamic
 programs in Python with decimals of 100 digits, from the same formulas: "decimal, all spans" fills whole triangles, as
 the formulas are written; "decimal, existing spans" keeps only the spans that some symbol yields. Membership is compared
-with nltk's bottom-up chart parser, on short strings. The device's kernel, compiled beforehand, is a peer too.
+with nltk's bottom-up chart parser, on short strings. The device's kernel, compiled beforehand, is a peer too. Probes
+of all layers and levels in one call stand beside scikit-learn's RidgeClassifier, one after another, folds and all.
 Peers that are not installed are left out. `ratio` is their time over ours, `aim` what it should be at least.
 """
 
@@ -19,7 +20,9 @@ from decimal import Decimal
 
 import jax
 import numpy as np
+from sklearn.linear_model import RidgeClassifier
 
+from jaxconcepts.metrics import grouped_probes
 from jaxconcepts.tasks import grammar, grammar_exact
 
 DIGITS = 100
@@ -33,7 +36,34 @@ def rows(quick: bool = False) -> list[dict]:
     following = {"device kernel": (_device("next_token"), None)}
     out = _compare("grammar: probability", exact.log_probability, long, count, _probability_peers(quick))
     out += _compare("grammar: next token", exact.next_token, long, count, following)
-    return out + _compare("grammar: membership", exact.membership, short, count, _nltk_peer())
+    out += _compare("grammar: membership", exact.membership, short, 4 * count, _nltk_peer())
+    # Layers, points, width and levels of configs/grammar.py:cpu and of its size "small".
+    return out + [
+        _probes(*shape) for shape in [(4, 300, 16, 3)] + ([] if quick else [(4, 2000, 64, 3), (7, 2000, 256, 5)])
+    ]
+
+
+def _probes(layers, points, width, levels, folds=5):
+    random = np.random.default_rng(0)
+    group, labels = np.arange(points) // 30, random.integers(0, 3, (levels, points))
+    signal = np.eye(3)[labels].transpose(1, 0, 2).reshape(points, -1) @ random.normal(size=(3 * levels, width))
+    hidden = (random.normal(size=(layers, points, width)) * 5 + signal).astype(np.float32)
+
+    def peer():
+        read = np.zeros((layers, levels, points), int)
+        for layer, level, fold in np.ndindex(layers, levels, folds):
+            out = group % folds == fold
+            fitted = RidgeClassifier(alpha=1.0).fit(hidden[layer, ~out], labels[level, ~out])
+            read[layer, level, out] = fitted.predict(hidden[layer, out])
+        return read
+
+    ours, answers = _seconds(lambda: grouped_probes.read_off(hidden, labels, (3,) * levels, group, folds), 5)
+    theirs, read = _seconds(peer, 2)
+    # Points whose decision values all but tie may fall to either side.
+    assert np.mean(np.asarray(answers) == read) > 0.999
+    shape = [f"{layers} layers", points, width, f"{levels} levels"]
+    row = {"benchmark": "grammar: probes", "shape": shape, "ours_s": ours, "peer": "scikit-learn", "peer_s": theirs}
+    return row | {"ratio": theirs / ours, "aim": 20}
 
 
 def _compare(benchmark, quantity, name, count, peers):
@@ -183,9 +213,7 @@ def _seconds(function, repeats):
 
 def main():
     table = rows(quick="--quick" in sys.argv)
-    print(
-        f"{'benchmark':>24} {'grammar, strings, length':>26} {'ours, s':>10} {'peer':>24} {'peer, s':>10} {'ratio':>9}"
-    )
+    print(f"{'benchmark':>24} {'shape':>26} {'ours, s':>10} {'peer':>24} {'peer, s':>10} {'ratio':>9}")
     for row in table:
         shape = ", ".join(map(str, row["shape"]))
         times = f"{row['ours_s']:10.6f} {row['peer']:>24} {row['peer_s']:10.4f} {row['ratio']:8.0f}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 from collections import defaultdict
 from dataclasses import replace
@@ -15,52 +14,12 @@ from sklearn.metrics import matthews_corrcoef
 
 from jaxconcepts import store
 from jaxconcepts.experiments import grammar_generation, grammar_held_out
-from jaxconcepts.experiments.grammar import Grammar
 from jaxconcepts.figures import claims
 from jaxconcepts.models import language
 from jaxconcepts.runs import points
 from jaxconcepts.tasks import grammar, grammar_exact
 from jaxconcepts.training import train
-
-RULES = {9: ["7 8", "8 7 7"], 7: ["5 6", "6 5"], 8: ["5 5 6"], 5: ["1 2", "2 1 1"], 6: ["3 1", "3 2 3"]}
-LEVELS = {9: 1, 7: 2, 8: 2, 5: 3, 6: 3}
-TABLE = ["grammar,level,symbol,rule,children"]
-TABLE += [f"t,{LEVELS[a]},{a},{i},{right}" for a, rights in RULES.items() for i, right in enumerate(rights)]
-ALL = ("loss", "accuracy", "generation", "noise", "probe", "boundary")
-PREFIX = 4
-STEPS = 500
-
-
-def derive(symbol):
-    """(probability, tokens, by level the symbol and whether it ends) of every derivation."""
-    if symbol < 5:
-        return [(1.0, (symbol,), [])]
-    made = []
-    for right in RULES[symbol]:
-        for parts in itertools.product(*(derive(int(child)) for child in right.split())):
-            probability = np.prod([p for p, _, _ in parts]) / len(RULES[symbol])
-            tokens = sum((part for _, part, _ in parts), ())
-            below = [sum(rows, []) for rows in zip(*(labels for _, _, labels in parts), strict=True)]
-            ends = [False] * (len(tokens) - 1) + [True]
-            made.append((probability, tokens, [[(symbol, end) for end in ends], *below]))
-    return made
-
-
-TREES = derive(9)
-STRINGS = defaultdict(float)
-for probability, tokens, _ in TREES:
-    STRINGS[tokens] += probability
-
-
-def config(**changed):
-    made = Grammar.default_config()
-    made["model"] |= {"layers": 2, "heads": 2, "width": 16, "mlp_width": 32}
-    made["train"] |= {"steps": STEPS, "batch_size": 8, "learning_rate": 0.01}
-    made["measure"] |= {"metrics": list(ALL), "per_concept": 12, "cd_per_concept": 12, "neighbours": 3}
-    made["measure"] |= {"points": 90, "generations": 40, "prefix": PREFIX, "corruption": 0.5, "folds": 3}
-    made["measure"] |= {"temperatures": [1.0, 0.5]}
-    made["task"] |= {"window": 32}
-    return points.apply(made, changed)
+from tests.experiments.toy_grammar import PREFIX, STEPS, STRINGS, TABLE, TREES, config
 
 
 @pytest.fixture(scope="module")
@@ -291,6 +250,10 @@ def test_noise_and_its_rate_are_numbers(point, table):
         ({"task.noise": "word"}, "task.noise must be .*, got 'word'"),
         ({"task.mask_rate": 0.0}, "task.mask_rate must be .*, got 0.0"),
         ({"model.causal": False}, "measure.metrics: generation needs a decoder, got model.causal = False"),
+        (
+            {"task.grammar": "cfg3f@16", "measure.metrics": ["span"]},
+            "task.mask_ambiguous must be True to read ancestors",
+        ),
         ({"measure.prefix": 30}, "measure.prefix must be below the shortest string of cfg3b@16, 30 tokens, got 30"),
         ({"measure.folds": 13}, "measure.folds must be at most measure.per_concept = 12 strings, got 13"),
         ({"measure.temperatures": [0.0]}, r"measure.temperatures must be positive numbers, got \(0.0,\)"),
@@ -316,7 +279,16 @@ def test_strings_that_no_window_holds_or_that_have_several_trees_are_left_out():
 @pytest.fixture(scope="module")
 def sweep(server):
     config = "--config=tests/experiments/small_grammar.py"
-    return lambda workdir, **at: server("sweep", config, f"--workdir={workdir}", **at)
+    return lambda workdir, *flags, **at: server("sweep", config, f"--workdir={workdir}", *flags, **at)
+
+
+@pytest.fixture(scope="module")
+def whole(sweep, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("sweep") / "whole"
+    code, output, _ = sweep(workdir)
+    assert code == 0, output
+    assert "compiled 1 program(s)" in output
+    return workdir
 
 
 def tables(workdir):
@@ -325,20 +297,48 @@ def tables(workdir):
 
 
 @pytest.mark.slow
-def test_killed_and_started_again_it_ends_with_the_same_tables(server, sweep, tmp_path):
-    code, output, _ = sweep(tmp_path / "whole")
-    assert code == 0, output
-    assert "compiled 1 program(s)" in output
-    code, _, _ = sweep(tmp_path / "cut", match=r"checkpoints/.*000000006", nth=2)
+def test_killed_and_started_again_it_ends_with_the_same_tables(server, sweep, whole, tmp_path):
+    code, _, _ = sweep(tmp_path, match=r"checkpoints/.*000000006", nth=2)
     assert code == -9
-    code, output, _ = sweep(tmp_path / "cut")
+    code, output, _ = sweep(tmp_path)
     assert code == 0, output
-    for ours, expected in zip(tables(tmp_path / "cut"), tables(tmp_path / "whole"), strict=True):
+    for ours, expected in zip(tables(tmp_path), tables(whole), strict=True):
         assert ours.equals(expected)
-    (claim,) = claims.read(tmp_path / "whole")
-    assert claim.name == "noise" and json.loads((tmp_path / "whole" / "claims.json").read_text())
-    code, output, _ = server("report", f"--workdir={tmp_path / 'whole'}", draw=True)
+    (claim,) = claims.read(whole)
+    assert claim.name == "noise" and json.loads((whole / "claims.json").read_text())
+    code, output, _ = server("report", f"--workdir={whole}", draw=True)
     assert code == 0, output
+
+
+@pytest.mark.slow
+def test_two_shards_with_a_run_a_pack_give_the_same_tables(sweep, whole, tmp_path):
+    for shard in ("0/2", "1/2"):
+        code, output, _ = sweep(tmp_path, f"--shard={shard}", "--config.run.at_once=1")
+        assert code == 0, output
+    (ours, runs), (expected, expected_runs) = tables(tmp_path), tables(whole)
+    assert ours.drop("value").equals(expected.drop("value")) and set(runs["status"]) == {"done"}
+    assert runs["run"].equals(expected_runs["run"])
+    np.testing.assert_allclose(ours["value"], expected["value"], rtol=1e-3, atol=1e-4)
+
+
+def test_a_run_is_the_same_alone_and_in_a_pack(compiles_fast):
+    changed = {"task.grammar": "cfg3b@13", "task.window": 24, "model.layers": 1, "train.batch_size": 2}
+    pack = [points.make_point(config(**changed | {"task.noise_share": share, "seed": 3})) for share in (0.0, 1.0)]
+    experiment = pack[0].experiment
+    assert pack[1].experiment == experiment
+    training = train.make_train(experiment)
+
+    def run(numbers):
+        batch = experiment.batch(numbers, None, 2).tokens
+        return batch, training.chunk(training.init(numbers, None), numbers, None, 3)[0].params
+
+    together = jax.jit(jax.vmap(run))(jax.tree.map(lambda *parts: np.stack(parts), *(one.numbers for one in pack)))
+    for row, one in enumerate(pack):
+        batch, params = jax.jit(run)(one.numbers)
+        np.testing.assert_array_equal(together[0][row], batch)
+        for ours, alone in zip(*map(jax.tree.leaves, (together[1], params)), strict=True):
+            np.testing.assert_allclose(ours[row], alone, atol=1e-4)
+    assert not np.array_equal(*together[0])
 
 
 @pytest.mark.slow
