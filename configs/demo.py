@@ -1,6 +1,6 @@
 """Demo: the smallest training in which concepts form, for `jaxconcepts demo`.
 
-Command:  python -m jaxconcepts demo [--workdir=DIR]
+Command:  python -m jaxconcepts demo --workdir=runs/demo
 """
 
 from ml_collections import config_dict
@@ -10,14 +10,14 @@ from jaxconcepts.runs.loop import default_config
 
 def get_config() -> config_dict.ConfigDict:
     config = config_dict.ConfigDict(default_config())
-    config.task.update(num_concepts=2, dim=4, rank=2, num_pairs=8, noise=0.1)
-    config.model.update(layers=3, heads=4, width=32, qk_norm=True)
+    config.task.update(num_concepts=3, dim=2, rank=2, num_pairs=8, noise=0.3, bases="given")
+    config.task.masks = ((2.0, 2.0), (0.7, 0.7), (0.1, 0.1))
+    config.model.update(layers=2, heads=4, width=32, qk_norm=True)
     config.init.update(weights=0.0, positions=0.5, read_in=0.2, read_out=0.0)
     config.train.update(
-        steps=5000, batch_size=64, loss="log_mse", optimizer="muon", learning_rate=1e-2, warmup_steps=50,
+        steps=2000, batch_size=64, loss="log_mse", optimizer="muon", learning_rate=1e-2, warmup_steps=50,
         schedule="linear", b2=0.99, clip_norm=1.0,
     )  # fmt: skip
-    config.curriculum.update(concept_ratio=2.0, concept_steps=800.0)
     config.measure.update(count=31, spacing="linear", per_concept=128, hidden_count=11)
     config.run.checkpoint_seconds = 10.0
     return config

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import html
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -70,8 +71,8 @@ def train(
     layout = _layout(execution, len(pack))
     with _open(workdir, base, num_seeds, execution, pack, made) as opened:
         loop.run_pack(
-            "train", pack, opened, layout, execution["checkpoint_seconds"], callbacks=callbacks,
-            trackers=execution["trackers"],
+            "train", pack, opened, layout, execution["checkpoint_seconds"],
+            watching=loop.Watching(callbacks=callbacks, trackers=execution["trackers"]),
         )  # fmt: skip
     run = open_run(workdir)
     if report:
@@ -164,6 +165,15 @@ class Run:
 
         return write_report(self.workdir)
 
+    def _repr_html_(self) -> str:
+        """What came out, in words, and the runs: as a notebook shows it."""
+        from jaxconcepts.figures import report
+
+        lines = "".join(f"<li>{html.escape(line)}</li>" for line in report.sentences(self.workdir))
+        name, runs = html.escape(str(self.workdir)), self.runs
+        shown = runs.select(column for column in runs.columns if column in store.RUNS or runs[column].n_unique() > 1)
+        return f"<p><b>{name}</b></p><ul>{lines}</ul>{shown._repr_html_()}"
+
     def _sections(self):
         from jaxconcepts.figures import report
 
@@ -171,13 +181,21 @@ class Run:
             yield from group.sections
 
 
-def load(folder_or_repo_id: PathLike, dtype: str = "float32", mesh: jax.sharding.Mesh | None = None) -> LanguageModel:
+def load(
+    folder_or_repo_id: PathLike,
+    dtype: str = "float32",
+    mesh: jax.sharding.Mesh | None = None,
+    through: str | None = None,
+) -> LanguageModel:
     """A pretrained language model with its tokenizer. Raises ValueError as `load_pretrained`, and for a tokenizer that
-    is missing or cannot be read."""
+    is missing or cannot be read.
+
+    through: "transformers" runs a model of any architecture by PyTorch: hidden states, logits and answers alone.
+    """
     from jaxconcepts.models import pretrained, tokenizer
 
     folder = pretrained.resolve(folder_or_repo_id)
-    model, params = pretrained.load_pretrained(folder, dtype, mesh)
+    model, params = pretrained.load_pretrained(folder, dtype, mesh, through=through)
     return LanguageModel(model, params, tokenizer.load(folder))
 
 
@@ -211,6 +229,13 @@ class LanguageModel:
 
         answers = language.generate(self.model, self.params, *self._tokens(prompts, bos), max_new_tokens=max_new_tokens)
         return [self.tokenizer.decode(row, skip_special_tokens=True) for row in answers.tolist()]
+
+    def _repr_html_(self) -> str:
+        """Which model it is, and how large: as a notebook shows it."""
+        size = sum(leaf.size for leaf in jax.tree.leaves(self.params))
+        rows = {"model": type(self.model).__name__, "blocks": self.model.layers, "parameters": f"{size:,}"}
+        cells = "".join(f"<tr><td>{name}</td><td>{html.escape(str(value))}</td></tr>" for name, value in rows.items())
+        return f"<table>{cells}</table>"
 
     def _tokens(self, prompts, bos):
         from jaxconcepts.models import language

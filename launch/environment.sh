@@ -22,5 +22,12 @@ else
   versions=()
   echo "installing jaxconcepts${1:+[$1]} into $VENV; there is no $tested, so what it needs comes in its newest versions"
 fi
+# Says every few seconds that it goes on; the sleep must not hold the terminal open once that is over.
+while sleep 3 > /dev/null 2>&1; do echo "  … installing: $SECONDS s"; done &
+ticker=$!
+trap 'kill "$ticker" 2> /dev/null || true' EXIT
 "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check "${versions[@]}" --editable ".${1:+[$1]}"
+kill "$ticker" 2> /dev/null || true
+trap - EXIT
+echo "installed after $SECONDS s"
 python() { "$VENV/bin/python" "$@"; }

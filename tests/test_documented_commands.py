@@ -27,6 +27,12 @@ TRAINING = {
     "run.cpu_devices": 1,
 }  # fmt: skip
 SIZES = {"model.layers": 1, "model.width": 4}
+
+
+def _changes(changed):
+    return [f"--config.{name}={value}" for name, value in changed.items()]
+
+
 ASKING = {
     "prompts": 16, "per_draw": 8, "draws": 2, "k": 2, "permutations": 2, "batch_size": 16, "multiple": 16,
 }  # fmt: skip
@@ -38,6 +44,7 @@ GRAMMAR = {
     "measure.per_concept": 8, "measure.cd_per_concept": 8, "measure.neighbours": 3, "measure.points": 40,
     "measure.generations": 2, "measure.prefix": 3,
 }  # fmt: skip
+BIOGRAPHIES = {"num_seeds": 1, "train.steps": 4, "train.batch_size": 2, "train.warmup_steps": 0, "measure.count": 2}
 PREFIXED = {name: {f"{name}.{key}": value for key, value in ASKING.items()} for name in ("measure", "study")}
 # Pages whose snippets another module runs, which names the page.
 RUN_ELSEWHERE = {
@@ -50,6 +57,9 @@ SMALL = {
     "dynamics": TRAINING | SIZES | {"model.layers": 2},  # Its first two blocks are tuned.
     "garg": TRAINING | SIZES,
     **dict.fromkeys(("grammar", "grammar_positions", "grammar_noise", "grammar_encoder"), GRAMMAR),
+    **dict.fromkeys(
+        ("biographies", "biographies_regimes", "biographies_reversal", "biographies_capacity"), BIOGRAPHIES
+    ),
     "explicit_latent": TRAINING | {"model.layers": 2, "model.width": 4},
     "sweep_small": TRAINING | SIZES | {"run.at_once": 2, "run.how": "map"},
     "sweep_emergence": TRAINING | {"measure.hidden_count": 0, "run.at_once": 1},
@@ -71,6 +81,7 @@ SMALL = {
 # Fields that a config needs to fit the small model, unless the documented command gives them.
 FIRST = {"finetune": {"arms": "first-1,none"}}
 FLAGS = {
+    "demo": _changes(TRAINING | SIZES | {"measure.hidden_count": 2}),
     "sweep_small": ["--shard=0/1050"],
     "sweep_emergence": ["--shard=0/6912"],
     "patch": ["--per_concept=4", "--mean_per_concept=4", "--layer=1"],
@@ -127,11 +138,14 @@ class Runs:
         """The config file of that name, in its smallest size where it has several."""
         if name == "my_config":
             return str(ROOT / "tests" / "example_config.py")
-        return str(ROOT / "configs" / f"{name}.py") + (":smoke" if name.startswith("grammar") else "")
+        return str(ROOT / "configs" / f"{name}.py") + (":smoke" if name.startswith(("grammar", "biographies")) else "")
 
     def _flag(self, command, flag):
         name, _, text = flag.partition("=")
         if name == "--workdir":
+            if "," in text:
+                names = [self._flag(command, f"--workdir={part}").partition("=")[2] for part in text.split(",")]
+                return f"--workdir={','.join(names)}"
             workdir = self.folder / re.sub(r"^gs://\w+", "runs", text.replace("DIR", "runs/quickstart"))
             if command in ("patch", "report", "status", "decodability"):
                 self.provide(str(workdir.relative_to(self.folder)))
@@ -171,10 +185,6 @@ class Runs:
         )
         assert code == 0, output
         return self.folder / "runs" / "icl_from_scratch" / "models" / f"step_{step:06d}"
-
-
-def _changes(changed):
-    return [f"--config.{name}={value}" for name, value in changed.items()]
 
 
 @pytest.fixture(scope="module")

@@ -32,7 +32,7 @@ def run(argv: list[str]) -> int:
     config = read.values
     concepts = config["task"]["num_concepts"]
     print(BEFORE.format(blocks=config["model"]["layers"], concepts=concepts, chance=1 / concepts))
-    train.run(["train", "--config=demo", f"--workdir={flags.workdir}"])
+    train.run(["train", *argv[1:], "--config=demo", f"--workdir={flags.workdir}"])
     from pathlib import Path
 
     from jaxconcepts.figures import report

@@ -12,6 +12,8 @@ from jaxconcepts.fields import REQUIRED, field
 
 @dataclass(frozen=True, kw_only=True)
 class Flags:
+    """What is extracted, from what, and where to."""
+
     model: str = field(REQUIRED, "a folder, a GGUF file, a Hugging Face repository id, or smollm2-135m", low=1)
     prompts: str = field(REQUIRED, 'JSON lines: {"prompt": text, label: value, ...}', low=1)
     bos: bool = field(REQUIRED, "whether each prompt begins with the tokenizer's BOS: --bos or --nobos")
@@ -21,6 +23,9 @@ class Flags:
         "auto", "auto: cudnn on an NVIDIA GPU where it computes the same, else xla"
     )
     revision: str | None = field(None, "branch, tag or commit of the repository", low=1)
+    through: Literal["transformers"] | None = field(
+        None, "transformers: PyTorch runs the model, of any architecture (config.json says so)"
+    )
     batch_size: int = field(16, "prompts a batch", low=1, high=65536)
     skip_missing: bool = field(False, "labels may be missing in some lines: null, NaN or not there")
 
@@ -34,7 +39,7 @@ def run(argv: list[str]) -> int:
 
     config = extraction.ExtractConfig(
         flags.model, flags.prompts, flags.bos, flags.dtype, flags.revision, flags.batch_size,
-        attention=flags.attention, skip_missing=flags.skip_missing,
+        attention=flags.attention, skip_missing=flags.skip_missing, through=flags.through,
     )  # fmt: skip
     workdir = epath.Path(flags.workdir)
     command_line.log_to(workdir / "log.txt")

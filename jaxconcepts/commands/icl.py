@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from jaxconcepts.commands import arguments, command_line
 from jaxconcepts.commands.command_line import log
@@ -11,10 +12,15 @@ from jaxconcepts.fields import field
 
 @dataclass(frozen=True, kw_only=True)
 class Flags(arguments.WorkdirFlags):
+    """The model, or the checkpoints of one."""
+
     model: str | None = field(None, "a folder, a GGUF file, a Hugging Face repository id, or smollm2-135m", low=1)
     revision: str | None = field(None, "branch, tag or commit of the repository", low=1)
     checkpoints: str | None = field(
-        None, "a series: STEP=FOLDER|ID[@REVISION],... or a folder of folders step_<number>", low=1
+        None, "a series: STEP=FOLDER|ID[@REVISION],..., 'ID@step{0,512}' or a folder of folders step_<number>", low=1
+    )
+    through: Literal["transformers"] | None = field(
+        None, "transformers: PyTorch runs the models, of any architecture (the tables say so)"
     )
     evict: bool = field(True, "delete what was fetched for a checkpoint of a series after it")
 
@@ -37,6 +43,7 @@ def run(argv: list[str]) -> int:
         checkpoints = [icl.Checkpoint(0, flags.model, flags.revision)]
     else:
         checkpoints = series(flags.checkpoints)
+    checkpoints = [checkpoint._replace(through=flags.through) for checkpoint in checkpoints]
     workdir = epath.Path(flags.workdir)
     command_line.log_to(workdir / "log.txt")
     icl.run(read.fields, checkpoints, workdir, evict=flags.evict and flags.model is None)

@@ -20,13 +20,13 @@ def run(argv: list[str]) -> int:
     from jaxconcepts.studies.icl import study as icl
 
     training, study = from_scratch.from_fields(config.fields)
+    from_scratch.check_local(flags.workdir)
     families = icl_config.families(study)
+    prepared = from_scratch.prepare(training, list(families.values()), study.template)
     device = command_line.device() | execution
     with store.open_run(flags.workdir, config.values, device=device, keep_steps=training.saved_steps) as opened:
         command_line.log_to(opened.workdir / "log.txt")
-        saved = from_scratch.train(
-            training, list(families.values()), opened, study.template, execution["checkpoint_seconds"]
-        )
+        saved = from_scratch.train(training, prepared, opened, execution["checkpoint_seconds"])
         icl.run(study, [Checkpoint(step, str(folder)) for step, folder in saved.items()], opened, using=families)
         log.info("drawing the report")
         log.info("report: %s", write_report(opened.workdir))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,9 @@ class Target:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelFlags(Target):
-    model: str = field(REQUIRED, "a published model, e.g. llama-3.1-70b, or a folder", low=1)
+    """A published model, or one in a folder, and the prompts at once."""
+
+    model: str = field(REQUIRED, "a published model, e.g. llama-3.1-70b, a folder, a GGUF file, or smollm2-135m", low=1)
     batch_size: int = field(16, "prompts at once, over all chips", low=1, high=1_000_000)
     length: int = field(512, "tokens a prompt", low=1, high=10_000_000)
     dtype: Literal["bfloat16", "float32"] = field("bfloat16", "what the model computes in")
@@ -32,11 +35,17 @@ class ModelFlags(Target):
 
 @dataclass(frozen=True, kw_only=True)
 class SweepFlags(Target):
+    """The sweep of a config."""
+
     each_group: bool = field(False, "compile also groups that differ in the task's concepts alone")
 
 
 def run(argv: list[str]) -> int:
     """Exit code 1 for a plan that does not fit."""
+    if {"-h", "--help"} & set(argv) and not any(argument.startswith("--config") for argument in argv):
+        with contextlib.suppress(SystemExit):
+            arguments.parse([argv[0], "--help"], ModelFlags)
+        print("\nor, for the sweep of a config:\n")
     of_model = any(argument.lstrip("-").split("=")[0] == "model" for argument in argv[1:])
     return _model(argv) if of_model else _sweep(argv)
 
@@ -47,9 +56,10 @@ def _model(argv: list[str]) -> int:
     from jaxconcepts.models import presets, pretrained
     from jaxconcepts.planning import model_plan
 
-    folder = Path(flags.model)
-    is_folder = folder.is_dir()
-    model = pretrained.read_config(folder, flags.dtype) if is_folder else presets.preset(flags.model, flags.dtype)
+    if Path(flags.model).exists() or flags.model.lower() in pretrained.PACKAGED:
+        model = pretrained.read_config(pretrained.resolve(flags.model), flags.dtype)
+    else:
+        model = presets.preset(flags.model, flags.dtype)
     if flags.length > model.context:
         raise ValueError(f"--length must be at most the model's context of {model.context}, got {flags.length}")
     return 0 if model_plan.plan_and_show(model, _devices(flags), flags.batch_size, flags.length) else 1

@@ -24,11 +24,12 @@ def run(argv: list[str]) -> int:
     from jaxconcepts.figures.report import write_report
     from jaxconcepts.runs import loop as running
     from jaxconcepts.runs import packs, points
+    from jaxconcepts.sweeps import sizing
 
     seeds = range(config["seed"], config["seed"] + num_seeds)
     pack = [points.make_point(copy.deepcopy(config) | {"seed": seed}) for seed in seeds]
     layout = packs.Layout(execution["how"], execution["data"], execution["unroll"])
-    packs.make_mesh(len(pack), layout.data)
+    sizing.check_fits(pack, layout)
     device = command_line.device()
     keep_steps = pack[0].experiment.measuring.checkpoint_steps
     with store.open_run(
@@ -41,9 +42,9 @@ def run(argv: list[str]) -> int:
         if made:
             claims.write(run.workdir, made)
         log.info("training %d run(s) on %d %s in %s", len(pack), device["count"], device["kind"], run.workdir)
+        watching = running.Watching(trackers=execution["trackers"])
         with live.page(run.workdir):
-            seconds, trackers = execution["checkpoint_seconds"], execution["trackers"]
-            running.run_pack("train", pack, run, layout, seconds, trackers=trackers)
+            running.run_pack("train", pack, run, layout, execution["checkpoint_seconds"], watching=watching)
         log.info("drawing the report")
         log.info("report: %s", write_report(run.workdir))
     return 0

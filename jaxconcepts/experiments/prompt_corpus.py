@@ -6,7 +6,6 @@ The model is trained on the tasks themselves, so it is no stand-in for a pretrai
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
@@ -17,9 +16,8 @@ from jaxconcepts.training.answer_loss import Examples
 BOS = "<s>"
 
 
-def train_tokenizer(texts: Sequence[str], vocab_size: int, folder: Path):
-    """Trains a byte-level BPE tokenizer in which every digit is a token, and writes it to `folder` as transformers
-    reads it. Returns it; its beginning-of-sequence token is "<s>"."""
+def train_tokenizer(texts: Sequence[str], vocab_size: int):
+    """Trains a byte-level BPE tokenizer of transformers in which every digit is a token; "<s>" begins a sequence."""
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -39,10 +37,7 @@ def train_tokenizer(texts: Sequence[str], vocab_size: int, folder: Path):
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=BOS, clean_up_tokenization_spaces=False)
-    folder.mkdir(parents=True, exist_ok=True)
-    fast.save_pretrained(folder)
-    return fast
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=BOS, clean_up_tokenization_spaces=False)
 
 
 def draw(

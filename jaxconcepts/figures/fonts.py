@@ -5,19 +5,29 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+import re
 import unicodedata
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, fontManager, get_font
 from matplotlib.text import Text
+from matplotlib.ticker import FuncFormatter
 
 log = logging.getLogger("jaxconcepts")
 
 PACKAGES = {"CJK": "fonts-noto-cjk", "HIRAGANA": "fonts-noto-cjk", "KATAKANA": "fonts-noto-cjk"}
 PACKAGES |= {"HANGUL": "fonts-noto-cjk", "FULLWIDTH": "fonts-noto-cjk", "IDEOGRAPHIC": "fonts-noto-cjk"}
 OTHER_PACKAGE = "fonts-noto-core"
+# Controls but tab and line ends, halves of surrogate pairs and non-characters: neither XML nor HTML may hold them.
+FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff\ufffe\uffff]")
+
+
+def legal(text: str) -> str:
+    """The text with a replacement character in place of each that no figure or page may hold."""
+    return FORBIDDEN.sub("\ufffd", text)
 
 
 def fit(figure: Figure) -> set[str]:
@@ -26,10 +36,8 @@ def fit(figure: Figure) -> set[str]:
     Returns the letters that no font has, which are drawn as boxes; a warning names a package of fonts, once for each.
     """
     lacking: set[str] = set()
+    _make_legal(figure)
     for text in figure.findobj(Text):
-        shown = "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text.get_text())
-        if shown != text.get_text():  # A control character, which an SVG must not hold.
-            text.set_text(shown)
         path = findfont(text.get_fontproperties())
         missing = frozenset(c for c in text.get_text() if c.isprintable() and ord(c) not in _letters(path))
         if missing:
@@ -46,6 +54,25 @@ def boxes_are_known() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r"Glyph \d+ .* missing from", category=UserWarning)
         yield
+
+
+def _make_legal(figure: Figure) -> None:
+    """Makes every text of the figure `legal`: what is drawn, and the names that go to its files."""
+    for axis in figure.findobj(Axis):
+        # Texts of ticks come from these when the figure is drawn.
+        for formatter in (axis.get_major_formatter(), axis.get_minor_formatter()):
+            if isinstance(formatter, FuncFormatter):
+                formatter.func = functools.partial(_legal_tick, formatter.func)
+    for artist in figure.findobj():
+        if isinstance(artist, Text):
+            artist.set_text(legal(artist.get_text()))
+        artist.set_gid(artist.get_gid() and legal(str(artist.get_gid())))
+        if not isinstance(artist, Axis):  # Its label is a text.
+            artist.set_label(legal(str(artist.get_label() or "")))
+
+
+def _legal_tick(write: Callable[[float, int | None], str], value: float, position: int | None = None) -> str:
+    return legal(write(value, position))
 
 
 @functools.cache

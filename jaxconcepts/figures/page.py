@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import jinja2
 from etils import epath
 
-from jaxconcepts.figures import figure_data, interactive, style
+from jaxconcepts.figures import figure_data, fonts, interactive, style
 from jaxconcepts.figures.section import Group, Section, Table
 from jaxconcepts.store import files
 
@@ -74,7 +74,7 @@ def write(
         texts=[(name, json.dumps(part, indent=2, default=str, ensure_ascii=False)) for name, part in texts.items()],
     )  # fmt: skip
     path = root / "report.html"
-    files.write(path, html.encode(errors="backslashreplace"))  # Whole or not at all: a run may be stopped as it draws.
+    files.write(path, fonts.legal(html).encode())  # Whole or not at all: a run may be stopped as it draws.
     return path
 
 

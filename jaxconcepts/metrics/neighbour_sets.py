@@ -112,8 +112,21 @@ def design_effects(
     # In random order, so that no concept comes first among equals.
     shuffled = jax.random.permutation(jax.random.key(0), points)
     states, concepts, halved = states[shuffled], concepts[shuffled], halved[:, shuffled]
-    squared = neighbours.all_distances(states[None], None if group is None else group[shuffled]).squared
-    values, nearest = (part[0] for part in neighbours.nearest_candidates(squared, min(listed, points - 1)))
+    squared = neighbours.all_distances(states[None], None if group is None else group[shuffled]).squared[0]
+    return effects_of_distances(squared, concepts, halved, k, num_concepts, averaged, listed)
+
+
+def effects_of_distances(
+    squared: Float[Array, "N N"],
+    concepts: Int[Array, " N"],
+    halved: Bool[Array, "H N"],
+    k: int,
+    num_concepts: int,
+    averaged: int,
+    listed: int,
+) -> Float[Array, " K1"]:
+    """`design_effects` from squared distances, infinite where points are no neighbours, of points in random order."""
+    values, nearest = (part[0] for part in neighbours.nearest_candidates(squared[None], min(listed, len(squared) - 1)))
     hot = (votes.one_hot(concepts[nearest], num_concepts) * jnp.isfinite(values)[..., None]).astype(jnp.float32)
     own = votes.one_hot(concepts, num_concepts).astype(jnp.float32)
     # A product with it counts those up to each: several times faster on a CPU than a running sum.

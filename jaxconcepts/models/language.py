@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key, PyTree
 
-from jaxconcepts.models import residual, sharding
+from jaxconcepts.models import residual, sharding, through_transformers
 from jaxconcepts.models.decoder import Decoder
 from jaxconcepts.models.decoding import decode, drawn, forward, greedy, read
 
@@ -48,24 +48,24 @@ def hidden_states(
     if not layers or not all(0 <= layer <= model.layers for layer in layers):
         raise ValueError(f"layers must be among 0 ... {model.layers}, got {list(layers)}")
     positions = _positions(at, lengths, tokens.shape)
-    model = model.for_lengths(lengths)
-    tokens, positions = (None if a is None else sharding.shard_batch(a, params) for a in (tokens, positions))
-    attention = attention_of(model, _device_of(params), attention)
-    with exact_products(model):
-        states, logits = _states(model, params, tokens, positions, edits, layers, with_logits, attention)
+    if isinstance(model, through_transformers.TransformersModel):
+        through_transformers.refuse_edits(edits)
+        states, logits = through_transformers.states(model, params, tokens, lengths, positions, layers, with_logits)
+    else:
+        model = model.for_lengths(lengths)
+        tokens, positions = (None if a is None else sharding.shard_batch(a, params) for a in (tokens, positions))
+        attention = attention_of(model, _device_of(params), attention)
+        with exact_products(model):
+            states, logits = _states(model, params, tokens, positions, edits, layers, with_logits, attention)
     if isinstance(at, str) and at == "last":
         states, logits = states[:, :, 0], (logits[:, 0] if with_logits else None)
     return (states, logits) if with_logits else states
 
 
 def logits(
-    model: Decoder,
-    params: PyTree,
-    tokens: Int[Array, "B T"],
-    lengths: Int[Array, " B"] | None = None,
-    at: str | Int[Array, " P"] | Int[Array, "B P"] = "all",
-    edits: residual.Edits | None = None,
-) -> Float[Array, "B T V"]:
+    model: Decoder, params: PyTree, tokens: Int[Array, "B T"], lengths: Int[Array, " B"] | None = None,
+    at: str | Int[Array, " P"] | Int[Array, "B P"] = "all", edits: residual.Edits | None = None,
+) -> Float[Array, "B T V"]:  # fmt: skip
     """Next-word logits in float32, [B, T, V], or [B, V] at="last"; see `hidden_states` for the rest."""
     return hidden_states(model, params, tokens, lengths, at, (model.layers,), edits, with_logits=True)[1]
 
@@ -88,6 +88,9 @@ def generate(
     Raises ValueError as `hidden_states` does, and where prompt and answer together exceed the context.
     """
     model, tokens, lengths, stop_tokens = _continued(model, params, tokens, lengths, max_new_tokens, stop_tokens)
+    if isinstance(model, through_transformers.TransformersModel):
+        through_transformers.refuse_edits(edits)
+        return through_transformers.generate(model, params, tokens, lengths, max_new_tokens, stop_tokens)
     with exact_products(model):
         return _generate(model, params, tokens, lengths, edits, max_new_tokens, stop_tokens)
 
@@ -168,6 +171,8 @@ def attention_of(model: Decoder, device: jax.Device, attention: str = "auto") ->
     """
     if attention not in ("auto", "xla", "cudnn"):
         raise ValueError(f"attention must be auto, xla or cudnn, got {attention!r}")
+    if isinstance(model, through_transformers.TransformersModel):
+        return through_transformers.THROUGH
     nvidia = device.platform == "gpu" and "rocm" not in device.client.platform_version
     reasons = {
         f"it needs an NVIDIA GPU, and the model is on {device.platform}": not nvidia,
@@ -209,6 +214,8 @@ def _continued(model, params, tokens, lengths, max_new_tokens, stop_tokens):
     if (longest := int(lengths.max()) + max_new_tokens) > model.context:
         raise ValueError(f"prompt and answer take {longest} tokens, the model's context is {model.context}")
     stop_tokens = model.stop_tokens if stop_tokens is None else tuple(stop_tokens)
+    if isinstance(model, through_transformers.TransformersModel):
+        return model, tokens, lengths, stop_tokens
     model = model.for_lengths(np.concatenate([lengths, lengths + max_new_tokens]))
     tokens, lengths = (sharding.shard_batch(a, params) for a in (tokens, lengths))
     return model, tokens, lengths, stop_tokens

@@ -75,5 +75,5 @@ PRESETS: dict[str, Decoder] = {
 def preset(name: str, dtype: str = "float32") -> Decoder:
     """The published model `name`, computing in `dtype`. Raises ValueError for a name that is not in PRESETS."""
     if name.lower() not in PRESETS:
-        raise ValueError(f"model must be a checkpoint folder or one of {', '.join(PRESETS)}, got {name!r}")
+        raise ValueError(f"model must be a checkpoint folder, a GGUF file or one of {', '.join(PRESETS)}, got {name!r}")
     return dataclasses.replace(PRESETS[name.lower()], dtype=dtype)

@@ -29,6 +29,7 @@ from jaxconcepts.models import (
     gpt2,
     gpt_neox,
     hf_config,
+    hf_values,
     json_file,
     llama,
     mamba2,
@@ -41,6 +42,7 @@ from jaxconcepts.models import (
     qwen3,
     safetensors_io,
     sharding,
+    through_transformers,
 )
 from jaxconcepts.models.decoder import Decoder
 
@@ -71,6 +73,7 @@ def load_pretrained(
     dtype=jnp.float32,
     mesh: Mesh | None = None,
     revision: str | None = None,
+    through: str | None = None,
 ) -> tuple[Decoder, PyTree]:
     """The model and its parameters from a folder, a GGUF file, a name of PACKAGED, or a Hugging Face repository through
     huggingface_hub's cache.
@@ -78,12 +81,13 @@ def load_pretrained(
     dtype: float32 (exact) or bfloat16, of weights, matrix products and stream.
     mesh: parameters are sharded over its "model" axis; None puts them on the first device.
     revision: branch, tag or commit of a repository.
+    through: "transformers" runs the model by PyTorch, of any architecture: see `through_transformers`.
 
     Raises ValueError for a folder without config.json or safetensors, a model_type or an attribute that is not
     implemented, and for tensors that are missing, left over, misshapen or cut short, by name.
     """
     folder = resolve(model, revision)
-    read = read_config(folder, dtype)
+    read = read_config(folder, dtype, through)
     return read, read_params(read, folder, sharding.auto_mesh(mesh))
 
 
@@ -141,8 +145,13 @@ def _packaged(name: str) -> Path:
     return Path(spec.submodule_search_locations[0]) / file
 
 
-def read_config(folder: Path, dtype=jnp.float32) -> Decoder:
-    """The model that config.json, or a GGUF file, describes; every attribute must be understood."""
+def read_config(folder: Path, dtype=jnp.float32, through: str | None = None) -> Decoder:
+    """The model that config.json, or a GGUF file, describes; every attribute must be understood, unless it is run
+    `through` transformers."""
+    if through == through_transformers.THROUGH:
+        return through_transformers.read_config(folder, dtype)
+    if through is not None:
+        raise ValueError(f"through must be {through_transformers.THROUGH!r} or None, got {through!r}")
     if gguf_file.is_named(folder):
         file = gguf_file.File(folder)
         return file.model(_described(file.attributes(), folder, dtype))
@@ -152,7 +161,7 @@ def read_config(folder: Path, dtype=jnp.float32) -> Decoder:
     model = _described(json_file.read_object(path), path, dtype)
     generation = folder / "generation_config.json"
     if generation.exists() and (ids := json_file.read_object(generation).get("eos_token_id")) is not None:
-        stop = hf_config.stop_tokens(ids, model.vocab_size, str(generation))
+        stop = hf_values.stop_tokens(ids, model.vocab_size, str(generation))
         model = dataclasses.replace(model, stop_tokens=stop)
     return model
 
@@ -161,17 +170,20 @@ def _described(attributes: dict[str, Any], path: Path, dtype) -> Decoder:
     model_type = attributes.get("model_type")
     if not isinstance(model_type, str) or model_type not in FAMILIES:
         raise ValueError(
-            f"{path}: model_type {model_type!r:.80} is not supported; supported: {', '.join(sorted(FAMILIES))}"
+            f"{path}: model_type {model_type!r:.80} is not supported; supported: {', '.join(sorted(FAMILIES))}; others "
+            f"run through={through_transformers.THROUGH}"
         )
     fields = hf_config.Fields(attributes, str(path))
     model = FAMILIES[model_type].from_hf(fields)
     fields.finish()
-    stop = hf_config.stop_tokens(attributes.get("eos_token_id"), model.vocab_size, str(path))
+    stop = hf_values.stop_tokens(attributes.get("eos_token_id"), model.vocab_size, str(path))
     return dataclasses.replace(model, dtype=jnp.dtype(dtype).name, stop_tokens=stop)
 
 
 def read_params(model: Decoder, folder: Path, mesh: Mesh) -> PyTree:
     """The parameters of `folder`, sharded over `mesh`; each tensor is read once and then dropped."""
+    if isinstance(model, through_transformers.TransformersModel):
+        return through_transformers.read_params(model)
     from_gguf = gguf_file.is_named(folder)
     entries = gguf_file.File(folder).entries(model) if from_gguf else safetensors_io.scan_folder(folder)
     shapes = jax.eval_shape(model.init, jax.random.key(0))

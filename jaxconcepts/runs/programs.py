@@ -61,10 +61,11 @@ class Programs:
         key = (experiment, program.size)
         if key not in self._compiled:
             data = packs.abstract_data(program, self._shared(experiment))
-            log.info("compiling %s", experiment.describe())
+            log.info("%s", experiment.describe())
+            log.info("compiling")
             started = time.monotonic()
             self._compiled[key] = _compile(program, experiment, numbers, data)
-            log.info("compiled in %.0f s", time.monotonic() - started)
+            log.info("compiled in %.0f s; starting", time.monotonic() - started)
             self.compilations += 1
             self.seconds += time.monotonic() - started
         return self._compiled[key]

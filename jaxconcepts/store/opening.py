@@ -100,7 +100,10 @@ def check_config(path: epath.Path, config: Mapping[str, Any]) -> None:
         return
     old = _dotted(read_json(path))
     if differing := differences(old, new, ("was", "now", "absent")):
-        raise ValueError(f"workdir {path.parent} was made with another config: {differing}")
+        raise ValueError(
+            f"workdir {path.parent} was made with another config: {differing}; give another "
+            "workdir, or these fields as they were (a training cannot be made longer: its schedule is of its steps)"
+        )
 
 
 def record_provenance(path: epath.Path, command: str | None, device: Mapping[str, Any] | None) -> None:

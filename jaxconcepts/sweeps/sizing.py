@@ -28,6 +28,14 @@ def device_memory() -> int:
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // jax.local_device_count()
 
 
+def check_fits(points: Sequence[Point], layout: packs.Layout) -> None:
+    """Raises ValueError where not even the state of the runs, all at once, fits the devices: before any compilation."""
+    devices, memory = packs.make_mesh(len(points), layout.data).shape["runs"], device_memory()
+    state = -(-len(points) // devices) * state_bytes(points[0])
+    if state > SHARE * memory:
+        raise ValueError(_too_large(points[0], state, memory, len(points)))
+
+
 def runs_at_once(programs: Programs, points: Sequence[Point], most: int, memory: int) -> int:
     """How many of a group's points make a pack. most: a setting, 0 for none. memory: bytes of a device.
 
@@ -65,8 +73,9 @@ def state_bytes(point: Point) -> int:
     return sum(int(np.prod(a.shape)) * a.dtype.itemsize for a in jax.tree.leaves(shapes))
 
 
-def _too_large(point: Point, needed: int, memory: int) -> str:
+def _too_large(point: Point, needed: int, memory: int, runs: int = 1) -> str:
+    beside = "" if runs == 1 else f" with the {runs - 1} beside it"
     return (
-        f"run {point.run} ({point.experiment.describe()}) does not fit on one device: it needs {needed / 1e9:.3g} GB "
-        f"of {memory / 1e9:.3g} GB"
+        f"run {point.run} ({point.experiment.describe()}) does not fit on one device{beside}: {needed:_} bytes are "
+        f"needed ({needed / 1e9:.3g} GB) of {memory:_} ({memory / 1e9:.3g} GB); lower the model's sizes"
     )

@@ -1,7 +1,8 @@
 """Which parameters are trained: a list of (regular expression, "train" or "freeze") that must cover every parameter.
 
-A parameter of a block is named with its block's number, "blocks/3/q/kernel", though the blocks' parameters are stacked;
-blocks are counted from 0, as in checkpoints. Block l turns hidden state l into hidden state l + 1.
+A parameter of a block is named with its block's number, "blocks/3/q/kernel", though the blocks' parameters are stacked.
+Blocks are counted from 1, as everywhere in the package: hidden state l comes out of block l. (Checkpoints of Hugging
+Face and their adapters count from 0.)
 """
 
 from __future__ import annotations
@@ -66,15 +67,15 @@ def arm(name: str, blocks: int) -> list[tuple[str, str]]:
     if name == "none":
         chosen: Sequence[int] = []
     elif name == "all":
-        chosen = range(blocks)
+        chosen = range(1, blocks + 1)
     elif kind in ("first", "last") and len(numbers) == 1:
         if not 1 <= numbers[0] <= blocks:
             raise ValueError(f"arm {name!r}: the model has {blocks} blocks, so n must be 1 to {blocks}")
-        chosen = range(numbers[0]) if kind == "first" else range(blocks - numbers[0], blocks)
+        chosen = range(1, numbers[0] + 1) if kind == "first" else range(blocks - numbers[0] + 1, blocks + 1)
     elif kind == "blocks" and numbers:
-        if (absent := [number for number in numbers if number >= blocks]) or len(set(numbers)) < len(numbers):
+        if (absent := [n for n in numbers if not 1 <= n <= blocks]) or len(set(numbers)) < len(numbers):
             wrong = f"there is no block {absent[0]}" if absent else "a block is given twice"
-            raise ValueError(f"arm {name!r}: {wrong}; the model's blocks are 0 to {blocks - 1}")
+            raise ValueError(f"arm {name!r}: {wrong}; the model's blocks are 1 to {blocks}")
         chosen = numbers
     else:
         raise ValueError(f'an arm must be "first-n", "last-n", "all", "none" or "blocks-2-5-7", got {name!r}')
@@ -85,7 +86,7 @@ def arm(name: str, blocks: int) -> list[tuple[str, str]]:
 def trained_blocks(found: dict[str, np.ndarray]) -> list[int]:
     """The numbers of the blocks in which anything is trained, ascending, given the masks of all or some leaves."""
     stacked = [mask for path, mask in found.items() if path.startswith("blocks/")]
-    return np.flatnonzero(np.any(stacked, axis=0)).tolist() if stacked else []
+    return (np.flatnonzero(np.any(stacked, axis=0)) + 1).tolist() if stacked else []
 
 
 def _compiled(pattern) -> tuple[re.Pattern, bool]:
@@ -104,7 +105,7 @@ def _names(params: PyTree) -> Iterator[tuple[str, list[str]]]:
     for keys, leaf in jax.tree_util.tree_leaves_with_path(params):
         path = "/".join(key.key for key in keys)
         if path.startswith("blocks/"):
-            yield path, [f"blocks/{block}/{path.removeprefix('blocks/')}" for block in range(leaf.shape[0])]
+            yield path, [f"blocks/{block + 1}/{path.removeprefix('blocks/')}" for block in range(leaf.shape[0])]
         else:
             yield path, [path]
 
@@ -114,5 +115,5 @@ def _examples(params: PyTree) -> list[str]:
     shown = []
     for path, names in _names(params):
         inside = path.removeprefix("blocks/")
-        shown.append(path if inside == path else f"blocks/<0 to {len(names) - 1}>/{inside}")
+        shown.append(path if inside == path else f"blocks/<1 to {len(names)}>/{inside}")
     return shown

@@ -81,6 +81,7 @@ COMMANDS = [
     (("train", "--"), "arguments must be flags"),
     (("train", "--=3"), "arguments must be flags"),
     (("train", "--\u2028x=3"), "unknown flag"),
+    (("train", "--config.model.layers=4096", "--config.model.width=65536"), "does not fit on one device"),
     (("sweep",), "has no get_sweep(); see `train`"),
     (("sweep", "--shard=2/2"), "--shard must be i/n with 0 <= i < n, got '2/2'"),
     (("sweep", "--shard=a"), "--shard must be i/n"),

@@ -1,14 +1,17 @@
 """Names from users in figures: dollars are dollars, and letters of any script are drawn or named."""
 
 import logging
+from xml.etree import ElementTree
 
 import pytest
+from etils import epath
 from fontTools.fontBuilder import FontBuilder
 from fontTools.pens.ttGlyphPen import TTGlyphPen
 from matplotlib import font_manager
 from matplotlib.figure import Figure
 
-from jaxconcepts.figures import fonts, style
+from jaxconcepts.figures import fonts, page, style
+from jaxconcepts.figures.section import Group, Section, Table
 
 
 @style.styled
@@ -87,3 +90,22 @@ def test_letters_that_no_font_has_are_named_with_a_package_to_install(caplog, mo
         style.render(figure_of("名詞"))
     assert caplog.text.count("no font of this machine has 名 詞") == 1 and "apt install fonts-noto-cjk" in caplog.text
     fonts._fallbacks.cache_clear()
+
+
+def test_no_text_of_a_figure_or_page_is_one_that_xml_forbids(tmp_path):
+    bad = "a\x01\x0c\x1b\x7f\x9b\ud800\ufffe"
+    figure = Figure()
+    axis = figure.add_subplot(title=f"title {bad}", xlabel=bad)
+    axis.plot([0, 1], [0, 1], label=bad, gid=f"line/{bad}")
+    axis.set_xticks([0, 1], [bad, "b"])
+    axis.set_yticks([0, 1], [bad, "b"], minor=True)
+    axis.legend()
+    section = Section("name", f"section {bad}", f"caption {bad}", figure, table=Table("t", ["x"], [[bad]]))
+    path = page.write(
+        epath.Path(tmp_path), page.Head(bad, missing=[bad]), [Group(bad, [section], [bad])], {bad: {bad: bad}}
+    )
+    svg = (tmp_path / "figures" / "name.svg").read_text()
+    ElementTree.fromstring(svg)  # noqa: S314
+    assert svg.count("a\ufffd\ufffd") >= 5
+    assert "line/a\ufffd" in (tmp_path / "figures" / "name.csv").read_text()
+    assert not fonts.FORBIDDEN.search(path.read_text()) and path.read_text().count("a\ufffd\ufffd") >= 8

@@ -57,6 +57,15 @@ def cell(step, family, shots, variant, rng):
             add("confusion", wrong[other], concept=concept, other=None if other == 6 else other)
             if other != concept:
                 add("pairwise_cd", rng.uniform(0.5, 1), layer=HEADLINE, concept=concept, other=other)
+    for number, control in enumerate(icl_tables.CONTROLS):
+        for concept in (None, *range(7)):
+            with_ends(f"cd_{control}", 0.2 + 0.05 * number + 0.01 * (concept or 0), 0.03, concept=concept)
+    for layer in range(LAYERS):
+        with_ends("cd_untrained", 0.15 + 0.01 * layer, 0.03, layer=layer)
+        add("cd_with_query", cd[layer, :6].mean() - 0.05, layer=layer)
+        for concept in (None, *range(7)):
+            own = cd[layer, :6].mean() if concept is None else cd[layer, concept]
+            with_ends("cd_above", own - 0.3 - 0.01 * (concept or 0), 0.05, layer=layer, concept=concept)
     with_ends("accuracy", accuracy[:6].mean(), 0.02)
     add("headline_layer", HEADLINE)
     with_ends("r2", 0.8, 0.15)
@@ -210,26 +219,36 @@ def test_prompts_that_state_the_task_stand_beside_the_paper_s(workdir, tmp_path)
         assert not paper_marks(figure) and not figure.legends
 
 
-def test_cd_stands_beside_the_untrained_models(tmp_path):
-    tables = icl_tables.load(write_study(tmp_path / "series", steps=(0, 1000), variants=("plain", "rule")))
-    alone = icl_tables.load(write_study(tmp_path / "alone", steps=(0,), variants=("plain", "rule")))
-    later = dataclasses.replace(tables, metrics=tables.metrics.filter(step=1000))
-    assert (tables.untrained, alone.untrained, later.untrained) == (0, None, None)
-    own = tables.metrics.filter(family="pos", metric="cd", step=0)
-    at = own.filter(variant="plain", layer=HEADLINE, concept=2).sort("shots")["value"]
-    rule = own.filter(variant="rule", layer=HEADLINE, shots=4).sort(pl.col("concept").fill_null(7))["value"]
-    layers = own.filter(pl.col("concept").is_null(), variant="plain", shots=10).sort("layer")["value"]
+def test_cd_stands_beside_its_controls(workdir):
+    tables = icl_tables.load(workdir)
+    without = dataclasses.replace(tables, metrics=tables.metrics.filter(~_is_control()))
+    assert tables.controls == ["prompt_tokens", "shown_answers", "untrained"] and without.controls == []
+    by_layer = 0.15 + 0.01 * np.arange(LAYERS)
+    headline = tables.headline("cd", "pos", shots=10, concept=2)
     for draw, gid, expected in (
-        (icl.by_shots, "pos/untrained/2", at),
-        (icl.variants, "pos/untrained/rule", rule),
-        (icl.cd_layers, "pos/untrained/10 shots", layers),
+        (icl.by_shots, "pos/untrained/2", 0.32),
+        (icl.variants, "pos/untrained/rule", [*(0.3 + 0.01 * np.arange(7)), 0.3]),
+        (icl.cd_layers, "pos/untrained/10 shots", by_layer),
+        (icl.cd_layers, "pos/shown_answers/10 shots", [0.25, 0.25]),
+        (icl.beside_controls, "pos/cd_prompt_tokens", 0.2),
+        (icl.beside_controls, "pos/above/2", [..., headline - 0.32]),
     ):
         drawn = {line.get_gid(): line.get_ydata() for axis in draw(tables).axes for line in axis.lines}
-        np.testing.assert_allclose(drawn[gid], expected)
-        ids = [str(line.get_gid()) for axis in draw(alone).axes for line in axis.lines]
-        assert not [gid for gid in ids if "untrained" in gid]
-    captions = [part.caption for part in icl_catalogue.sections(tables) if not part.name.startswith("icl_hidden")]
-    assert sum("that of the untrained model" in caption for caption in captions) == 4
+        heights = drawn[gid][-1:] if isinstance(expected, list) and expected[0] is ... else drawn[gid]
+        np.testing.assert_allclose(heights, expected[-1] if len(heights) == 1 else expected)
+    for draw in (icl.by_shots, icl.variants, icl.cd_layers):
+        drawn = [line for axis in draw(without).axes for line in axis.lines if len(line.get_ydata())]
+        assert not [line for line in drawn if any(name in str(line.get_gid()) for name in icl_tables.CONTROLS)]
+    with pytest.raises(MissingData, match="no controls in the tables"):
+        icl.beside_controls(without)
+    header, row = (part for part in (icl_catalogue._table(tables).header, icl_catalogue._table(tables).rows[0]))
+    assert row[header.index("an untrained model")] == "0.300 [0.27, 0.33]" and len(header) == len(row)
+    above = tables.headline("cd_above", row[0], shots=int(row[2]))
+    assert row[header.index("above")].startswith(f"{above:.3f} [")
+
+
+def _is_control():
+    return pl.col("metric").str.contains("cd_(prompt_tokens|shown_answers|untrained|above)")
 
 
 @pytest.mark.parametrize(

@@ -157,6 +157,7 @@ def test_the_safetensors_library_agrees_on_every_type(tmp_path):
     for name, entry in safetensors_io.scan(tmp_path / "theirs.safetensors").items():
         np.testing.assert_array_equal(entry.read(), tensors[name])
     tensors["c"] = np.arange(3).astype(ml_dtypes.bfloat16)
+    tensors["scalar"] = np.array(0.5, np.float32)
     safetensors_io.write(tmp_path / "ours", [(n, t.shape, t.dtype, lambda t=t: t) for n, t in tensors.items()])
     read = library.load_file(tmp_path / "ours")
     for name, tensor in tensors.items():
@@ -206,6 +207,10 @@ NORM = "model.norm.weight"
 REFUSED_TENSORS = {
     "missing": (lambda t: t.pop(NORM) is None, r"missing: model\.norm\.weight"),
     "left over": (lambda t: t.update(extra=np.ones(3)), "left over: extra"),
+    "one of another family": (
+        lambda t: t.update({"model.layers.0.self_attn.q_norm.weight": np.ones(8)}),
+        "left over: model.layers.0.self_attn.q_norm.weight",
+    ),
     "misshapen": (
         lambda t: t.update({NORM: np.ones(3)}),
         r"misshapen: model\.norm\.weight is \(3,\), the config says \(16,\)",

@@ -8,8 +8,9 @@ import jax
 import pytest
 
 from jaxconcepts.__main__ import main
-from jaxconcepts.models import llama, presets
+from jaxconcepts.models import llama, presets, pretrained
 from jaxconcepts.planning import chips, model_plan
+from tests.models import test_gguf
 
 needs_libtpu = pytest.mark.skipif(
     importlib.util.find_spec("libtpu") is None, reason="compiling for a TPU needs libtpu: pip install '.[plan]'"
@@ -96,7 +97,9 @@ def test_presets_are_what_their_names_say():
     assert presets.preset("Llama-3.1-70B", "bfloat16").num_params() == 70_553_706_496
     assert presets.preset("llama-3.2-1b").num_params() == 1_235_814_400
     assert presets.preset("llama-3.2-3b").num_params() == 3_212_749_824
-    with pytest.raises(ValueError, match="model must be a checkpoint folder or one of llama-3-8b, .*got 'llama-9'"):
+    with pytest.raises(
+        ValueError, match="model must be a checkpoint folder, a GGUF file or one of llama-3-8b, .*got 'llama-9'"
+    ):
         presets.preset("llama-9")
 
 
@@ -112,10 +115,26 @@ def test_the_command_plans_a_checkpoint_folder(tmp_path, capsys):
     assert "Llama, 2 layers x 16 wide" in out and "in bfloat16" in out and "8 prompts of 32 tokens" in out
 
 
+def test_the_command_plans_a_gguf_file_and_a_packaged_model(tmp_path, capsys, monkeypatch):
+    pytest.importorskip("gguf")
+    path = test_gguf.write(tmp_path / "model.gguf")
+    monkeypatch.setattr(pretrained, "_packaged", lambda name: path if name == "smollm2-135m" else pytest.fail(name))
+    for model in (path, "smollm2-135m"):
+        assert command(f"--model={model}", "--local", "--batch_size=4", "--length=16", "--dtype=float32") == 0
+        assert "Llama, 2 layers x 64 wide" in capsys.readouterr().out
+
+
+def test_help_lists_the_flags_of_models_and_of_sweeps(capsys):
+    with pytest.raises(SystemExit):
+        command("--help")
+    out = capsys.readouterr().out
+    assert "--model" in out and "a GGUF file" in out and "--each_group" in out and "--config" in out
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--model=llama-9", "--local"], "model must be a checkpoint folder or one of"),
+        (["--model=llama-9", "--local"], "model must be a checkpoint folder, a GGUF file or one of"),
         (["--model=gemma-2-27b"], "plan needs one of --topology=NAME"),
         (["--model=gemma-2-27b", "--local", "--length=9000"], "at most the model's context of 8192, got 9000"),
         (["--model=gemma-2-27b", "--local", "--batch_size=0"], "batch_size"),

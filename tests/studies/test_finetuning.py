@@ -58,8 +58,8 @@ def cd(table, arm):
 def test_states_below_the_tuned_block_keep_their_cd_and_the_arm_of_none_keeps_all(tuned):
     table = store.results(tuned, "finetuning", "metrics")
     assert set(table["arm"]) == {"before", "first-1", "last-1", "none"}
-    assert dict(table.select("arm", "blocks").unique().iter_rows()) == {
-        "before": "[]", "none": "[]", "first-1": "[0]", "last-1": "[1]"
+    assert dict(table.select("arm", "tuned_blocks").unique().iter_rows()) == {
+        "before": "[]", "none": "[]", "first-1": "[1]", "last-1": "[2]"
     }  # fmt: skip
     before = cd(table, "before")
     np.testing.assert_array_equal(cd(table, "none"), before)
@@ -158,7 +158,7 @@ def test_the_figures_shade_what_is_tuned(tuned):
     assert set(figures) == {"finetuning_cd_bitwise_1_plain", "finetuning_gain_bitwise_1_plain"}
     panels = figures["finetuning_cd_bitwise_1_plain"].axes
     shades = [{p.get_gid(): p.get_x() for p in axis.patches if p.get_gid()} for axis in panels]
-    assert shades == [{"tuned/first-1/0": 0.5}, {"tuned/last-1/1": 1.5}, {}]
+    assert shades == [{"tuned/first-1/1": 0.5}, {"tuned/last-1/2": 1.5}, {}]
     lines = {line.get_gid(): line.get_ydata() for line in panels[1].lines}
     # The mean over concepts is drawn as it was stored, in float32.
     np.testing.assert_allclose(lines["cd/last-1/0"], cd(table, "last-1")[:, :-1].mean(1), rtol=1e-6)

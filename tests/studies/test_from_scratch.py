@@ -3,15 +3,14 @@
 import os
 import re
 import signal
-from dataclasses import replace
 
 import jax
 import numpy as np
 import pytest
 
 import jaxconcepts as jc
-from jaxconcepts import store
-from jaxconcepts.commands import config_files
+from jaxconcepts import __main__, store
+from jaxconcepts.commands import command_line, config_files
 from jaxconcepts.experiments import prompt_corpus
 from jaxconcepts.prompts import bitwise, render
 from jaxconcepts.runs import loop
@@ -36,8 +35,9 @@ def config(steps=40, **fields):
 
 
 def train(config, families, workdir):
+    prepared = from_scratch.prepare(config, families)
     with store.open_run(workdir, {"c": 1}, keep_steps=config.saved_steps) as run:
-        return from_scratch.train(config, families, run)
+        return from_scratch.train(config, prepared, run)
 
 
 @pytest.fixture(scope="module")
@@ -51,9 +51,9 @@ def trained(family, tmp_path_factory):
     return workdir, train(config(), [family], workdir)
 
 
-def test_every_answer_counts_and_nothing_else(family, tmp_path):
+def test_every_answer_counts_and_nothing_else(family):
     prompts = prompt_corpus.draw([family], 3, 140, seed=0, variants=("plain", "name"), template=TEMPLATE)
-    tokenizer = prompt_corpus.train_tokenizer([p.whole for p in prompts], 300, tmp_path)
+    tokenizer = prompt_corpus.train_tokenizer([p.whole for p in prompts], 300)
     data = prompt_corpus.examples(tokenizer, prompts, TEMPLATE, 256)
     for row, prompt in enumerate(prompts):
         counted = data.weights[row] > 0
@@ -65,9 +65,9 @@ def test_every_answer_counts_and_nothing_else(family, tmp_path):
     assert len({prompt.text for prompt in prompts}) == len(prompts)
 
 
-def test_digits_are_tokens_of_their_own(family, tmp_path):
+def test_digits_are_tokens_of_their_own(family):
     prompts = prompt_corpus.draw([family], 2, 70, seed=0, variants=("plain",), template=TEMPLATE)
-    tokenizer = prompt_corpus.train_tokenizer([p.whole for p in prompts], 400, tmp_path)
+    tokenizer = prompt_corpus.train_tokenizer([p.whole for p in prompts], 400)
     tokens = tokenizer.convert_ids_to_tokens(tokenizer(" 011 100")["input_ids"])
     assert tokens == ["Ġ", "0", "1", "1", "Ġ", "1", "0", "0"]
 
@@ -161,7 +161,24 @@ def test_bad_settings_are_named(change, message):
         change()
 
 
-def test_prompts_longer_than_the_context_are_refused_before_training(family, tmp_path):
-    short = replace(config(), model=MODEL | {"context": 16})
-    with pytest.raises(ValueError, match="the model's context is 16"):
-        train(short, [family], tmp_path)
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--config.model.context=16"], "the model's context is 16"),
+        (["--config.train.batch_size=500"], "corpus.prompts must be at least train.batch_size = 500"),
+        (["--config.study.pos.corpus=/nowhere.conllu", "--config.study.families=pos"], "/nowhere.conllu"),
+        (
+            ["--config.model.layers=1024", "--config.model.width=65536"],
+            r"does not fit on one device: \d+(_\d{3}){4} bytes",
+        ),
+    ],
+)
+def test_nothing_is_written_before_the_corpus_and_the_sizes_are_checked(tmp_path, capsys, monkeypatch, flags, message):
+    monkeypatch.setattr(command_line, "make_cpu_devices", lambda count: None)
+    small = ["--config.corpus.prompts=200", "--config.corpus.shots=2", "--config.study.families=bitwise"]
+    small += ["--config.study.bitwise.bits=3", "--config.study.bitwise.train=60", "--config.study.bitwise.test=40"]
+    command = ["jaxconcepts", "icl_from_scratch", "--config=icl_from_scratch", f"--workdir={tmp_path}/run"]
+    assert __main__.main([*command, *small, *flags]) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("error: ") and re.search(message, error), error
+    assert not (tmp_path / "run").exists()

@@ -12,19 +12,23 @@ import pytest
 from sklearn.neighbors import KNeighborsClassifier
 
 from jaxconcepts import store
-from jaxconcepts.metrics import statistics
+from jaxconcepts.metrics.draws import key_of_draws, sample_draws
 from jaxconcepts.prompts import render
 from jaxconcepts.studies.asking import checkpoints
 from jaxconcepts.studies.asking import prompt_pass as icl_pass
 from jaxconcepts.studies.icl import cells as icl_cells
 from jaxconcepts.studies.icl import config as icl_config
+from jaxconcepts.studies.icl import controls as icl_controls
 from jaxconcepts.studies.icl import study as icl
+from jaxconcepts.training import initial
 
+CONTROLS = (*icl_controls.SURFACE, "untrained")
 CONFIG = icl.IclConfig(
     families=("bitwise",), shots=(1, 2), variants=("plain", "rule"), prompts=20, per_draw=8, draws=3, k=3,
     permutations=20, batch_size=80, multiple=128, keep_hidden=12, keep_layers=3,
     bitwise=icl_config.BitwiseConfig(bits=3, train=60, test=40),
 )  # fmt: skip
+FAMILY = icl_config.families(CONFIG)["bitwise"]
 
 
 @pytest.fixture(scope="module")
@@ -62,8 +66,8 @@ def test_cd_of_every_layer_is_scikit_learn_s_on_the_stored_states(study):
     table, hidden = store.results(study, "icl", "metrics"), store.results(study, "icl", "hidden")
     labels, pool = np.repeat(np.arange(7), 8), np.repeat(np.arange(7), 12)
     # Of 12 prompts a concept one draw of 8 shares none.
-    key = statistics.key_of_draws(jax.random.key(0))
-    chosen = np.asarray(statistics.sample_draws(key, pool, 7, 8))[0]
+    key = key_of_draws(jax.random.key(0))
+    chosen = np.asarray(sample_draws(key, pool, 7, 8))[0]
     assert table["run"].n_unique() == 4
     for run in table["run"].unique():
         cell = table.filter(run=run)
@@ -133,6 +137,32 @@ def test_the_tables_hold_what_the_pass_found(study, encoded, found):
     assert store.config(study)["study"] == "icl" and store.provenance(study)["versions"]["jax"]
 
 
+def test_controls_stand_beside_cd(study, checkpoint, encoded):
+    """Shown answers by scikit-learn's distances from the prompts' own text; the untrained model by its states."""
+    cell, prompts, coded = encoded
+    table = store.results(study, "icl", "metrics").filter(run=f"000000000-{cell}")
+    shown = [checkpoint.tokenizer("".join(f" {d.output}" for d in p.demonstrations))["input_ids"] for p in prompts]
+    assert [sorted(tokens) for tokens in coded.shown] == [sorted(tokens) for tokens in shown]
+    sizes = {"k": 3, "draws": 3, "seed": 0}
+    for name, texts in (("prompt_tokens", coded.ids), ("shown_answers", shown)):
+        expected = icl_controls.of_bags(icl_controls.bags(texts), coded.queries, 8, 7, 6, **sizes)
+        own = table.filter(pl.col("layer").is_null())
+        for end, part in zip(("", "_low", "_high"), expected, strict=True):
+            np.testing.assert_allclose(values(own, f"cd_{name}{end}"), np.roll(part, 1), atol=1e-6)
+    model = checkpoint.model
+    params = initial.fan_in(model, jax.random.key(0))
+    rows = (np.arange(7)[:, None] * 20 + 8 + np.arange(8)).ravel()
+    states = icl_pass.read_states(CONFIG, model, params, [coded.ids[row] for row in rows])
+    layer, expected = icl_controls.of_states(states, coded.queries[rows], 7, 6, k=3, seed=0)
+    mean = table.filter(pl.col("concept").is_null())
+    assert values(mean, "untrained_layer") == [layer]
+    by_layer = [expected.cd[layer, -1], *expected.cd[:, -1]]  # that of its best layer has none of its own
+    np.testing.assert_allclose(values(mean, "cd_untrained"), by_layer, atol=1e-6)
+    highest = max(values(mean.filter(pl.col("layer").is_null()), f"cd_{c}")[0] for c in CONTROLS)
+    np.testing.assert_allclose(values(mean, "cd_above"), values(mean, "cd") - highest, atol=1e-6)
+    assert (values(mean, "cd_above_low") < values(mean, "cd_above")).all()
+
+
 def test_accuracy_against_cd_over_all_shots_is_of_the_cells_points(study):
     fits = store.results(study, "icl", "fits")
     assert set(fits["shots"]) <= {None} and set(fits["variant"]) <= {"plain", "rule"}
@@ -182,6 +212,7 @@ def test_a_series_is_fetched_scored_and_evicted_one_after_another(study, checkpo
     assert cells[0].equals(cells[1]) and cells[0].equals(cells[2])  # the same weights
     again = store.results(study, "icl", "metrics").filter(shots=2, variant="plain").drop("run", "step", "checkpoint")
     assert again.equals(cells[0])
+    assert len(list((root / "icl" / "untrained").glob("*.parquet"))) == 1  # one for all checkpoints of the shape
 
 
 def test_series_are_read_from_text(tmp_path):
@@ -224,6 +255,27 @@ def test_unknown_fields_are_named():
         icl_config.from_fields({"bitwise": {"bit": 3}})
     with pytest.raises(ValueError, match="families must be .* or the path of a .jsonl file; got 'bit'"):
         icl_config.families(icl.IclConfig(families=("bit",)))
+
+
+def test_a_packaged_name_and_a_gguf_file_are_checkpoints(tmp_path):
+    (tmp_path / "model.gguf").touch()
+    found = checkpoints.check_series(
+        [icl.Checkpoint(0, "smollm2-135m"), icl.Checkpoint(1, str(tmp_path / "model.gguf"))]
+    )
+    assert [c.label for c in found] == ["smollm2-135m", "model.gguf"]
+    with pytest.raises(ValueError, match="'smollm3' is neither a folder nor a GGUF file, .* or one of smollm2-135m"):
+        checkpoints.check_series([icl.Checkpoint(0, "smollm3")])
+
+
+def test_several_corpus_files_are_read_at_once(tmp_path, monkeypatch):
+    read = []
+    monkeypatch.setattr(icl_config.pos, "read_conllu", lambda path: read.append(Path(path).name) or [path])
+    monkeypatch.setattr(icl_config.pos, "family", lambda sentences, *_, **__: replace(FAMILY, name="pos"))
+    for name in ("b.conllu", "a.conllu", "c.conllu"):
+        (tmp_path / name).touch()
+    corpus = f"{tmp_path}/[ab].conllu, {tmp_path}/c.conllu"
+    icl_config.families(icl.IclConfig(families=("pos",), pos=icl_config.PosConfig(corpus=corpus)))
+    assert read == ["a.conllu", "b.conllu", "c.conllu"]
 
 
 def broken(checkpoint, folder):

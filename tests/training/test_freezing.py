@@ -18,7 +18,7 @@ def test_the_first_pattern_that_matches_decides_row_by_row():
         [(r"blocks/(1|11)/q/.*", "train"), (r".*/(k|q)/kernel", "freeze"), ("blocks/.*", "train"), (".*", "freeze")],
         SHAPES,
     )
-    assert np.flatnonzero(found["blocks/q/kernel"]).tolist() == [1, 11]
+    assert np.flatnonzero(found["blocks/q/kernel"]).tolist() == [0, 10]
     assert not found["blocks/k/kernel"].any() and found["blocks/v/kernel"].all()
     assert found["blocks/attn_norm/scale"].shape == (12,)
     assert not found["embed"] and not found["final_norm/scale"]
@@ -29,7 +29,7 @@ def test_the_first_pattern_that_matches_decides_row_by_row():
     [
         ([("blocks/.*", "train"), ("embed", "freeze")], "none matches final_norm/scale, unembed; end the list"),
         ([("blocks/[0-9]/.*", "train"), ("(un)?embed|final.*", "freeze")], "none matches blocks/10/.* more"),
-        ([("blocks/12/.*", "train"), (".*", "freeze")], r"'blocks/12/\.\*' matches no parameter; p.* blocks/<0 to 11>"),
+        ([("blocks/13/.*", "train"), (".*", "freeze")], r"'blocks/13/\.\*' matches no parameter; p.* blocks/<1 to 12>"),
         ([("blocks/q/.*", "train"), (".*", "freeze")], "matches no parameter"),
         ([("blocks/1/.*", "tune"), (".*", "freeze")], "must say \"train\" or \"freeze\", got 'tune'"),
         ([("blocks/(", "train"), (".*", "freeze")], "must be .regular expression"),
@@ -48,8 +48,8 @@ def test_a_pattern_that_only_others_pre_empt_is_no_error():
 @pytest.mark.parametrize(
     ("arm", "blocks"),
     [
-        ("first-10", list(range(10))), ("last-2", [10, 11]), ("all", list(range(12))), ("none", []),
-        ("blocks-1-11", [1, 11]), ("first-12", list(range(12))),
+        ("first-10", list(range(1, 11))), ("last-2", [11, 12]), ("all", list(range(1, 13))), ("none", []),
+        ("blocks-1-11", [1, 11]), ("first-12", list(range(1, 13))),
     ],
 )  # fmt: skip
 def test_arms(arm, blocks):
@@ -63,7 +63,8 @@ def test_arms(arm, blocks):
     [
         ("first-13", "'first-13': the model has 12 blocks, so n must be 1 to 12"),
         ("last-0", "n must be 1 to 12"),
-        ("blocks-3-12", "there is no block 12; the model's blocks are 0 to 11"),
+        ("blocks-3-13", "there is no block 13; the model's blocks are 1 to 12"),
+        ("blocks-0", "there is no block 0; the model's blocks are 1 to 12"),
         ("blocks-3-3", "a block is given twice"),
         ("middle", 'an arm must be "first-n", "last-n", "all", "none" or "blocks-2-5-7", got \'middle\''),
         ("first", "an arm must be"),

@@ -82,8 +82,8 @@ def cd_by_layer(cell: Cell) -> Figure:
     before = _curves(cell, "before", "cd")[0]
     for axis, arm in zip(panels.axes, cell.arms, strict=True):
         for block in cell.blocks[arm]:
-            axis.axvspan(block + 0.5, block + 1.5, color="#F2D7A6", linewidth=0, zorder=0, gid=f"tuned/{arm}/{block}")
-        panels.chance(axis, cell.pooled, f"chance/{arm}")
+            axis.axvspan(block - 0.5, block + 0.5, color="#F2D7A6", linewidth=0, zorder=0, gid=f"tuned/{arm}/{block}")
+        panels.chance(axis, 1 / cell.pooled, f"chance/{arm}")
         panels.line(axis, before, f"cd/before/{arm}", "before", **BEFORE)
         for number, curve in enumerate(_curves(cell, arm, "cd")):
             panels.line(axis, curve, f"cd/{arm}/{number}", "after", color=style.BEST_COLOR)
@@ -146,8 +146,10 @@ def _cells(table: pl.DataFrame, config) -> Iterator[Cell]:
         family, shots, variant = key
         if not (rows["arm"] == "before").any():
             continue
-        found = dict(rows.select("arm", "blocks").unique("arm").iter_rows())
-        blocks = {arm: json.loads(text) for arm, text in found.items()}
+        # "blocks" of earlier tables counts them from 0.
+        column, first = ("tuned_blocks", 0) if "tuned_blocks" in rows.columns else ("blocks", 1)
+        tuned = dict(rows.select("arm", column).unique("arm").iter_rows())
+        blocks = {arm: [block + first for block in json.loads(text)] for arm, text in tuned.items()}
         arms = [arm for arm in _split(config["arms"]) if arm in blocks]
         labels = config["labels"][family]
         concepts = labels[: -1 if config["null"][family] is not None else None]

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from functools import partial
 
-import numpy as np
-
 from jaxconcepts.figures.icl import concepts as icl_concepts
 from jaxconcepts.figures.icl import curves as icl
+from jaxconcepts.figures.icl.tables import CONTROLS as CONTROL_NAMES
 from jaxconcepts.figures.icl.tables import IclTables
-from jaxconcepts.figures.section import Entry, Section, Table, drawn
+from jaxconcepts.figures.section import Entry, Section, Table, drawn, known, number
 
 CD = (
     "CD is the share of prompts whose concept is that of the majority of their {k} nearest neighbours among hidden "
@@ -19,8 +18,13 @@ CD = (
     "which share no prompt. Null, whose answers are random, is in the pool and out of averages."
 )
 UNTRAINED = (
-    "Read CD against that of the untrained model rather than against chance: on such prompts it can exceed chance "
-    "without any training, for attention averages over the demonstrated answers, which differ by concept."
+    "Read CD against the controls rather than against chance: on such prompts it can exceed chance without any "
+    "training, for attention averages over the demonstrated answers, which differ by concept."
+)
+CONTROLS = (
+    "The controls are the same kNN, on prompts of one query kept apart too: on the bag of the prompt's tokens, on the "
+    "bag of the demonstrated answers' tokens, and on hidden states of a model of the same shape with random weights at "
+    "its own best layer. The interval of the difference takes CD and control as independent, and is rather too wide."
 )
 HEADLINE = "The headline layer is the best one on prompts set apart for choosing it, in each cell."
 ACCURACY = (
@@ -47,7 +51,13 @@ ENTRIES = (
         "Accuracy and CD by shots",
         icl.by_shots,
         f"{ACCURACY} {CD} {HEADLINE} {CHANCE} "
-        f"{UNTRAINED} Dotted, coloured, where a series begins at step 0: its CD there, at the same layer. {PAPER}",
+        f"{UNTRAINED} Dotted, coloured: CD of an untrained model of the same shape. {PAPER}",
+    ),
+    Entry(
+        "icl_controls",
+        "CD above its controls",
+        icl.beside_controls,
+        f"Left: means over the concepts without Null; dotted: chance. Right: by concept. {CONTROLS} {HEADLINE} {CD}",
     ),
     Entry(
         "icl_layers",
@@ -56,7 +66,8 @@ ENTRIES = (
         "Mean over the concepts without Null; bands are 95 % intervals, dots the headline layer. Broken: "
         "the 95 % point of CD under permuted labels (most shots); dotted, grey: its mean. Grey columns: layers whose "
         "states are all one point, where CD says nothing. "
-        f"{UNTRAINED} Dotted, coloured, where a series begins at step 0: its CD there. {CD}",
+        f"{UNTRAINED} In the colour of the shots: dotted, an untrained model of the same shape; dashes and dots, "
+        f"across, the bag of the answers shown. {CD}",
     ),
     Entry(
         "icl_scatter",
@@ -71,16 +82,16 @@ ENTRIES = (
         "icl_series",
         "Over pretraining",
         icl.over_checkpoints,
-        "Accuracy and headline CD of each concept at every checkpoint, and R² of accuracy on CD over all shots with "
-        f"its interval. Dotted in the third panel: R² of concepts paired at random. {ASSOCIATION} {HEADLINE} {CHANCE} "
-        f"{UNTRAINED}",
+        "Accuracy and headline CD of each concept at every checkpoint, R² of accuracy on CD over all shots with its "
+        "interval, and the loss of the right answer (less its log-probability, summed over its tokens). Dotted in the "
+        f"third panel: R² of concepts paired at random. {ASSOCIATION} {HEADLINE} {CHANCE} {UNTRAINED}",
     ),
     Entry(
         "icl_variants",
         "Prompted against plain",
         icl.variants,
         "The same queries and demonstrations, with the rule in words or the operator's name stated before them. "
-        f"{ACCURACY} {HEADLINE} {UNTRAINED} Dashes, where a series begins at step 0: its CD there, at the same layer. "
+        f"{ACCURACY} {HEADLINE} {UNTRAINED} Dashes: CD of an untrained model of the same shape. "
         f"{PROMPTED}",
     ),
     Entry(
@@ -107,9 +118,10 @@ ENTRIES = (
     ),
 )
 TABLE_NOTE = (
-    "Last checkpoint; means over concepts without Null, with 95 % intervals. CD at the headline layer; p: of that "
-    "layer, under permuted labels. R² and Spearman: accuracy against CD over the concepts of a cell, and in rows “all” "
-    "over all shots together. A dash: undefined or not measured. "
+    "Last checkpoint; means over concepts without Null, with 95 % intervals. CD at the headline layer; “same query "
+    "too”: where prompts of one query vote for each other; then the controls, and CD less the highest of them. p: "
+    "of the headline layer, under permuted labels. R² and Spearman: accuracy against CD over the concepts of a cell, "
+    "and in rows “all” over all shots together. A dash: undefined or not measured. "
     "The interval of R² is Fisher's for as many points as concepts; adjusted R² is 0 on average where there is no "
     "relation; p(R²): the share of pairings of concepts that do as well."
 )
@@ -123,9 +135,9 @@ def sections(tables: IclTables) -> Iterator[Section]:
         caption = entry.caption.format(**numbers)
         if not entry.each:
             yield drawn(entry, tables, caption=caption)
-        for number, family in enumerate(tables.families if entry.each else ()):
+        for place, family in enumerate(tables.families if entry.each else ()):
             title = f"{entry.title}: {family}"
-            yield drawn(entry, tables, family, suffix=f"_{number}", title=title, caption=caption)
+            yield drawn(entry, tables, family, suffix=f"_{place}", title=title, caption=caption)
 
 
 def _heading(tables: IclTables) -> str:
@@ -134,30 +146,46 @@ def _heading(tables: IclTables) -> str:
 
 
 def _table(tables: IclTables) -> Table:
-    header = ("family", "prompt", "shots", "accuracy", "CD", "layer", "p", "R²", "adjusted", "p(R²)", "Spearman")
+    names = [CONTROL_NAMES[name] for name in tables.controls]
+    between = ["same query too", *names, "above"] if names else []
+    header = (
+        "family",
+        "prompt",
+        "shots",
+        "accuracy",
+        "CD",
+        *between,
+        "layer",
+        "p",
+        "R²",
+        "adjusted",
+        "p(R²)",
+        "Spearman",
+    )
     rows = []
     for family in tables.families:
         for variant in tables.variants(family):
             for shots in tables.shots(family, variant):
                 keys = {"shots": shots, "variant": variant}
                 cells = [family, variant, str(shots), _ends(partial(tables.value, family=family, **keys), "accuracy")]
-                cells.append(_ends(partial(tables.headline, family=family, **keys), "cd"))
+                at_headline = partial(tables.headline, family=family, **keys)
+                cells.append(_ends(at_headline, "cd"))
+                if names:
+                    cells.append(number(at_headline("cd_with_query")))
+                    cells += [_ends(partial(tables.value, family=family, **keys), f"cd_{c}") for c in tables.controls]
+                    cells.append(_ends(at_headline, "cd_above"))
                 cells.append(f"{tables.value('headline_layer', family, **keys):.0f}")
-                cells.append(_number(tables.headline("cd_p", family, **keys)))
+                cells.append(number(tables.headline("cd_p", family, **keys)))
                 rows.append(cells + _association(partial(tables.value, family=family, **keys)))
             fit = partial(tables.fit, family=family, variant=variant)
-            rows.append([family, variant, "all", "", "", "", "", *_association(fit)])
+            rows.append([family, variant, "all", *[""] * (4 + len(between)), *_association(fit)])
     return Table("icl", header, rows, note=TABLE_NOTE)
 
 
 def _ends(take: Callable[..., float], metric: str) -> str:
     value, low, high = (take(f"{metric}{end}") for end in ("", "_low", "_high"))
-    return _number(value) + (f" [{low:.2f}, {high:.2f}]" if np.isfinite(low) else "")
+    return number(value) + (f" [{low:.2f}, {high:.2f}]" if known(low) else "")
 
 
 def _association(take: Callable[..., float]) -> list[str]:
-    return [_ends(take, "r2"), *(_number(take(name)) for name in ("r2_adjusted", "r2_p", "spearman"))]
-
-
-def _number(value: float) -> str:
-    return f"{value:.3f}" if np.isfinite(value) else "–"
+    return [_ends(take, "r2"), *(number(take(name)) for name in ("r2_adjusted", "r2_p", "spearman"))]

@@ -3,17 +3,23 @@ other. All are drawn from `icl_tables.IclTables`; what a table lacks raises Miss
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
+import polars as pl
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
 from jaxconcepts.figures import paper, style
 from jaxconcepts.figures.icl import panels as icl_panels
-from jaxconcepts.figures.icl.tables import IclTables
+from jaxconcepts.figures.icl.tables import CONTROLS, IclTables
 from jaxconcepts.figures.tables import MissingData
 
 UNTRAINED = {"linestyle": (0, (1, 1.2)), "linewidth": 0.9, "alpha": 0.8, "zorder": 1.5}
+SHOWN = {"linestyle": (0, (6, 1.5, 1, 1.5)), "linewidth": 0.8, "alpha": 0.8, "zorder": 1.5}
+# How controls are drawn by layer: those of the surface have none, and are drawn across.
+BY_LAYER = {"shown_answers": SHOWN, "untrained": UNTRAINED}
 ACCURACY, CD = "accuracy", "CD, headline layer"
 
 
@@ -37,8 +43,8 @@ def by_shots(tables: IclTables) -> Figure:
                 if published is not None:
                     own = published.filter(concept=concept)
                     axis.plot(own["shots"], own[metric], color=look["color"], marker=look["marker"], **paper.MARK)
-                if metric == "cd" and tables.untrained is not None:
-                    before = [tables.untrained_cd(family, **keys) for keys in at]
+                if metric == "cd" and "untrained" in tables.controls:
+                    before = [tables.value("cd_untrained", family, **keys) for keys in at]
                     gid = f"{family}/untrained/{concept}"
                     axis.plot(shots, before, color=look["color"], gid=gid, **UNTRAINED)
             _shots_axis(axis, shots)
@@ -68,10 +74,12 @@ def cd_layers(tables: IclTables) -> Figure:
                 continue
             axis.plot(mean["layer"], mean["value"], color=color, gid=f"{family}/cd/{count} shots", label=f"{count}")
             axis.fill_between(low["layer"], low["value"], high["value"], color=color, alpha=0.18, linewidth=0)
-            if tables.untrained is not None:
-                before = tables.values("cd", family, shots=count, concept=None, step=tables.untrained).sort("layer")
-                gid = f"{family}/untrained/{count} shots"
-                axis.plot(before["layer"], before["value"], color=color, gid=gid, **UNTRAINED)
+            for name, look in BY_LAYER.items():
+                control = tables.values(f"cd_{name}", family, shots=count, concept=None).sort("layer", nulls_last=True)
+                control = control.filter(pl.col("layer").is_not_null()) if name == "untrained" else control
+                x = control["layer"] if name == "untrained" else [0, mean["layer"].max()][: 2 * control.height]
+                y = control["value"].to_list() * (1 if name == "untrained" else 2)
+                axis.plot(x, y, color=color, gid=f"{family}/{name}/{count} shots", **look)
             headline = tables.value("headline_layer", family, shots=count)
             chosen = mean.filter(layer=int(headline))["value"]
             axis.plot(headline, chosen, marker="o", markersize=4, color=color, markeredgecolor="white")
@@ -85,6 +93,46 @@ def cd_layers(tables: IclTables) -> Figure:
         axis.xaxis.set_major_locator(MaxNLocator(8, integer=True))
         axis.legend(title="shots", ncols=2, title_fontsize=7, loc="best", handlelength=1.4, columnspacing=1)
     icl_panels.fraction_axes(grid[0], ["CD, mean over concepts"] + [""] * (len(families) - 1))
+    return figure
+
+
+@style.styled
+def beside_controls(tables: IclTables) -> Figure:
+    """CD at the headline layer and what it is held against, over shots, means over concepts; and CD less the highest
+    control, by concept. A row a family."""
+    if not tables.controls:
+        raise MissingData("no controls in the tables")
+    families = tables.families
+    figure, grid = icl_panels.grid(len(families), 2, 2.1)
+    for row, family in zip(grid, families, strict=True):
+        shots = tables.shots(family)
+        lines = {"cd": ("CD", tables.headline), "cd_with_query": ("CD, same query votes too", tables.headline)}
+        lines |= {f"cd_{name}": (CONTROLS[name], tables.value) for name in tables.controls}
+        for number, (metric, (label, take)) in enumerate(lines.items()):
+            look = {"color": style.CONCEPT_COLORS[number], "marker": "osv^D"[number], "markersize": 3, "linewidth": 1.1}
+            values, *ends = ([take(f"{metric}{end}", family, shots=s) for s in shots] for end in ("", "_low", "_high"))
+            row[0].plot(shots, values, label=label, gid=f"{family}/{metric}", **look)
+            row[0].vlines(shots, *ends, color=look["color"], linewidth=0.7, alpha=0.6)
+        chance = [tables.headline("cd_null", family, shots=s) for s in shots]
+        row[0].plot(shots, chance, gid=f"{family}/chance", **style.CHANCE_STYLE)
+        row[0].legend(fontsize=5.5, handlelength=1.4, labelspacing=0.25, loc="best")
+        for concept in range(len(tables.labels(family))):
+            look, at = icl_panels.look(tables, family, concept), [{"shots": s, "concept": concept} for s in shots]
+            take = partial(tables.headline, family=family)
+            values, *ends = ([take(f"cd_above{end}", **keys) for keys in at] for end in ("", "_low", "_high"))
+            row[1].plot(shots, values, gid=f"{family}/above/{concept}", **look)
+            row[1].vlines(shots, *ends, color=look["color"], linewidth=0.7, alpha=0.6)
+        icl_panels.fraction_axes(row, ("CD, mean over concepts", "CD less the highest control"))
+        row[1].axhline(0, **style.CHANCE_STYLE)
+        row[1].set(ylim=(-1.03, 1.03), yticks=[-1, -0.5, 0, 0.5, 1])
+        row[0].set_title(family, loc="left", pad=18)
+        handles = [icl_panels.handle(tables, family, concept) for concept in range(len(tables.labels(family)))]
+        place = {"loc": "lower right", "bbox_to_anchor": (1.02, 0.99), "ncols": len(handles), "fontsize": 6}
+        row[1].legend(handles=handles, handlelength=1, columnspacing=0.8, handletextpad=0.4, **place)
+        for axis in row:
+            _shots_axis(axis, shots)
+    for axis in grid[-1]:
+        axis.set_xlabel("shots (demonstrations)")
     return figure
 
 
@@ -146,8 +194,8 @@ def variants(tables: IclTables) -> Figure:
                 marker = {"linestyle": "", "marker": "oDs"[number], "markersize": 4, "color": color}
                 axis.plot(x, values, gid=f"{family}/{metric}/{variant}", label=variant, **marker)
                 axis.vlines(x, *ends, color=color, linewidth=0.8)
-                if metric == "cd" and tables.untrained is not None:
-                    before = [tables.untrained_cd(family, **one) for one in keys]
+                if metric == "cd" and "untrained" in tables.controls:
+                    before = [tables.value("cd_untrained", family, **one) for one in keys]
                     gid, dash = f"{family}/untrained/{variant}", {"linestyle": "", "marker": "_", "markersize": 6}
                     axis.plot(x, before, color=color, gid=gid, **dash)
                 if variant in published:
@@ -165,12 +213,12 @@ def variants(tables: IclTables) -> Figure:
 
 @style.styled
 def over_checkpoints(tables: IclTables) -> Figure:
-    """Accuracy and headline CD of each concept over pretraining, at the usual number of shots; a row a family."""
+    """Accuracy, headline CD and loss of each concept over pretraining, at the usual number of shots; a row a family."""
     steps = np.array(tables.steps)
     if steps.size < 2:
         raise MissingData("no series of checkpoints")
     families = tables.families
-    figure, grid = icl_panels.grid(len(families), 3, 2.0)
+    figure, grid = icl_panels.grid(len(families), 4, 2.0)
     for row, family in zip(grid, families, strict=True):
         count = tables.usual_shots(family)
         for axis, metric, take in zip(row, ("accuracy", "cd"), (tables.value, tables.headline), strict=False):
@@ -178,6 +226,12 @@ def over_checkpoints(tables: IclTables) -> Figure:
                 values = [take(metric, family, shots=count, step=step, concept=concept) for step in steps.tolist()]
                 look = icl_panels.look(tables, family, concept) | {"markersize": 2.5}
                 axis.plot(steps, values, gid=f"{family}/{metric}/{concept}", **look)
+        for concept in range(len(tables.labels(family))):
+            right = {"shots": count, "concept": concept, "other": concept}
+            losses = [-tables.value("log_prob", family, step=step, **right) for step in steps.tolist()]
+            look = icl_panels.look(tables, family, concept) | {"markersize": 2.5}
+            row[3].plot(steps, losses, gid=f"{family}/loss/{concept}", **look)
+        row[3].set(ylabel="loss of the answer (nats)", ylim=(0, None))
         at = [{"shots": count, "step": step} for step in steps.tolist()]
         icl_panels.chance_by_concept(row[1], tables, family, steps, at)
         ends = [[tables.fit(f"r2{end}", family, step=step) for step in steps.tolist()] for end in ("", "_low", "_high")]
@@ -187,7 +241,7 @@ def over_checkpoints(tables: IclTables) -> Figure:
         row[2].plot(steps, null, gid=f"{family}/r2_null", **style.CHANCE_STYLE)
         for axis in row:
             style.set_step_axis(axis, steps, style.step_scale(steps))
-        icl_panels.fraction_axes(row, (f"accuracy, {count} shots", CD, "R², all shots"))
+        icl_panels.fraction_axes(row[:3], (f"accuracy, {count} shots", CD, "R², all shots"))
         icl_panels.family_legend(row[0], tables, family)
     for axis in grid[-1]:
         axis.set_xlabel("training step")

@@ -13,6 +13,13 @@ from etils import epath
 from jaxconcepts import store
 from jaxconcepts.figures import paper
 
+# What CD is held against, and how it is called.
+CONTROLS = {
+    "prompt_tokens": "the prompt's tokens",
+    "shown_answers": "the answers shown",
+    "untrained": "an untrained model",
+}
+
 
 @dataclass(frozen=True)
 class IclTables:
@@ -29,11 +36,11 @@ class IclTables:
     def steps(self) -> list[int]:
         return self.metrics["step"].unique().sort().to_list()
 
-    @property
-    def untrained(self) -> int | None:
-        """The step of the untrained model: 0, where a series begins with it. A checkpoint alone is at step 0 whatever
-        it is: None."""
-        return 0 if len(self.steps) > 1 and self.steps[0] == 0 else None
+    @cached_property
+    def controls(self) -> list[str]:
+        """Which controls CD was held against, in order."""
+        there = set(self.metrics["metric"])
+        return [name for name in CONTROLS if f"cd_{name}" in there]
 
     @cached_property
     def families(self) -> list[str]:
@@ -81,14 +88,6 @@ class IclTables:
         cell = {name: keys[name] for name in ("variant", "shots", "step") if name in keys}
         layer = self.value("headline_layer", family, **cell)
         return self.value(metric, family, layer=int(layer), **keys) if np.isfinite(layer) else np.nan
-
-    def untrained_cd(self, family: str, **keys: Any) -> float:
-        """CD of the untrained model at the layer that is the headline of the last checkpoint."""
-        cell = {name: keys[name] for name in ("variant", "shots") if name in keys}
-        layer = self.value("headline_layer", family, **cell)
-        if self.untrained is None or not np.isfinite(layer):
-            return np.nan
-        return self.value("cd", family, layer=int(layer), step=self.untrained, **keys)
 
     def fit(self, metric: str, family: str, variant: str = "plain", step: int | None = None) -> float:
         """A number of the fit over all shots."""

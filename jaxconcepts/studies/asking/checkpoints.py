@@ -18,18 +18,26 @@ SIZES = ("vocab_size", "width", "layers", "heads", "kv_heads", "context", "dtype
 
 
 class Checkpoint(NamedTuple):
-    """step: of pretraining, 0 for a single model. source: a checkpoint folder, or a Hugging Face repository id, of
-    which revision is a branch, tag or commit."""
+    """step: of pretraining, 0 for a single model. source: a checkpoint folder, a GGUF file, a packaged model's name, or
+    a Hugging Face repository id, of which revision is a branch, tag or commit. through: "transformers" for a model that
+    PyTorch is to run."""
 
     step: int
     source: str
     revision: str | None = None
+    through: str | None = None
+
+    @property
+    def is_here(self) -> bool:
+        """Whether nothing needs to be fetched: a folder, a GGUF file or a packaged model."""
+        return Path(self.source).exists() or str(self.source).lower() in pretrained.PACKAGED
 
     @property
     def label(self) -> str:
-        """A folder's name, or the repository's id and revision."""
-        name = Path(self.source).name if Path(self.source).is_dir() else str(self.source)
-        return f"{name}@{self.revision}" if self.revision else name
+        """A folder's or file's name, or the repository's id and revision."""
+        name = Path(self.source).name if Path(self.source).exists() else str(self.source)
+        name = f"{name}@{self.revision}" if self.revision else name
+        return f"{name} through {self.through}" if self.through else name
 
     def described(self, model: Decoder) -> dict[str, Any]:
         """A row of a study's table of models: which checkpoint it is, and what its config.json says of its sizes."""
@@ -38,7 +46,8 @@ class Checkpoint(NamedTuple):
 
 
 def series(text: str) -> list[Checkpoint]:
-    """The checkpoints that a text names: STEP=SOURCE[@REVISION],... or a folder of folders step_000500 and so on.
+    """The checkpoints that a text names: STEP=SOURCE[@REVISION],...; SOURCE@step{0,512,...}, revisions by their step;
+    or a folder of folders step_000500 and so on. A Pythia goes by its name alone: pythia-160m@step{0,512}.
 
     Raises ValueError for anything else.
     """
@@ -48,12 +57,17 @@ def series(text: str) -> list[Checkpoint]:
         if not steps:
             raise ValueError(f"checkpoints: {folder} holds no folder named step_<number>")
         return [Checkpoint(step, str(steps[step])) for step in sorted(steps)]
+    if match := re.fullmatch(r"([^@={},]+)@([^{},]*)\{(\d+(?:,\d+)*)\}([^{},]*)", text.strip()):
+        source, before, steps, after = match.groups()
+        source = f"EleutherAI/{source}" if source.startswith("pythia-") else source
+        return [Checkpoint(int(step), source, f"{before}{step}{after}") for step in steps.split(",")]
     found = []
     for part in text.split(","):
         match = re.fullmatch(r"(\d+)=([^@=]+)(?:@(.+))?", part.strip())
         if not match:
             raise ValueError(
-                f"checkpoints must be STEP=SOURCE[@REVISION],... or a folder of step_<number>; got {part!r}"
+                "checkpoints must be STEP=SOURCE[@REVISION],..., SOURCE@step{0,512,...} or a folder of step_<number>; "
+                f"got {part!r}"
             )
         found.append(Checkpoint(int(match[1]), match[2], match[3]))
     return found
@@ -65,8 +79,11 @@ def check_series(checkpoints: Sequence[Checkpoint]) -> list[Checkpoint]:
     if not ordered:
         raise ValueError("checkpoints must name at least one, got none")
     for checkpoint in ordered:
-        if not Path(checkpoint.source).is_dir() and not re.fullmatch(r"\w[\w.-]*/[\w.-]+", str(checkpoint.source)):
-            raise ValueError(f"{str(checkpoint.source)!r} is neither a folder nor a repository id (owner/name)")
+        if not checkpoint.is_here and not re.fullmatch(r"\w[\w.-]*/[\w.-]+", str(checkpoint.source)):
+            raise ValueError(
+                f"{str(checkpoint.source)!r} is neither a folder nor a GGUF file, a repository id (owner/name) or one "
+                f"of {', '.join(pretrained.PACKAGED)}"
+            )
     for first, second in zip(ordered, ordered[1:], strict=False):
         if first.step == second.step:
             raise ValueError(
@@ -83,7 +100,7 @@ def fetched(checkpoint: Checkpoint, cache: Path, evict: bool) -> Iterator[Path]:
     fetched goes into the folder `cache` of this study if it is to be evicted, which deletes that folder alone, and into
     the machine's cache if not.
     """
-    if not evict or Path(checkpoint.source).exists() or checkpoint.source in pretrained.PACKAGED:
+    if not evict or checkpoint.is_here:
         yield pretrained.resolve(checkpoint.source, checkpoint.revision)
         return
     if (here := _cached(checkpoint)) is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -49,7 +50,7 @@ def read_prompts(config: IclConfig, model: Decoder, params, tokenizer, encoded: 
             asked = (encoded.continuations[indices], encoded.continuation_lengths[indices])
             found = scoring.score(
                 model, params, tokens, lengths, max_new_tokens=encoded.max_new_tokens, stop_tokens=stops,
-                continuations=asked[0], continuation_lengths=asked[1],
+                continuations=asked,
             )  # fmt: skip
             # Rows that only fill up the batch are written past the end, which drops them.
             states = _keep(states, np.where(indices < 0, count, indices), found.states)
@@ -67,6 +68,17 @@ def read_prompts(config: IclConfig, model: Decoder, params, tokenizer, encoded: 
         waiting = None if batch is None else (batch[0], found)
     correct = np.array([text == answer for text, answer in zip(texts, encoded.answers, strict=True)], bool)
     return Read(states, texts, correct, np.where(encoded.continuation_lengths > 0, log_probs, np.nan))
+
+
+def read_states(
+    config: IclConfig, model: Decoder, params, prompts: Sequence[Sequence[int]]
+) -> Float[Array, "layers n d"]:
+    """The states of every prompt alone, at its last token, as in `Read`."""
+    states = jnp.zeros((model.layers + 1, len(prompts), model.width), model.dtype)
+    for indices, tokens, lengths in language.batches(prompts, config.batch_size, config.multiple):
+        found = language.hidden_states(model, params, tokens, lengths)
+        states = _keep(states, np.where(indices < 0, len(prompts), indices), found)
+    return states
 
 
 @partial(jax.jit, donate_argnums=0)

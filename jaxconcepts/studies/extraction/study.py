@@ -46,7 +46,7 @@ class ExtractConfig:
     line. bos: whether prompts begin with the beginning-of-sequence token. dtype: "float32" or "bfloat16", of the model
     and of what is stored. batch_size: prompts a batch. multiple: what widths of batches are rounded up to. attention:
     as in `language.hidden_states`; what "auto" comes to is recorded. skip_missing: labels may be missing in some lines
-    (null, NaN, not there)."""
+    (null, NaN, not there). through: "transformers" for a model that PyTorch is to run."""
 
     model: str
     prompts: str
@@ -57,6 +57,7 @@ class ExtractConfig:
     multiple: int = 64
     attention: str = "auto"
     skip_missing: bool = False
+    through: str | None = None
 
     def __post_init__(self):
         for name in ("batch_size", "multiple"):
@@ -76,8 +77,9 @@ def extract(config: ExtractConfig, workdir: epath.PathLike, mesh: jax.sharding.M
     scan = prompt_file.scan(path, config.skip_missing)
     folder = pretrained.resolve(config.model, config.revision)
     tokenizer = tokenizer_file.load(folder)
-    described = pretrained.read_config(folder, config.dtype)
-    record = {name: value for name, value in asdict(config).items() if name != "skip_missing" or value}
+    described = pretrained.read_config(folder, config.dtype, config.through)
+    late = ("skip_missing", "through")
+    record = {name: value for name, value in asdict(config).items() if name not in late or value}
     record |= {"prompts_sha256": scan.sha256, "num_prompts": scan.count, "snapshot": folder.name}
     record |= {"padding": "right", "at": "last", "layer_0": "embeddings", "final_norm": False}
     # By what the model and the device allow: another one gives other roundings, so an extraction goes on with the same.
@@ -94,7 +96,7 @@ def extract(config: ExtractConfig, workdir: epath.PathLike, mesh: jax.sharding.M
         if done == scan.count:
             log.info("all %d prompts are there", scan.count)
             return run.workdir
-        model, params = pretrained.load_pretrained(folder, config.dtype, mesh)
+        model, params = pretrained.load_pretrained(folder, config.dtype, mesh, through=config.through)
         array = _open_array(run.workdir, (scan.count, model.layers + 1, model.width), config)
         for name in ("prompts", "hashes"):
             (run.workdir / name).mkdir(exist_ok=True)

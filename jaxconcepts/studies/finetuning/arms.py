@@ -56,7 +56,12 @@ def tune(
     points = []
     for index, arm in enumerate(arms):
         numbers = jax.tree.map(lambda a, i=index: a[i], stacked)
-        own = {"run": arm.run, "arm": arm.name, "patterns": json.dumps(arm.patterns), "blocks": json.dumps(arm.blocks)}
+        own = {
+            "run": arm.run,
+            "arm": arm.name,
+            "patterns": json.dumps(arm.patterns),
+            "tuned_blocks": json.dumps(arm.blocks),
+        }
         points.append(ArmPoint({"seed": arm.seed}, tuned, numbers, arm.name, own | dict(labels)))
     layout, devices = packs.Layout(config.how), packs.devices_of(tuned.shared.base)
     programs = Programs(layout, devices)
@@ -71,15 +76,14 @@ def one(state: TrainState, index: int) -> PyTree:
 
 def keyed(frame: pl.DataFrame, arm: Arm | None, step: int, labels: Mapping[str, Any]) -> pl.DataFrame:
     """The measured rows of an arm (None: of the base) with the columns that say whose they are."""
-    own = {"run": "base", "arm": "before", "seed": None, "blocks": "[]"}
+    own = {"run": "base", "arm": "before", "seed": None, "tuned_blocks": "[]"}
     if arm is not None:
-        own = {"run": arm.run, "arm": arm.name, "seed": arm.seed, "blocks": json.dumps(arm.blocks)}
+        own = {"run": arm.run, "arm": arm.name, "seed": arm.seed, "tuned_blocks": json.dumps(arm.blocks)}
     types = {"seed": pl.Int64, "step": pl.Int64}
     columns = own | {"step": step} | dict(labels)
     return frame.select(*(pl.lit(value, types.get(name)).alias(name) for name, value in columns.items()), pl.all())
 
 
 def movable(arm: Arm, layers: int) -> list[int]:
-    """The hidden states that the arm can change: those after its first tuned block (layer l is the stream after block
-    l - 1, 0 the embeddings)."""
-    return list(range(min(arm.blocks) + 1, layers + 1)) if arm.blocks else []
+    """The hidden states that the arm can change: those from its first tuned block on (layer l comes out of block l)."""
+    return list(range(min(arm.blocks), layers + 1)) if arm.blocks else []

@@ -36,6 +36,7 @@ class Encoded(NamedTuple):
     ids: the tokens of each prompt. answers: what is right. ruled: what each concept would answer ({}: not known).
     continuations: [n, K, A] tokens of what each concept would answer, the right answer in the prompt's own column;
     continuation_lengths: [n, K], 0 where that is not known. queries: [n], the same number for prompts of one query.
+    shown: the tokens of each prompt's demonstrated answers.
     """
 
     ids: list[Int[np.ndarray, " tokens"]]
@@ -44,6 +45,7 @@ class Encoded(NamedTuple):
     continuations: Int[np.ndarray, "n K A"]
     continuation_lengths: Int[np.ndarray, "n K"]
     queries: Int[np.ndarray, " n"]
+    shown: list[list[int]]
 
     @property
     def longest(self) -> int:
@@ -106,7 +108,16 @@ def encode(config: IclConfig, family: Family, cell: Cell, tokenizer) -> Encoded:
             lengths[row, number[concept]] = len(answer)
     arrays = [np.array(one, np.int32) for one in ids]
     queries = np.unique([p.query.input for p in prompts], return_inverse=True)[1].astype(np.int32)
-    return Encoded(arrays, [p.answer.strip() for p in prompts], ruled, continuations, lengths, queries)
+    shown = _shown(tokenizer, prompts)
+    return Encoded(arrays, [p.answer.strip() for p in prompts], ruled, continuations, lengths, queries, shown)
+
+
+def _shown(tokenizer, prompts: Sequence[render.Prompt]) -> list[list[int]]:
+    """The tokens of each prompt's demonstrated answers, each answer encoded once."""
+    answers = list({p.lead + example.output: None for p in prompts for example in p.demonstrations})
+    ids = tokenizer(answers, add_special_tokens=False)["input_ids"] if answers else []
+    tokens = dict(zip(answers, ids, strict=True))
+    return [[i for example in p.demonstrations for i in tokens[p.lead + example.output]] for p in prompts]
 
 
 def encode_all(

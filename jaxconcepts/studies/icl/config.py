@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import glob
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -32,8 +33,8 @@ class BitwiseConfig:
 class PosConfig:
     """The first word with a part of speech."""
 
-    corpus: str = field("", "a treebank's file, CoNLL-U where it ends in .conllu, else Penn-style; empty for sentences "
-                        "of the built-in grammar")  # fmt: skip
+    corpus: str = field("", "a treebank's files, parted by commas, * for any letters; CoNLL-U if they end in .conllu, "
+                        "else Penn-style; empty for sentences of the built-in grammar")  # fmt: skip
     sentences: int = field(4000, "sentences of the built-in grammar", low=1, high=MANY)
     longest: int = field(0, "leave out sentences of more words, to fit a context; 0 for no limit", low=0)
 
@@ -107,6 +108,10 @@ class IclConfig(Tasks, Measuring):
     """
 
     shots: tuple[int, ...] = field((1, 2, 4, 8, 10), "demonstrations in a prompt", low=0, high=10_000)
+    untrained: bool = field(
+        True, "in the in-context study: measure CD of an untrained model of the same shape too, once a shape, on "
+        "per_draw prompts of a concept", added=True,
+    )  # fmt: skip
 
     def __post_init__(self):
         super().__post_init__()
@@ -156,4 +161,7 @@ def families(config: IclConfig) -> dict[str, Family]:
 def _sentences(config: IclConfig):
     if not config.pos.corpus:
         return grammar.sentences(config.pos.sentences, config.seed)
-    return (pos.read_conllu if config.pos.corpus.endswith(".conllu") else pos.read_penn)(config.pos.corpus)
+    paths = [
+        path for part in config.pos.corpus.split(",") for path in sorted(glob.glob(part.strip())) or [part.strip()]
+    ]
+    return [s for path in paths for s in (pos.read_conllu if path.endswith(".conllu") else pos.read_penn)(path)]

@@ -10,11 +10,12 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -31,7 +32,7 @@ from jaxconcepts.prompts.family import Family
 from jaxconcepts.runs import loop, packs
 from jaxconcepts.runs.points import Point
 from jaxconcepts.studies.icl import config as icl_config
-from jaxconcepts.sweeps import trained
+from jaxconcepts.sweeps import sizing, trained
 from jaxconcepts.training import optimizers
 from jaxconcepts.training.answer_loss import Examples
 from jaxconcepts.training.experiment import MeasureConfig
@@ -182,25 +183,21 @@ def make_model(config: FromScratchConfig, vocab_size: int) -> llama.LlamaConfig:
     return llama.LlamaConfig(vocab_size=vocab_size, head_dim=head_dim, rope_scaling=None, tied=True, **sizes)
 
 
-def train(
-    config: FromScratchConfig,
-    families: Sequence[Family],
-    run: store.Run,
-    template: render.Template | None = None,
-    checkpoint_seconds: float = 60.0,
-) -> dict[int, Path]:
-    """Trains, or goes on where a training in the run directory was stopped; returns the saved folders by step.
+class Prepared(NamedTuple):
+    """What is trained, on what: made and checked before anything is written."""
 
-    run: the open run directory. The tokenizer goes to `tokenizer/` in it, the folders to `models/step_<step>/`, and the
-    training loss to its tables.
+    tokenizer: Any
+    model: llama.LlamaConfig
+    point: Point
 
-    Raises ValueError for a run directory that is not local, fewer prompts than a batch and prompts that do not fit the
-    context; PreemptedError after SIGTERM or SIGINT, with everything done so far checkpointed.
+
+def prepare(config: FromScratchConfig, families: Sequence[Family], template: render.Template | None = None) -> Prepared:
+    """Draws the prompts and trains the tokenizer, the same at every call.
+
+    Raises ValueError for fewer prompts than a batch, prompts that do not fit the context, and a model that does not fit
+    the device's memory.
     """
     template = render.Template() if template is None else template
-    if "://" in str(run.workdir):
-        raise ValueError(f"workdir must be a local folder, for checkpoint folders are written to it; got {run.workdir}")
-    workdir = Path(run.workdir)
     log.info("drawing %d prompts and training the tokenizer", config.corpus.prompts)
     prompts = prompt_corpus.draw(
         families, config.corpus.shots, config.corpus.prompts,
@@ -212,9 +209,7 @@ def train(
             f"corpus.prompts must be at least train.batch_size = {config.train.batch_size} shared out among concepts "
             f"and variants, got {len(prompts)}"
         )
-    tokenizer = prompt_corpus.train_tokenizer(
-        [prompt.whole for prompt in prompts[:4000]], config.corpus.vocab_size, workdir / "tokenizer"
-    )
+    tokenizer = prompt_corpus.train_tokenizer([prompt.whole for prompt in prompts[:4000]], config.corpus.vocab_size)
     model = make_model(config, len(tokenizer))
     data = prompt_corpus.examples(tokenizer, prompts, template, model.context)
     log.info(
@@ -222,6 +217,24 @@ def train(
         len(prompts), data.tokens.shape[1], model.num_params(), model.vocab_size,
     )  # fmt: skip
     point = _point(config, model, data)
+    sizing.check_fits([point], packs.Layout())
+    return Prepared(tokenizer, model, point)
+
+
+def train(
+    config: FromScratchConfig, prepared: Prepared, run: store.Run, checkpoint_seconds: float = 60.0
+) -> dict[int, Path]:
+    """Trains, or goes on where a training in the run directory was stopped; returns the saved folders by step.
+
+    prepared: of `prepare`. run: the open run directory. The tokenizer goes to `tokenizer/` in it, the folders to
+    `models/step_<step>/`, and the training loss to its tables.
+
+    Raises ValueError for a run directory that is not local and a training that diverged; PreemptedError after SIGTERM
+    or SIGINT, with everything done so far checkpointed.
+    """
+    check_local(run.workdir)
+    workdir, (tokenizer, model, point) = Path(run.workdir), prepared
+    tokenizer.save_pretrained(workdir / "tokenizer")
     loop.run_pack(PACK, [point], run, packs.Layout(), checkpoint_seconds)
     pack = trained.Trained(PACK, (point,), tuple(config.saved_steps))
     ((diverged_at,),) = store.runs(workdir).filter(run=point.run).select("diverged_at").rows()
@@ -234,6 +247,12 @@ def train(
             params = jax.tree.map(lambda a: a[0], trained.load_params(workdir, pack, step))
             save_folder(model, params, workdir / "tokenizer", folder)
     return saved
+
+
+def check_local(workdir: str | os.PathLike[str]) -> None:
+    """Raises ValueError for a bucket: Hugging Face folders are written."""
+    if "://" in str(workdir):
+        raise ValueError(f"workdir must be a local folder, for checkpoint folders are written to it; got {workdir}")
 
 
 def _point(config: FromScratchConfig, model: llama.LlamaConfig, data: Examples) -> Point:

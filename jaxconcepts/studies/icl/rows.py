@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import jax.numpy as jnp
 import numpy as np
 import polars as pl
 
+from jaxconcepts.intervals import share_interval
 from jaxconcepts.metrics.association import associate
-from jaxconcepts.metrics.statistics import share_interval
 from jaxconcepts.prompts.family import Family
+from jaxconcepts.store import tidy
 from jaxconcepts.studies.asking.prompt_pass import Read
+from jaxconcepts.studies.icl import controls as icl_controls
 from jaxconcepts.studies.icl import scores as icl_scores
 from jaxconcepts.studies.icl.cells import Encoded
 from jaxconcepts.studies.icl.config import IclConfig
+from jaxconcepts.studies.icl.controls import Score
 from jaxconcepts.studies.icl.scores import Decodability
 
 SCHEMA = pl.Schema(
@@ -20,8 +25,10 @@ SCHEMA = pl.Schema(
 )
 
 
-def of_cell(found: Read, scores: Decodability, encoded: Encoded, family: Family, seed: int) -> pl.DataFrame:
-    """Every metric of a cell, in `SCHEMA`'s columns."""
+def of_cell(
+    found: Read, scores: Decodability, controls: Mapping[str, Score], encoded: Encoded, family: Family, seed: int
+) -> pl.DataFrame:
+    """Every metric of a cell, in `SCHEMA`'s columns. controls: what CD is held against, by name."""
     labels, own = len(family.labels), len(family.concepts)
     right = found.correct.reshape(labels, -1)
     each = right.shape[1]
@@ -45,6 +52,7 @@ def of_cell(found: Read, scores: Decodability, encoded: Encoded, family: Family,
         *_by_layer("cd", cd), *_by_layer("cd_low", scores.low), *_by_layer("cd_high", scores.high),
         *_by_layer("cd_null", scores.null.mean(1)), *_by_layer("cd_null_high", np.quantile(scores.null, 0.95, axis=1)),
         *_by_layer("cd_p", scores.p), *_by_layer("cd_with_query", scores.with_query),
+        *_beside(scores, controls),
         _rows("cd_coincident", scores.coincident, "layer"),
         _rows("cd_chosen_on", scores.chosen_on, "layer"), _rows("headline_layer", scores.headline),
         _rows("pairwise_cd", scores.pairwise, "concept", "other").with_columns(
@@ -54,6 +62,33 @@ def of_cell(found: Read, scores: Decodability, encoded: Encoded, family: Family,
         _rows("log_prob", mean_log_probs, "concept", "other"),
         fits(cd[scores.headline, :-1], accuracy, np.arange(labels), own, seed),
     ])  # fmt: skip
+
+
+def _beside(scores: Decodability, controls: Mapping[str, Score]) -> list[pl.DataFrame]:
+    """CD of each control, "cd_<control>", and by layer how far CD is above the highest, "cd_above"; with intervals."""
+    ends = ("", "_low", "_high")
+    parts = [
+        part for name, score in controls.items() for end, values in zip(ends, score, strict=True)
+        for part in (_rows(f"cd_{name}{end}", values[:-1], "concept"), _rows(f"cd_{name}{end}", values[-1]))
+    ]  # fmt: skip
+    above = icl_controls.above(Score(scores.cd, scores.low, scores.high), controls)
+    return parts + [
+        part for end, values in zip(ends, above, strict=True) for part in _by_layer(f"cd_above{end}", values)
+    ]
+
+
+def of_untrained(layer: int, score: Score) -> pl.DataFrame:
+    """CD of an untrained model by layer, and the layer that stands for it, in `SCHEMA`'s columns."""
+    ends = zip(("", "_low", "_high"), score, strict=True)
+    parts = [part for end, values in ends for part in _by_layer(f"cd_untrained{end}", values)]
+    return pl.concat([*parts, _rows("untrained_layer", layer)])
+
+
+def untrained_score(rows: pl.DataFrame) -> Score:
+    """What `of_untrained` holds of that layer: [K1], concepts in order and last the average."""
+    layer = rows.filter(metric="untrained_layer")["value"].item()
+    at = rows.filter(layer=int(layer)).sort("concept", nulls_last=True)
+    return Score(*(at.filter(metric=f"cd_untrained{end}")["value"].to_numpy() for end in ("", "_low", "_high")))
 
 
 def points(table: pl.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -109,11 +144,7 @@ def _by_layer(metric: str, values) -> list[pl.DataFrame]:
 
 def _rows(metric: str, values, *axes: str) -> pl.DataFrame:
     """A row for every finite value, its place along each axis in the column of that name."""
-    values = np.asarray(values, np.float64)
-    index = np.indices(values.shape).reshape(len(axes), values.size)
-    columns = dict(zip(axes, index, strict=True))
-    frame = pl.DataFrame({"value": values.reshape(-1)} | columns).filter(pl.col("value").is_finite())
-    absent = [pl.lit(None).alias(name) for name in SCHEMA if name not in (*frame.columns, "metric")]
-    return frame.with_columns(pl.lit(metric).alias("metric"), *absent).select(
-        pl.col(name).cast(dtype) for name, dtype in SCHEMA.items()
-    )
+    places = {name: range(size) for name, size in zip(axes, np.shape(values), strict=True)}
+    absent = dict.fromkeys({"layer", "concept", "other"} - set(axes))
+    frame = tidy.entries(values, places, metric=metric, **absent).filter(pl.col("value").is_finite())
+    return frame.select(pl.col(name).cast(dtype) for name, dtype in SCHEMA.items())

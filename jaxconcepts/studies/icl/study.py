@@ -11,6 +11,7 @@ prompt token (the residual stream; layer 0 is the embeddings), which stay on the
                                          concept, other, value
             icl/fits/<...>.parquet       the same columns: CD against accuracy over all shots of a family and variant
             icl/hidden/<cell>.parquet    run, layer, concept, point, state; with keep_hidden
+            icl/untrained/<shape>-<cell>.parquet  CD of an untrained model, once for checkpoints of one shape
             icl/models/<step>.parquet    checkpoint, step, and what its config.json says of its sizes
 
 A cell is one file that appears whole, and one that is there is not measured again: whatever is killed goes on, with the
@@ -20,6 +21,9 @@ same tables. Concepts are numbered as in the labels, Null last; a null concept i
                              query do not vote for each other
     cd_null, cd_null_high, cd_p   by layer: mean and 95 % point under permuted labels, permutation p-value
     cd_with_query    by layer: CD where they do
+    cd_prompt_tokens, cd_shown_answers, cd_untrained   CD of the controls (`controls`), each with _low and _high; the
+                     last by layer too, and at untrained_layer where layer is null
+    cd_above, cd_above_low, cd_above_high   by layer: CD less the highest control, with its interval
     cd_coincident    by layer: 1 where all states are one point, so that CD says nothing
     cd_chosen_on, headline_layer  CD on the prompts set apart to choose the layer, and the layer chosen
     pairwise_cd      at the headline layer, of concept and other
@@ -34,30 +38,35 @@ same tables. Concepts are numbered as in the labels, Null last; a null concept i
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import logging
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import jax
+import numpy as np
 import polars as pl
 from etils import epath
 
 from jaxconcepts import fields, store
-from jaxconcepts.models import pretrained, sharding
+from jaxconcepts.models import pretrained, sharding, through_transformers
 from jaxconcepts.models import tokenizer as tokenizer_file
 from jaxconcepts.prompts.family import Family
 from jaxconcepts.store import files
 from jaxconcepts.studies.asking import checkpoints as series
 from jaxconcepts.studies.asking.checkpoints import Checkpoint
-from jaxconcepts.studies.asking.prompt_pass import read_prompts
+from jaxconcepts.studies.asking.prompt_pass import read_prompts, read_states
 from jaxconcepts.studies.icl import cells as icl_cells
+from jaxconcepts.studies.icl import controls as icl_controls
 from jaxconcepts.studies.icl import rows as icl_rows
 from jaxconcepts.studies.icl import scores as icl_scores
 from jaxconcepts.studies.icl.cells import Cell, Encoded
 from jaxconcepts.studies.icl.config import IclConfig, default_fields, families, from_fields
+from jaxconcepts.training import initial
 
 __all__ = ["Checkpoint", "IclConfig", "default_fields", "from_fields", "run"]
 
@@ -95,7 +104,7 @@ def run(
     known: dict[str, dict[Cell, Encoded]] = {}
     # What cannot work is said before the workdir is given this config.
     for checkpoint in ordered:
-        if left[checkpoint] and (Path(checkpoint.source).is_dir() or (not evict and checkpoint == ordered[0])):
+        if left[checkpoint] and (checkpoint.is_here or (not evict and checkpoint == ordered[0])):
             folder = pretrained.resolve(checkpoint.source, checkpoint.revision)
             _prepared(config, using, wanted, checkpoint, folder, known)
     record = fields.identity(IclConfig, fields.plain(config)) | {
@@ -114,14 +123,15 @@ def run(
                     "checkpoint %d of %d, step %d: %s", number + 1, len(ordered), checkpoint.step, checkpoint.label
                 )
                 with series.fetched(checkpoint, cache, evict) as folder:
-                    _measure(config, using, wanted, left[checkpoint], checkpoint, folder, root, known, mesh)
+                    prepared = _prepared(config, using, wanted, checkpoint, folder, known)
+                    _measure(config, using, left[checkpoint], checkpoint, folder, root, prepared, mesh)
             _fits(config, using, checkpoint, root)
     return root
 
 
 def _prepared(config, using, wanted, checkpoint, folder, known):
     """(model, tokenizer, every cell encoded) of a checkpoint that its prompts fit; `known`: of the last tokenizer."""
-    model = pretrained.read_config(folder, config.dtype)
+    model = pretrained.read_config(folder, config.dtype, checkpoint.through)
     tokenizer = tokenizer_file.load(folder)
     key = tokenizer_digest(tokenizer)
     if key not in known:
@@ -131,11 +141,13 @@ def _prepared(config, using, wanted, checkpoint, folder, known):
     return model, tokenizer, known[key]
 
 
-def _measure(config, using, wanted, left, checkpoint, folder, root, known, mesh) -> None:
+def _measure(config, using, left, checkpoint, folder, root, prepared, mesh) -> None:
     """Every cell of `left` on one checkpoint."""
-    model, tokenizer, encoded = _prepared(config, using, wanted, checkpoint, folder, known)
+    model, tokenizer, encoded = prepared
     store.write_result(root, STUDY, "models", f"{checkpoint.step:09d}", pl.DataFrame([checkpoint.described(model)]))
-    params = pretrained.read_params(model, folder, sharding.auto_mesh(mesh))
+    mesh = sharding.auto_mesh(mesh)
+    untrained = _untrained(config, using, left, encoded, model, tokenizer, root, mesh) if config.untrained else {}
+    params = pretrained.read_params(model, folder, mesh)
     start = time.monotonic()
     for done, cell in enumerate(left):
         began = time.monotonic()
@@ -143,14 +155,15 @@ def _measure(config, using, wanted, left, checkpoint, folder, root, known, mesh)
         found = read_prompts(config, model, params, tokenizer, encoded[cell], str(cell))
         read = time.monotonic()
         averaged = len(family.concepts)
-        scores = icl_scores.reduce_states(
-            found.states, encoded[cell].queries, config.per_draw, len(family.labels), averaged, k=config.k,
-            draws=config.draws, permutations=config.permutations, seed=config.seed,
-        )  # fmt: skip
+        scores = icl_scores.reduce_states(found.states, encoded[cell].queries, config, len(family.labels), averaged)
         if config.keep_hidden:
             hidden = icl_rows.hidden(name, found.states, len(family.labels), config, scores.headline)
             store.write_result(root, STUDY, "hidden", name, hidden)
-        rows = icl_rows.of_cell(found, scores, encoded[cell], family, config.seed)
+        controls = _surface(config, family, encoded[cell])
+        if cell in untrained:
+            controls["untrained"] = icl_rows.untrained_score(untrained[cell])
+        rows = icl_rows.of_cell(found, scores, controls, encoded[cell], family, config.seed)
+        rows = pl.concat([rows, *([untrained[cell]] if cell in untrained else [])])
         store.write_result(root, STUDY, "metrics", name, _keyed(rows, name, checkpoint, cell))
         own, now = found.correct.reshape(len(family.labels), -1)[:averaged], time.monotonic()
         log.info(
@@ -159,6 +172,45 @@ def _measure(config, using, wanted, left, checkpoint, folder, root, known, mesh)
             len(found.correct) / (read - began), model.layers + 1, now - read, done + 1, len(left),
             _minutes((now - start) / (done + 1) * (len(left) - done - 1)),
         )  # fmt: skip
+
+
+def _surface(config, family, encoded) -> dict[str, icl_controls.Score]:
+    """The controls on bags of tokens, by name."""
+    sizes = (config.per_draw, len(family.labels), len(family.concepts))
+    settings = {"k": config.k, "draws": config.draws, "seed": config.seed}
+    return {
+        name: icl_controls.of_bags(icl_controls.bags(texts), encoded.queries, *sizes, **settings)
+        for name, texts in zip(icl_controls.SURFACE, (encoded.ids, encoded.shown), strict=True)
+    }
+
+
+def _untrained(config, using, left, encoded, model, tokenizer, root, mesh) -> dict[Cell, pl.DataFrame]:
+    """CD of an untrained model of this shape on every cell of `left`: stored rows, made where they are missing."""
+    shape = repr(dataclasses.replace(model, stop_tokens=())) + tokenizer_digest(tokenizer)
+    names = {cell: f"{hashlib.sha256(shape.encode()).hexdigest()[:12]}-{cell}" for cell in left}
+    missing = [cell for cell, name in names.items() if not store.has_result(root, STUDY, "untrained", name)]
+    if missing:
+        log.info("CD of an untrained model of this shape, on %d cells", len(missing))
+        params = _random(model, config.seed, mesh)
+    for cell in missing:
+        family, each = using[cell.family], config.prompts
+        rows = (np.arange(len(family.labels))[:, None] * each + config.per_draw + np.arange(config.per_draw)).ravel()
+        states = read_states(config, model, params, [encoded[cell].ids[row] for row in rows])
+        layer, score = icl_controls.of_states(
+            states, encoded[cell].queries[rows], len(family.labels), len(family.concepts), k=config.k, seed=config.seed
+        )  # fmt: skip
+        frame = icl_rows.of_untrained(layer, score).select(pl.lit(names[cell]).alias("run"), pl.all())
+        store.write_result(root, STUDY, "untrained", names[cell], frame)
+    table = store.results(root, STUDY, "untrained")
+    return {cell: table.filter(run=name).drop("run") for cell, name in names.items()}
+
+
+def _random(model, seed, mesh):
+    """Parameters of the model that nothing trained."""
+    if isinstance(model, through_transformers.TransformersModel):
+        return through_transformers.untrained(model, seed)
+    init, key = partial(initial.fan_in, model), jax.random.key(seed)
+    return jax.jit(init, out_shardings=sharding.specs(model, mesh, jax.eval_shape(init, key)))(key)
 
 
 def _fits(config, using, checkpoint, root) -> None:
