@@ -60,7 +60,7 @@ def write_report(
     # A causal study of a checkpoint keeps its settings with its tables, so its run directory need hold no run.
     if not (root / "config.json").exists():
         return page.write(root, page.Head(made[0].title), made, {})
-    study = Study(store.metrics(root), store.runs(root), store.config(root))
+    study = Study(store.metrics(root), store.runs(root), store.config(root), store.quantities(root))
     provenance = store.provenance(root)
     texts = {"Configuration": study.config, "Provenance": provenance}
     return page.write(root, _head(study, made, provenance, max_runs), made, texts)
@@ -77,7 +77,7 @@ def groups(root: epath.Path, step_scale: str = "auto", max_runs: int = 24, umap:
     of_cause = causal.group(root)
     if of_cause is not None and not (root / "config.json").exists():
         return [of_cause]
-    study = Study(store.metrics(root), store.runs(root), store.config(root))
+    study = Study(store.metrics(root), store.runs(root), store.config(root), store.quantities(root))
     made = [group for group in (_claims(root, study), *_studies(root, study), of_cause) if group is not None]
     if study.metrics.height:
         made.append(_training(root, study, step_scale, max_runs, umap, alone=not made))
