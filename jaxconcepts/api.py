@@ -71,8 +71,8 @@ def train(
     layout = _layout(execution, len(pack))
     with _open(workdir, base, num_seeds, execution, pack, made) as opened:
         loop.run_pack(
-            "train", pack, opened, layout, execution["checkpoint_seconds"], callbacks=callbacks,
-            trackers=execution["trackers"],
+            "train", pack, opened, layout, execution["checkpoint_seconds"],
+            watching=loop.Watching(callbacks=callbacks, trackers=execution["trackers"]),
         )  # fmt: skip
     run = open_run(workdir)
     if report:

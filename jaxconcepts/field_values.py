@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import difflib
 import math
 import re
 import types
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal, Union, get_args, get_origin
 
 import numpy as np
@@ -251,3 +252,30 @@ def _short(bound: float) -> str:
 def _python(value: Any) -> Any:
     """NumPy's numbers and arrays as Python's."""
     return value.tolist() if isinstance(value, np.ndarray | np.generic) else value
+
+
+def unknown(name: str, known: Iterable[str]) -> FieldError:
+    """The error for a field that there is not: it names the nearest of those that there are, or those of its section.
+
+    known: dotted names.
+    """
+    section, _, last = name.rpartition(".")
+    beside = {other.rpartition(".")[2]: other for other in known if other.rpartition(".")[0] == section}
+    others = {other: other for other in known if other not in beside.values()}
+    near = [beside[match] for match in difflib.get_close_matches(last, beside, 1)]
+    near += [others[match] for match in difflib.get_close_matches(name, others, 1, 0.7)]
+    # The right name in another section.
+    near += [other for other in others if other.rpartition(".")[2] == last]
+    hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(beside.values() or known)}"
+    return UnknownFieldError(name, hint)
+
+
+class UnknownFieldError(FieldError):
+    """A field that a config does not have."""
+
+    def __init__(self, name: str, hint: str):
+        ValueError.__init__(self, f"unknown config field {shown(name)[1:-1]}; {hint}")
+        self.name, self.message = name, hint
+
+    def under(self, prefix: str) -> UnknownFieldError:
+        return self

@@ -22,9 +22,7 @@ sections. A bool is no number and no text is a bool; a whole number is taken for
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import functools
-import math
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar, get_type_hints
 
@@ -35,7 +33,7 @@ from jaxconcepts.field_values import FieldError, Limits
 
 __all__ = [
     "REQUIRED", "Declared", "FieldError", "Limits", "check", "checked", "declared", "defaults", "describe", "field",
-    "identity", "inferred", "override", "override_text", "part", "plain", "read", "section",
+    "hinted", "identity", "override", "override_text", "part", "plain", "read", "section",
 ]  # fmt: skip
 
 Kind = TypeVar("Kind")
@@ -73,36 +71,6 @@ def section(kind: type, doc: str = "", *, added: bool = False, **changed: Any) -
     """A field that is a section: another such dataclass, by default as it is with the fields `changed`."""
     metadata = {"doc": doc, "limits": Limits(), "added": added}
     return dataclasses.field(default_factory=lambda: kind(**changed), metadata=metadata)
-
-
-def inferred(
-    values: Mapping[str, Any],
-    added: Mapping[str, Any] | None = None,
-    kinds: Mapping[str, Iterable[type]] | None = None,
-    prefix: str = "",
-) -> type:
-    """A dataclass of the nested `values`, which are the fields' defaults.
-
-    A field is declared as in `kinds`, dataclasses by the name of their section ("" for no section). What none of them
-    declares has the type of its default; None then takes any value, and inf takes inf. added: fields by dotted name
-    that came later, and their defaults, see `field`.
-    """
-    known = {of[0]: of for kind in (kinds or {}).get(prefix.rstrip("."), ()) for of in _hinted(kind)}
-    late = {name.removeprefix(prefix): value for name, value in (added or {}).items() if name.startswith(prefix)}
-    late = {name: value for name, value in late.items() if "." not in name}
-    made = []
-    for name, value in {**values, **late}.items():
-        if isinstance(value, Mapping) and value:
-            kind = inferred(value, added, kinds, f"{prefix}{name}.")
-            made.append((name, kind, section(kind)))
-        elif name in known and "limits" in known[name][2].metadata:
-            metadata = {**known[name][2].metadata, "added": name in late}
-            made.append((name, known[name][1], dataclasses.field(default=value, metadata=metadata)))
-        else:
-            infinite = isinstance(value, float) and math.isinf(value)
-            made.append((name, _type_of(value), field(value, "", infinite=infinite, added=name in late)))
-    name = f"{prefix.rstrip('.').title() or 'Config'}"
-    return dataclasses.make_dataclass(name, made, frozen=True, namespace={"__post_init__": check})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,7 +116,7 @@ def read(kind: type[Kind], values: Mapping[str, Any], prefix: str = "") -> Kind:
     known = {name: (inner, of) for name, inner, of in _members(kind)}
     for name in values:
         if name not in known:
-            raise unknown(f"{prefix}{name}", [f"{prefix}{other}" for other in known])
+            raise field_values.unknown(f"{prefix}{name}", [f"{prefix}{other}" for other in known])
     given = {}
     for name, (inner, of) in known.items():
         if name not in values:
@@ -166,33 +134,7 @@ def read(kind: type[Kind], values: Mapping[str, Any], prefix: str = "") -> Kind:
         raise error.under(prefix) from None
 
 
-def unknown(name: str, known: Iterable[str]) -> FieldError:
-    """The error for a field that there is not: it names the nearest of those that there are, or those of its section.
-
-    known: dotted names.
-    """
-    section, _, last = name.rpartition(".")
-    beside = {other.rpartition(".")[2]: other for other in known if other.rpartition(".")[0] == section}
-    others = {other: other for other in known if other not in beside.values()}
-    near = [beside[match] for match in difflib.get_close_matches(last, beside, 1)]
-    near += [others[match] for match in difflib.get_close_matches(name, others, 1, 0.7)]
-    # The right name in another section.
-    near += [other for other in others if other.rpartition(".")[2] == last]
-    hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(beside.values() or known)}"
-    return UnknownFieldError(name, hint)
-
-
-class UnknownFieldError(FieldError):
-    """A field that a config does not have."""
-
-    def __init__(self, name: str, hint: str):
-        ValueError.__init__(self, f"unknown config field {field_values.shown(name)[1:-1]}; {hint}")
-        self.name, self.message = name, hint
-
-    def under(self, prefix: str) -> UnknownFieldError:
-        return self
-
-
+@functools.cache
 def declared(kind: type, prefix: str = "", added: bool = False) -> dict[str, Declared]:
     """Every field of the dataclass and of its sections, by dotted name, in order."""
     fields: dict[str, Declared] = {}
@@ -211,9 +153,9 @@ def declared(kind: type, prefix: str = "", added: bool = False) -> dict[str, Dec
     return fields
 
 
-def defaults(kind: type) -> dict[str, Any]:
-    """Every field at its default, nested: what a config file starts from."""
-    return plain(kind())
+def defaults(kind: type, without: Iterable[str] = ()) -> dict[str, Any]:
+    """Every field but some at its default, nested: what a config file starts from."""
+    return {name: value for name, value in plain(kind()).items() if name not in without}
 
 
 def plain(config: Any) -> dict[str, Any]:
@@ -303,11 +245,11 @@ def as_text(value: Any) -> str:
 
 def _members(kind: type, derived: bool = False) -> list[tuple[str, Any, dataclasses.Field]]:
     """Name, type and declaration of the fields that a config has, or of all."""
-    return [of for of in _hinted(kind) if derived or not of[2].metadata.get("derived", False)]
+    return [of for of in hinted(kind) if derived or not of[2].metadata.get("derived", False)]
 
 
 @functools.cache
-def _hinted(kind: type) -> list[tuple[str, Any, dataclasses.Field]]:
+def hinted(kind: type) -> list[tuple[str, Any, dataclasses.Field]]:
     hints = get_type_hints(kind)  # Of a made dataclass the annotations are types already.
     return [(of.name, hints[of.name], of) for of in dataclasses.fields(kind) if of.init]
 
@@ -315,12 +257,6 @@ def _hinted(kind: type) -> list[tuple[str, Any, dataclasses.Field]]:
 def _section_of(kind: Any) -> type | None:
     """The dataclass that a field is, if it is a section (or None)."""
     return next((member for member in field_values.members(kind) if dataclasses.is_dataclass(member)), None)
-
-
-def _type_of(value: Any) -> Any:
-    if isinstance(value, list | tuple):
-        return tuple[_type_of(value[0]) if value else int | float | str, ...]
-    return Any if value is None else Mapping if isinstance(value, Mapping) else type(value)
 
 
 def _limits(of: dataclasses.Field) -> Limits:
@@ -337,7 +273,7 @@ def _named(fields: Mapping[str, Declared], name: str) -> Declared:
     name = str(name)
     if below := [other for other in fields if other.startswith(f"{name}.")]:
         raise FieldError(name, f"is a section, so one of its fields must be named, such as {below[0]}")
-    raise unknown(name, list(fields))
+    raise field_values.unknown(name, list(fields))
 
 
 def _with(values: Mapping[str, Any], path: list[str], value: Any) -> dict[str, Any]:

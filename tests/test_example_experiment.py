@@ -5,9 +5,12 @@ import json
 
 import jax
 import numpy as np
+import polars as pl
 import pytest
 
 from jaxconcepts import experiments, store
+from jaxconcepts.figures import quantities
+from jaxconcepts.figures.tables import Study
 from jaxconcepts.models import language
 from jaxconcepts.runs import points
 from jaxconcepts.runs.loop import default_config
@@ -56,6 +59,32 @@ def test_two_of_its_numbers_are_swept_in_one_compilation(finished):
     assert cd.height == 4 * 3 * 2 * 3  # runs, steps, layers, concepts and their mean
     last = metrics.filter(metric="train_loss", step=12)
     assert last["value"].n_unique() == 4
+
+
+def test_its_evaluator_is_drawn_with_its_unit_and_chance(finished):
+    workdir, _ = finished
+    study = Study(store.metrics(workdir), store.runs(workdir), store.config(workdir), store.quantities(workdir))
+    about = study.quantities.filter(metric="guesses_shift")
+    assert about.height == 4 and set(about["unit"]) == {"fraction"} and set(about["chance"]) == {1 / 8}
+    assert study.quantities.filter(metric="cd")["label"].unique().to_list() == ["shift"]
+    named = {entry.name: entry for entry in quantities.entries(study)}
+    assert set(named) == {"measured_cd", "measured_guesses_shift"}  # The losses have figures of their own.
+    runs = study.names[:2]
+    figure = named["measured_guesses_shift"].draw(study, runs)
+    assert figure.get_supylabel() == "guesses shift (fraction)"
+    lines = {line.get_gid(): line for axis in figure.axes for line in axis.lines}
+    for run in runs:
+        rows = study.metrics.filter(run=run, metric="guesses_shift").sort("step")
+        drawn = lines[f"{run}/guesses_shift///model"]
+        np.testing.assert_array_equal(drawn.get_xdata(), rows["step"])
+        np.testing.assert_array_equal(drawn.get_ydata(), rows["value"])
+        assert set(lines[f"{run}/guesses_shift/None/chance"].get_ydata()) == {1 / 8}
+    figure = named["measured_cd"].draw(study, runs[:1])
+    lines = {line.get_gid(): line for axis in figure.axes for line in axis.lines}
+    for layer in (0, 1):
+        rows = study.metrics.filter(pl.col("concept").is_null(), run=runs[0], metric="cd", layer=layer).sort("step")
+        np.testing.assert_array_equal(lines[f"{runs[0]}/cd/shift/query/{layer}"].get_ydata(), rows["value"])
+    assert set(lines[f"{runs[0]}/cd/shift/chance"].get_ydata()) == {0.5}
 
 
 @pytest.mark.slow

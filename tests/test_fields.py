@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 import pytest
 
-from jaxconcepts import fields
+from jaxconcepts import fields, inferred_fields
 from jaxconcepts.fields import field, section
 
 
@@ -217,7 +217,7 @@ def test_a_section_of_several_parts():
 
 def test_fields_without_a_declaration_have_the_types_of_their_defaults():
     values = {"seed": 0, "task": {"noise": 0.1, "names": ("a",), "free": (), "masks": None}, "clip": math.inf}
-    kind = fields.inferred(values, {"task.late": 0})
+    kind = inferred_fields.inferred(values, {"task.late": 0})
     assert fields.read(kind, {"task": {"noise": 1, "free": ["x", 2]}}).task.free == ("x", 2)
     assert fields.defaults(kind) == {**values, "task": {**values["task"], "late": 0}}
     assert fields.identity(kind, fields.defaults(kind)) == values

@@ -142,7 +142,7 @@ _BOOLS = (bool, bool | None)
 
 
 def _unknown(name: str, known: Iterable[str]) -> FieldError:
-    hint = fields.unknown(name, known).message
+    hint = field_values.unknown(name, known).message
     return FieldError(
         "unknown flag", f"--{field_values.shown(name)[1:-1]}; {hint.replace('did you mean ', 'did you mean --')}"
     )

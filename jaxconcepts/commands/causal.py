@@ -10,6 +10,8 @@ from jaxconcepts.fields import REQUIRED, field
 
 @dataclass(frozen=True, kw_only=True)
 class Flags(arguments.WorkdirFlags):
+    """The model that the study is of."""
+
     model: str = field(REQUIRED, "a folder, a GGUF file, a Hugging Face repository id, or smollm2-135m", low=1)
     revision: str | None = field(None, "branch, tag or commit of the repository", low=1)
 
@@ -30,12 +32,10 @@ def run(argv: list[str]) -> int:
     workdir = epath.Path(flags.workdir)
     command_line.log_to(workdir / "log.txt", opened=workdir / causal.STUDY / "config.json")
     causal.run(config, flags.model, workdir, flags.revision)
-    command_line.log.info("report: %s", report.write_report(workdir))
-    if tuning is None:
-        return 0
-    seconds = read.fields.tuning.run.checkpoint_seconds
-    settings = {"checkpoint_seconds": seconds, "device": command_line.device()}
-    finetuning.finetune(tuning, flags.model, workdir, revision=flags.revision, prepared=prepared, **settings)
+    if tuning is not None:
+        seconds = read.fields.tuning.run.checkpoint_seconds
+        settings = {"checkpoint_seconds": seconds, "device": command_line.device()}
+        finetuning.finetune(tuning, flags.model, workdir, revision=flags.revision, prepared=prepared, **settings)
     command_line.log.info("report: %s", report.write_report(workdir))
     return 0
 

@@ -1,7 +1,8 @@
 """Config files: Python that is run, each with a `get_config()` and, for sweeps, a `get_sweep()`; and `get_claims()`.
 
 A config is named by its file, or by name alone where it comes with the package ("quickstart"); `FILE:TEXT` gives TEXT
-to `get_config`. Whatever goes wrong while the file runs is one ValueError that says where in it.
+to `get_config`, and to a `get_sweep` that takes an argument. Whatever goes wrong while the file runs is one
+ValueError that says where in it.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import dataclasses
 import difflib
 import hashlib
 import importlib.util
+import inspect
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Mapping
@@ -26,18 +28,21 @@ FOLDERS = (PACKAGE / "configs", PACKAGE.parent / "configs")
 
 
 class ConfigFile(NamedTuple):
-    """A config file that was run. values: what get_config() returned, as nested dicts. name: as it was given."""
+    """A config file that was run. values: what get_config() returned, as nested dicts. name: as it was given; argument:
+    the text after its colon."""
 
     name: str
     values: dict[str, Any]
     module: ModuleType
+    argument: str | None = None
 
     def sweep(self) -> Iterable[Mapping[str, Any]] | None:
         """What get_sweep() returns, None where there is none. Raises ValueError unless it is an iterable of dicts."""
         get_sweep = getattr(self.module, "get_sweep", None)
         if get_sweep is None:
             return None
-        space = _run(self.name, Path(self.module.__file__), get_sweep)
+        given = [] if self.argument is None or not inspect.signature(get_sweep).parameters else [self.argument]
+        space = _run(self.name, Path(self.module.__file__), get_sweep, *given)
         if isinstance(space, Mapping | str | bytes) or not isinstance(space, Iterable):
             raise ValueError(
                 f"get_sweep() of {self.name} must return dicts of overrides by dotted field, such as "
@@ -73,7 +78,7 @@ def load(name: str) -> ConfigFile:
     if not callable(get_config):
         raise ValueError(f"config {name} must have a function get_config(), and has none")
     made = _run(name, path, get_config, *([] if argument is None else [argument]))
-    return ConfigFile(name, _run(name, path, _plain, made), module)
+    return ConfigFile(name, _run(name, path, _plain, made), module, argument)
 
 
 def _find(name: str) -> tuple[Path, str | None]:

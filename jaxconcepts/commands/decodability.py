@@ -10,6 +10,8 @@ from jaxconcepts.fields import REQUIRED, field
 
 @dataclass(frozen=True, kw_only=True)
 class Flags:
+    """Which stored states are scored, and by which label."""
+
     workdir: str = field(REQUIRED, "where `extract` stored", low=1)
     label: str = field(REQUIRED, "a label of the prompts file", low=1)
     k: int = field(10, "neighbours", low=1)

@@ -12,6 +12,8 @@ from jaxconcepts.fields import REQUIRED, field
 
 @dataclass(frozen=True, kw_only=True)
 class Flags:
+    """What is extracted, from what, and where to."""
+
     model: str = field(REQUIRED, "a folder, a GGUF file, a Hugging Face repository id, or smollm2-135m", low=1)
     prompts: str = field(REQUIRED, 'JSON lines: {"prompt": text, label: value, ...}', low=1)
     bos: bool = field(REQUIRED, "whether each prompt begins with the tokenizer's BOS: --bos or --nobos")

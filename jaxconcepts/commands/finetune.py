@@ -11,6 +11,8 @@ from jaxconcepts.fields import REQUIRED, field
 
 @dataclass(frozen=True, kw_only=True)
 class Flags(arguments.WorkdirFlags):
+    """The model that is tuned."""
+
     model: str = field(
         REQUIRED, "a checkpoint folder, a Hugging Face repository id, or the run directory of a training", low=1
     )

@@ -12,6 +12,8 @@ from jaxconcepts.fields import field
 
 @dataclass(frozen=True, kw_only=True)
 class Flags(arguments.WorkdirFlags):
+    """The model, or the checkpoints of one."""
+
     model: str | None = field(None, "a folder, a GGUF file, a Hugging Face repository id, or smollm2-135m", low=1)
     revision: str | None = field(None, "branch, tag or commit of the repository", low=1)
     checkpoints: str | None = field(

@@ -11,6 +11,8 @@ from jaxconcepts.fields import field
 
 @dataclass(frozen=True, kw_only=True)
 class Flags(arguments.WorkdirFlags):
+    """Which runs are patched, at which steps and heads."""
+
     run: tuple[str, ...] = field((), "runs, or the beginnings of their names (seed0,seed1); all if none", low=1)
     step: tuple[int, ...] = field((), "steps with a checkpoint; all if none", low=0)
     layer: tuple[int, ...] = field((), "layers to patch, 0 for the embeddings; all if none", low=0)

@@ -25,6 +25,8 @@ class Target:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelFlags(Target):
+    """A published model, or one in a folder, and the prompts at once."""
+
     model: str = field(REQUIRED, "a published model, e.g. llama-3.1-70b, a folder, a GGUF file, or smollm2-135m", low=1)
     batch_size: int = field(16, "prompts at once, over all chips", low=1, high=1_000_000)
     length: int = field(512, "tokens a prompt", low=1, high=10_000_000)
@@ -33,6 +35,8 @@ class ModelFlags(Target):
 
 @dataclass(frozen=True, kw_only=True)
 class SweepFlags(Target):
+    """The sweep of a config."""
+
     each_group: bool = field(False, "compile also groups that differ in the task's concepts alone")
 
 

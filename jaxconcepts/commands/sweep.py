@@ -13,6 +13,8 @@ from jaxconcepts.runs.config import config_kind
 
 @dataclass(frozen=True, kw_only=True)
 class Flags(arguments.WorkdirFlags):
+    """Which of several jobs this is."""
+
     shard: str = field("0/1", "i/n: the i-th (from 0) of n independent jobs that share the workdir")
     coordinator: str | None = field(
         None, "host:port of process 0 of a distributed job (or JAX_COORDINATOR_ADDRESS)", low=1

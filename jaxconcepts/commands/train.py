@@ -42,9 +42,9 @@ def run(argv: list[str]) -> int:
         if made:
             claims.write(run.workdir, made)
         log.info("training %d run(s) on %d %s in %s", len(pack), device["count"], device["kind"], run.workdir)
+        watching = running.Watching(trackers=execution["trackers"])
         with live.page(run.workdir):
-            seconds, trackers = execution["checkpoint_seconds"], execution["trackers"]
-            running.run_pack("train", pack, run, layout, seconds, trackers=trackers)
+            running.run_pack("train", pack, run, layout, execution["checkpoint_seconds"], watching=watching)
         log.info("drawing the report")
         log.info("report: %s", write_report(run.workdir))
     return 0

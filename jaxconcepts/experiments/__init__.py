@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 BUILT_IN = {
+    "biographies": "jaxconcepts.experiments.biographies:Biographies",
     "grammar": "jaxconcepts.experiments.grammar:Grammar",
     "language": "jaxconcepts.experiments.language:Language",
     "regression": "jaxconcepts.experiments.regression:Regression",

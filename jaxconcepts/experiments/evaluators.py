@@ -17,9 +17,11 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 
 from jaxconcepts import experiments
+from jaxconcepts.interventions import heads
 from jaxconcepts.metrics.decodability import concept_decodability_per_concept, pairwise_decodability
 from jaxconcepts.metrics.geometry import linear_cka, silhouette, two_nn
 from jaxconcepts.metrics.probes import linear_probe
@@ -31,10 +33,14 @@ States = Mapping[str, Any]
 
 class Evaluator(NamedTuple):
     """each(states, outputs, held_out): at every measured step. once(experiment, held_out, untrained): before training;
-    untrained() gives the states and outputs of a model that nothing trained."""
+    untrained() gives the states and outputs of a model that nothing trained. of_model(experiment, params, held_out):
+    at every measured step, for what runs the model again, by `experiment.edited` and `experiment.score`.
+    fits(experiment): raises ValueError where it cannot be measured, before anything is compiled."""
 
     each: Callable[..., dict[str, Named]] | None = None
     once: Callable[..., dict[str, Named]] | None = None
+    of_model: Callable[..., dict[str, Named]] | None = None
+    fits: Callable[..., None] | None = None
 
 
 def measure(experiment, params, held_out: HeldOut) -> dict[str, Named]:
@@ -47,9 +53,11 @@ def measure(experiment, params, held_out: HeldOut) -> dict[str, Named]:
     states, outputs = experiment.read(params, held_out)
     measured: dict[str, Named] = {}
     for name in experiment.measuring.metrics:
-        each = evaluator(experiment, name).each
-        if each is not None:
-            measured |= _checked(name, each(states, outputs, held_out))
+        made = evaluator(experiment, name)
+        if made.each is not None:
+            measured |= _checked(name, made.each(states, outputs, held_out))
+        if made.of_model is not None:
+            measured |= _checked(name, made.of_model(experiment, params, held_out))
     return measured
 
 
@@ -77,6 +85,18 @@ def evaluator(experiment, name: str) -> Evaluator:
     if not isinstance(made, Evaluator) and not callable(made):
         raise ValueError(f"evaluator {name} must be a function of (states, outputs, held_out), got {made!r}")
     return made if isinstance(made, Evaluator) else Evaluator(made)
+
+
+def check(experiment, points: int) -> None:
+    """Raises ValueError, before anything is compiled, for steps, neighbours and metrics that do not fit; points: on
+    which CD is computed."""
+    settings = experiment.measuring
+    settings.at_steps(experiment.train.steps)
+    if settings.neighbours >= points:
+        raise ValueError(f"measure.neighbours must be below the number of points, {points}, got {settings.neighbours}")
+    for name in settings.metrics:
+        if (fits := evaluator(experiment, name).fits) is not None:
+            fits(experiment)
 
 
 def metric(name: str, concept: str) -> str:
@@ -155,6 +175,29 @@ def probe(states: States, outputs, held_out: HeldOut) -> dict[str, Named]:
     return measured
 
 
+def _has_heads(experiment) -> None:
+    if not experiment.model.ATTENDS:
+        kind = experiment.model.MODEL_TYPE
+        raise ValueError(f"measure.metrics: head_ablation needs heads, and a {kind} model has none")
+
+
+def head_ablation(experiment, params, held_out: HeldOut) -> dict[str, Named]:
+    """How much the held-out loss grows where one head's outputs are 0, at every head of every block; layer 0, the
+    embeddings, has none. It runs the model once for each head.
+    """
+    model = experiment.model
+    loss = experiment.score(experiment.edited(params, held_out, None), held_out)
+
+    def change(mask):
+        return experiment.score(experiment.edited(params, held_out, heads.zero(mask)), held_out) - loss
+
+    changes = jax.lax.map(change, jnp.asarray(heads.one_at_a_time(model.layers, model.heads)))
+    values = jnp.pad(changes.reshape(model.layers, model.heads), [(1, 0), (0, 0)])
+    names = tuple(f"head {head}" for head in range(model.heads))
+    unit = next(iter(experiment.REPORTED.values()))
+    return {"head_ablation": Named(values, ("layer", "label"), unit, 0.0, names=(("label", names),))}
+
+
 def _cd_points(experiment, held_out: HeldOut, untrained) -> dict[str, Named]:
     return {
         metric("cd_points", name): Named(jnp.float32(concept.labels.shape[-1]), unit="points")
@@ -231,6 +274,7 @@ COMMON: Mapping[str, Any] = {
     "cka": cka,
     "two_nn": intrinsic_dimension,
     "silhouette": clusters,
+    "head_ablation": Evaluator(of_model=head_ablation, fits=_has_heads),
     "untrained": Evaluator(once=_cd_untrained),
     "surface": Evaluator(once=_cd_surface),
 }

@@ -1,4 +1,4 @@
-"""In-context regression on GPT-2: what one training run is, and what is measured along it.
+"""In-context regression: what one training run is, and what is measured along it.
 
 Measured are the loss per concept and position, the distance to each reference's predictions (which algorithm does the
 model run?), and Concept Decodability at every layer, at the x token and the y token of the last pair (arXiv 2412.12276,
@@ -16,11 +16,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
-from jaxconcepts.experiments import evaluators, parsing
+from jaxconcepts import fields
+from jaxconcepts.experiments import evaluators, models
 from jaxconcepts.fields import field
-from jaxconcepts.models import gpt2
+from jaxconcepts.models import continuous, gpt2
 from jaxconcepts.tasks import curriculum, references, regression
-from jaxconcepts.training import optimizers, train
+from jaxconcepts.training import initial, optimizers, train
 from jaxconcepts.training.experiment import Concept, Experiment, HeldOut, MeasureConfig, Named
 
 TOKENS = ("x", "y")
@@ -58,19 +59,19 @@ class Numbers(NamedTuple):
     curriculum: curriculum.Curriculum
 
 
-def predictions(model: gpt2.GPT2Config, params: PyTree, batch: regression.Batch, capture=None, edits=None):
+def predictions(model: continuous.Model, params: PyTree, batch: regression.Batch, capture=None, edits=None):
     """The model's predictions for a batch; capture, edits as in `models.residual.run` (token 2i is x_i, 2i+1 y_i)."""
-    output = gpt2.apply(model, params, regression.interleave(batch), capture=capture, edits=edits)
+    output = continuous.apply(model, params, regression.interleave(batch), capture=capture, edits=edits)
     return Predictions(output.out[:, ::2, 0], output.captured)
 
 
-def mean_loss(model: gpt2.GPT2Config, params: PyTree, batch: regression.Batch) -> Float[Array, ""]:
+def mean_loss(model: continuous.Model, params: PyTree, batch: regression.Batch) -> Float[Array, ""]:
     """Mean squared error over the batch and the pairs that carry loss, the zero-example one included."""
     return objective_and_mse(model, "mse", params, batch)[1]
 
 
 def objective_and_mse(
-    model: gpt2.GPT2Config, kind: str, params: PyTree, batch: regression.Batch
+    model: continuous.Model, kind: str, params: PyTree, batch: regression.Batch
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """What the loss of this kind (one of `LOSSES`) minimises, and the mean squared error beside it."""
     errors = jnp.square(predictions(model, params, batch).out - batch.targets).mean(0)
@@ -129,7 +130,7 @@ class Regression(Experiment):
     """In-context regression; see the module's head. Runs with equal fields are packed together."""
 
     task: regression.RegressionConfig
-    model: gpt2.GPT2Config
+    model: continuous.Model
     train: RegressionTrain
     measuring: MeasureConfig = MeasureConfig(metrics=METRICS)
 
@@ -139,60 +140,87 @@ class Regression(Experiment):
         "curriculum": (curriculum.CurriculumFields,),
         "init": (gpt2.InitFields,),
     }
-    LATER: ClassVar = {"experiment": "regression", "measure.metrics": METRICS} | {
-        f"model.{name}": value for name, value in parsing.defaults(gpt2.GPT2Config).items() if name in _LATE
+    LATER: ClassVar = {"experiment": "regression", "measure.metrics": METRICS, "model.family": "gpt2"} | {
+        f"model.{name}": value for name, value in fields.defaults(gpt2.GPT2Config).items() if name in _LATE
     }
     EVALUATORS: ClassVar = {"loss": loss_by_position, "references": evaluators.Evaluator(distances, reference_losses)}
 
     @classmethod
+    def declared(cls, values=None) -> dict[str, tuple[type, ...]]:
+        return super().declared() | {"model": (models.FAMILIES[models.family_of(values, "gpt2")],)}
+
+    @classmethod
+    def later(cls, config: Mapping[str, Any]) -> Mapping[str, Any]:
+        of_gpt2 = models.family_of(config, "gpt2") == "gpt2"
+        return {name: value for name, value in cls.LATER.items() if of_gpt2 or not name.startswith("model.")}
+
+    @classmethod
     def default_config(cls, values=None) -> dict[str, Any]:
-        """The configuration of one run, every field at its default: the paper's main setting."""
-        task = parsing.defaults(regression.RegressionConfig)
+        """The configuration of one run, every field at its default: the paper's main setting, or that of another family
+        of decoders at a small size."""
+        family = models.family_of(values, "gpt2")
         return {
             "experiment": "regression",
             "seed": 0,
-            "task": task | {"noise": 0.1, "masks": None, "concept_weights": None},
-            "curriculum": dict(curriculum.Curriculum._field_defaults),
-            "model": parsing.defaults(gpt2.GPT2Config, without=_DERIVED + _LATE),
-            "init": dict(gpt2.InitScales._field_defaults),
-            "train": parsing.defaults(RegressionTrain) | parsing.OPTIMIZER,
-            "measure": parsing.defaults(MeasureConfig) | {"metrics": METRICS},
+            "task": fields.defaults(regression.RegressionConfig) | fields.defaults(regression.RegressionFields),
+            "curriculum": fields.defaults(curriculum.CurriculumFields),
+            "model": (
+                fields.defaults(gpt2.GPT2Config, without=_DERIVED + _LATE)
+                if family == "gpt2"
+                else models.defaults(family)
+            ),
+            "init": {
+                name: value
+                for name, value in fields.defaults(gpt2.InitFields).items()
+                if family == "gpt2" or name.startswith("read_")
+            },
+            "train": fields.defaults(RegressionTrain) | fields.defaults(optimizers.OptimizerFields),
+            "measure": fields.defaults(MeasureConfig) | {"metrics": METRICS},
         }
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Regression:
         """Raises ValueError naming the field: unknown ones, and values that do not fit."""
-        known = cls.default_config()
-        parsing.check_fields(config, known, cls.LATER)
-        task = parsing.static(regression.RegressionConfig, config["task"])
+        given = cls.read_config(config)
+        task = fields.part(given.task, regression.RegressionConfig)
         made = cls(
             task=task,
-            model=gpt2.GPT2Config(context=2 * task.num_pairs, input_dim=task.dim, **parsing.hashable(config["model"])),
-            train=parsing.static(RegressionTrain, config["train"]),
-            measuring=MeasureConfig(**{"metrics": METRICS} | parsing.hashable(config["measure"])),
+            model=cls.model_of(fields.plain(given.model), task),
+            train=fields.part(given.train, RegressionTrain),
+            measuring=fields.part(given.measure, MeasureConfig),
         )
-        made.measuring.at_steps(made.train.steps)
-        points = made.measuring.cd_per_concept * task.num_concepts
-        parsing.check_measuring(made, points)
+        evaluators.check(made, made.measuring.cd_per_concept * task.num_concepts)
         made.numbers(config)
         return made
 
+    @classmethod
+    def model_of(cls, section: Mapping[str, Any], task: regression.RegressionConfig) -> continuous.Model:
+        """The model of the section "model"; context and input are the task's."""
+        if section["family"] == "gpt2":
+            section = {name: value for name, value in section.items() if name != "family"}
+            return gpt2.GPT2Config(context=2 * task.num_pairs, input_dim=task.dim, **section)
+        return continuous.Continuous(models.make(section, 1, 2 * task.num_pairs), task.dim)
+
     def numbers(self, config: Mapping[str, Any]) -> Numbers:
         """float32 NumPy scalars and arrays, and the seed. Raises ValueError naming a field that does not fit."""
-        _check_numbers(config)
         task = {name: config["task"][name] for name in ("noise", "masks", "concept_weights")}
         numbers = Numbers(
             seed=np.uint32(config["seed"]),
             init=gpt2.InitScales(**config["init"]),
             task=regression.hparams(self.task, **task),
             curriculum=curriculum.Curriculum(**config["curriculum"]),
-            optimizer=optimizers.OptimizerNumbers(**{name: config["train"][name] for name in parsing.OPTIMIZER}),
+            optimizer=optimizers.numbers(config["train"]),
         )
         as_float = jax.tree.map(lambda a: np.asarray(a, np.float32), numbers)
         return as_float._replace(seed=np.uint32(config["seed"]))
 
     def init(self, numbers: Numbers, data) -> PyTree:
-        return gpt2.init(self.model, train.init_key(numbers.seed), numbers.init)
+        key = train.init_key(numbers.seed)
+        if isinstance(self.model, gpt2.GPT2Config):
+            return gpt2.init(self.model, key, numbers.init)
+        blocks_key, readers_key = jax.random.split(key)
+        params = initial.fan_in(self.model.decoder, blocks_key)
+        return continuous.with_readers(self.model, params, readers_key, numbers.init.read_in, numbers.init.read_out)
 
     def batch(self, numbers: Numbers, data, step) -> regression.Batch:
         key = jax.random.fold_in(train.data_key(numbers.seed), step)
@@ -225,6 +253,14 @@ class Regression(Experiment):
         out, captured = predictions(self.model, params, held_out.batch, capture=last)
         return {"concept": self._decoding_points(jnp.moveaxis(captured, 2, 0), 2)}, out
 
+    def edited(self, params: PyTree, held_out: HeldOut, edits) -> Float[Array, "N n"]:
+        """The predictions under edits of the stream or its heads."""
+        return predictions(self.model, params, held_out.batch, edits=edits).out
+
+    def score(self, outputs: Float[Array, "N n"], held_out: HeldOut) -> Float[Array, ""]:
+        """The mean squared error of predictions."""
+        return jnp.square(outputs - held_out.batch.targets).mean()
+
     def surface(self, held_out: HeldOut) -> dict[str, Float[Array, "N features"]]:
         """All numbers of a sequence, for the evaluator "surface"."""
         tokens = regression.interleave(held_out.batch)
@@ -238,10 +274,11 @@ class Regression(Experiment):
 
     def describe(self) -> str:
         model, task, settings = self.model, self.task, self.train
+        kind = "" if model.MODEL_TYPE == "gpt2" else f", {model.MODEL_TYPE}"
         return (
-            f"{model.layers} layers x {model.width} wide, {model.heads} heads, {model.dtype}; {task.num_concepts} "
-            f"{task.bases} concepts of rank {task.rank}, {task.num_pairs} pairs of {task.dim} dimensions; batch "
-            f"{settings.batch_size}, {settings.steps} steps of {settings.optimizer}"
+            f"{model.layers} layers x {model.width} wide, {model.heads} heads, {model.dtype}{kind}; "
+            f"{task.num_concepts} {task.bases} concepts of rank {task.rank}, {task.num_pairs} pairs of {task.dim} "
+            f"dimensions; batch {settings.batch_size}, {settings.steps} steps of {settings.optimizer}"
         )
 
     def program_key(self):
@@ -254,10 +291,3 @@ class Regression(Experiment):
         settings = self.measuring
         keep = np.arange(self.task.num_concepts)[:, None] * settings.per_concept + np.arange(settings.cd_per_concept)
         return jnp.take(values, keep.ravel(), axis=axis)
-
-
-def _check_numbers(config):
-    at_least_0 = ("task.noise", *(f"init.{name}" for name in gpt2.InitScales._fields))
-    positive = ("curriculum.concept_ratio", "curriculum.concept_steps")
-    positive += ("curriculum.dim_interval", "curriculum.pairs_interval")
-    parsing.check_numbers(config, at_least_0=at_least_0, positive=positive)

@@ -8,14 +8,14 @@
         def sample(self, task, data, key, count) -> Tokens      # `count` sequences; task: NUMBERS' values by name
         def concepts(self, batch) -> {name: Concept}            # what is to be read off the hidden states, and where
 
-The model is a GPT-2 or a Llama (`model.family`), trained on the cross-entropy of the next token where `loss_mask` is 1.
-Measured are the evaluators "loss" and "accuracy", those of `evaluators`, and your own.
+The model is of any family of decoders (`model.family`, see `experiments.models`), trained on the cross-entropy of the
+next token where `loss_mask` is 1. Measured are "loss", "accuracy", what `evaluators` has, and evaluators of your own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple, Self
 
 import jax
@@ -24,18 +24,12 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, Key, PyTree
 
-from jaxconcepts import fields as typed
-from jaxconcepts.experiments import evaluators, parsing
-from jaxconcepts.models import decoder, decoding, gpt2, llama, residual
+from jaxconcepts import fields
+from jaxconcepts.experiments import evaluators, models
+from jaxconcepts.models import decoder, decoding, gpt2, residual
 from jaxconcepts.training import initial, optimizers, train
 from jaxconcepts.training.experiment import Concept, Experiment, HeldOut, MeasureConfig, Named
 
-FAMILIES = {"gpt2": gpt2.GPT2Config, "llama": llama.LlamaConfig}
-SIZES = {"layers": 4, "heads": 4, "kv_heads": 4, "width": 64, "mlp_width": 256, "tied": True, "rope_scaling": None}
-SIZES |= {"rope_theta": 10_000.0}
-"""Defaults of the model's sizes, where they are not those of the family."""
-DERIVED = ("context", "input_dim", "output_dim", "vocab_size", "stop_tokens", "head_dim", "bottleneck", "unroll")
-"""Fields of the model that follow from others."""
 METRICS = ("loss", "accuracy", "cd")
 HELD_OUT_SEED = 20241214
 
@@ -109,60 +103,52 @@ class TokenExperiment(Experiment):
 
     @classmethod
     def default_config(cls, values: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        family = ((values or {}).get("model") or {}).get("family", cls.DEFAULTS.get("model.family", "gpt2"))
-        if family not in FAMILIES:
-            raise ValueError(f"model.family must be one of {', '.join(FAMILIES)}, got {family!r}")
-        kind = FAMILIES[family]
-        sizes = {name: value for name, value in SIZES.items() if name in {field.name for field in fields(kind)}}
-        scales = dict(gpt2.InitScales._field_defaults) if family == "gpt2" else {}
+        family = models.family_of(values, cls.DEFAULTS.get("model.family", "gpt2"))
         config = {
             "experiment": (values or {}).get("experiment", _reference(cls)),
             "seed": 0,
-            "task": typed.defaults(cls.TASK),
-            "model": {"family": family} | parsing.defaults(kind, without=DERIVED) | sizes,
-            "init": scales,
-            "train": parsing.defaults(train.TrainConfig) | parsing.OPTIMIZER,
-            "measure": parsing.defaults(cls.MEASURE) | {"metrics": METRICS, "hidden_count": 0},
+            "task": fields.defaults(cls.TASK),
+            "model": models.defaults(family),
+            "init": fields.defaults(gpt2.InitFields) if family == "gpt2" else {},
+            "train": fields.defaults(train.TrainConfig) | fields.defaults(optimizers.OptimizerFields),
+            "measure": fields.defaults(cls.MEASURE) | {"metrics": METRICS, "hidden_count": 0},
         }
         for dotted, value in cls.DEFAULTS.items():
             section, _, name = dotted.rpartition(".")
-            config[section][name] = value
+            if section != "model" or (name in config["model"] and name != "family"):
+                config[section][name] = value
         return config
 
     @classmethod
+    def declared(cls, values=None) -> dict[str, tuple[type, ...]]:
+        family = models.family_of(values, cls.DEFAULTS.get("model.family", "gpt2"))
+        sections = {"task": (cls.TASK,), "measure": (cls.MEASURE,), "init": (gpt2.InitFields,)}
+        return super().declared() | sections | {"model": (models.FAMILIES[family],)}
+
+    @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:
-        known = cls.default_config(config)
-        parsing.check_fields(config, known, cls.LATER)
-        task = typed.read(cls.TASK, config["task"], "task.")
-        default = typed.defaults(cls.TASK)
+        given = cls.read_config(config)
+        task = fields.read(cls.TASK, fields.plain(given.task), "task.")
+        default = fields.defaults(cls.TASK)
         made = cls(
             task=replace(task, **{name: default[name] for name in cls.NUMBERS}),
-            model=cls.model_of(config["model"], task),
-            train=parsing.static(train.TrainConfig, config["train"]),
-            measuring=cls.MEASURE(**parsing.hashable(config["measure"])),
+            model=cls.model_of(fields.plain(given.model), task),
+            train=fields.part(given.train, train.TrainConfig),
+            measuring=fields.part(given.measure, cls.MEASURE),
         )
-        parsing.check_measuring(made, made.held_out_count)
+        evaluators.check(made, made.held_out_count)
         made.numbers(config)
         return made
 
     @classmethod
     def model_of(cls, section: Mapping[str, Any], task: Any) -> decoder.Decoder:
         """The model of the section "model"; vocabulary and context are the task's (`vocab_size`, `length`)."""
-        sizes = parsing.hashable(section)
-        kind = FAMILIES[sizes.pop("family")]
-        sizes |= {"vocab_size": task.vocab_size, "context": task.length}
-        if kind is not gpt2.GPT2Config:
-            if not isinstance(sizes["heads"], int) or sizes["heads"] < 1 or sizes["width"] % (2 * sizes["heads"]):
-                raise ValueError(f"model.width must be an even multiple of model.heads, got {sizes['width']!r}")
-            sizes["head_dim"] = sizes["width"] // sizes["heads"]
-        return kind(**sizes)
+        return models.make(section, task.vocab_size, task.length)
 
     def numbers(self, config: Mapping[str, Any]) -> Numbers:
-        scales = tuple(f"init.{name}" for name in config["init"])
-        parsing.check_numbers(config, at_least_0=scales)
         init = gpt2.InitScales(**{name: np.float32(value) for name, value in config["init"].items()})
         task = {name: np.asarray(config["task"][name], np.float32) for name in self.NUMBERS}
-        return Numbers(np.uint32(config["seed"]), parsing.optimizer(config), init, task)
+        return Numbers(np.uint32(config["seed"]), optimizers.numbers(config["train"]), init, task)
 
     def init(self, numbers: Numbers, data: PyTree) -> PyTree:
         key = train.init_key(numbers.seed)
@@ -209,11 +195,19 @@ class TokenExperiment(Experiment):
         labels = concept.labels if concept.labels.ndim == 1 else concept.labels[0]
         return self.read(params, held_out)[0][name][0], labels
 
-    def forward(self, params: PyTree, batch: Tokens, capture=None):
+    def edited(self, params: PyTree, held_out: HeldOut, edits) -> Float[Array, "N T V"]:
+        """The logits under edits of the stream or its heads."""
+        return self.forward(params, held_out.batch, edits=edits)[0]
+
+    def score(self, outputs: Float[Array, "N T V"], held_out: HeldOut) -> Float[Array, ""]:
+        """The mean cross-entropy of logits, in nats."""
+        return cross_entropy(outputs, held_out.batch)
+
+    def forward(self, params: PyTree, batch: Tokens, capture=None, edits=None):
         """(logits [B, T, V], captured [L + 1, B, P, d] or None); see `models.residual.run`."""
         inputs = batch.tokens if batch.inputs is None else batch.inputs
         trace = decoding.forward(
-            self.model, params, inputs, jnp.arange(inputs.shape[1])[None], capture=capture,
+            self.model, params, inputs, jnp.arange(inputs.shape[1])[None], capture=capture, edits=edits,
             remat=getattr(self.model, "remat", False), unroll=self.unroll or residual.unrolls() or 1,
         )  # fmt: skip
         return self.model.unembed(params, trace.stream), trace.captured

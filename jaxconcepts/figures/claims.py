@@ -17,7 +17,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import polars as pl
 from etils import epath
-from scipy import stats
+
+from jaxconcepts.intervals import mean_interval
 
 FILE = "claims.json"
 EXPECTED = ("more", "less", "within")
@@ -141,18 +142,12 @@ def decide(claim: Claim, metrics: pl.DataFrame, runs: pl.DataFrame) -> Verdict:
     if finite.size < 2:
         wanted = f"the metric {claim.quantity.metric}" if not finite.size else "two seeds"
         return _undecided(claim, f"{wanted} in every arm is needed; {finite.size} seed(s) have it", tuple(diverged))
-    mean, (low, high) = finite.mean(), interval(finite)
+    mean, (low, high) = finite.mean(), mean_interval(finite)
     signs = {"more": finite > claim.bound, "less": finite < -claim.bound, "within": np.abs(finite) < claim.bound}
     return Verdict(
         tuple(shared), values, differences, float(mean), low, high, int(signs[claim.expected].sum()), tuple(diverged),
         _answer(claim, low, high), "",
     )  # fmt: skip
-
-
-def interval(values: np.ndarray, confidence: float = 0.95) -> tuple[float, float]:
-    """The t interval of the mean of at least two values."""
-    half = stats.t.ppf((1 + confidence) / 2, values.size - 1) * values.std(ddof=1) / math.sqrt(values.size)
-    return float(values.mean() - half), float(values.mean() + half)
 
 
 def _answer(claim: Claim, low: float, high: float) -> str:

@@ -68,9 +68,9 @@ class Panels:
         self._legend.setdefault(look["label"], Line2D([], [], **look))
         self._levels.append(level)
 
-    def chance(self, axis: Axes, concepts: int, gid: str) -> None:
-        """Where CD would be if neighbours knew nothing of the concept: one in `concepts`."""
-        axis.axhline(1 / concepts, gid=gid, **style.CHANCE_STYLE)
+    def chance(self, axis: Axes, level: float, gid: str) -> None:
+        """What something that knows nothing scores."""
+        axis.axhline(level, gid=gid, **style.CHANCE_STYLE)
         self._legend.setdefault("chance", Line2D([], [], label="chance", **style.CHANCE_STYLE))
 
     def level(self, axis: Axes, level: float, gid: str, label: str, **look) -> None:

@@ -13,7 +13,7 @@ import polars as pl
 from etils import epath
 
 from jaxconcepts import store
-from jaxconcepts.figures import claim_panels, claims, page, style
+from jaxconcepts.figures import claim_panels, claims, knowledge, page, style
 from jaxconcepts.figures.causal import catalogue as causal
 from jaxconcepts.figures.finetuning import panels as finetuning
 from jaxconcepts.figures.icl import catalogue as icl
@@ -60,7 +60,7 @@ def write_report(
     # A causal study of a checkpoint keeps its settings with its tables, so its run directory need hold no run.
     if not (root / "config.json").exists():
         return page.write(root, page.Head(made[0].title), made, {})
-    study = Study(store.metrics(root), store.runs(root), store.config(root))
+    study = Study(store.metrics(root), store.runs(root), store.config(root), store.quantities(root))
     provenance = store.provenance(root)
     texts = {"Configuration": study.config, "Provenance": provenance}
     return page.write(root, _head(study, made, provenance, max_runs), made, texts)
@@ -77,7 +77,7 @@ def groups(root: epath.Path, step_scale: str = "auto", max_runs: int = 24, umap:
     of_cause = causal.group(root)
     if of_cause is not None and not (root / "config.json").exists():
         return [of_cause]
-    study = Study(store.metrics(root), store.runs(root), store.config(root))
+    study = Study(store.metrics(root), store.runs(root), store.config(root), store.quantities(root))
     made = [group for group in (_claims(root, study), *_studies(root, study), of_cause) if group is not None]
     if study.metrics.height:
         made.append(_training(root, study, step_scale, max_runs, umap, alone=not made))
@@ -118,6 +118,8 @@ def _claim_table(rows: pl.DataFrame) -> Section:
 
 
 def _studies(root: epath.Path, study: Study) -> Iterator[Group]:
+    if study.config.get("experiment") == "biographies":
+        yield Group("Knowledge", knowledge.sections(study))
     in_context = icl_tables.load(root)
     if in_context is not None:
         yield Group("Concepts in context", icl.sections(in_context))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
@@ -40,6 +41,16 @@ class Table(NamedTuple):
     groups: Sequence[tuple[str, int]] = ()
     note: str = ""
     words: bool = False
+
+
+def known(value: float | None) -> bool:
+    """Whether a number was measured, and is one."""
+    return value is not None and math.isfinite(value)
+
+
+def number(value: float | None, form: str = ".3f") -> str:
+    """A cell of a table: the number, or a dash where it is not `known`."""
+    return format(value, form) if known(value) else "–"
 
 
 class Section(NamedTuple):

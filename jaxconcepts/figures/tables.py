@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
+
+from jaxconcepts.store import QUANTITIES
 
 # The order of legends and table columns: from knowing nothing to knowing the concept.
 REFERENCES = ("zero", "average", "knn3", "ridge", "lasso", "bayes", "oracle")
@@ -45,12 +47,14 @@ class CDMap(NamedTuple):
 class Study:
     """The tables of one run directory.
 
-    metrics: the tidy table. runs: a row a run. config: the nested configuration.
+    metrics: the tidy table. runs: a row a run. config: the nested configuration. quantities: unit and chance of what
+    was measured (`store.quantities`).
     """
 
     metrics: pl.DataFrame
     runs: pl.DataFrame
     config: Mapping[str, Any]
+    quantities: pl.DataFrame = field(default_factory=partial(pl.DataFrame, schema=QUANTITIES))
 
     @cached_property
     def names(self) -> list[str]:

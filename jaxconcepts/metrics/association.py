@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.stats import rankdata
 
-from jaxconcepts.metrics.statistics import Z
+from jaxconcepts.intervals import Z
 
 # Pairings that the p-value counts: all, where there are no more, else this many at random.
 PAIRINGS = 5040

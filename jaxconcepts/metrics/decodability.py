@@ -25,6 +25,7 @@ distances then goes unused. Labels that are None or NaN are refused by index; `d
 from __future__ import annotations
 
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -32,7 +33,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, Num, Shaped
 
-from jaxconcepts.metrics import deciding, neighbours, votes
+from jaxconcepts.metrics import deciding, neighbours, slabs, votes
 from jaxconcepts.metrics.inputs import Points, check_hidden, check_points
 from jaxconcepts.metrics.votes import majority
 
@@ -42,6 +43,15 @@ INSERTION_MAX_K = 31
 TIES = ("first", "split")
 # Roundings of float32 within which all states of a slice count as one.
 COINCIDENT_ROUNDINGS = 8
+
+
+class Vote(NamedTuple):
+    """How neighbours vote: what a program of CD is compiled for."""
+
+    k: int
+    num_concepts: int
+    ties: str
+    memory: int = neighbours.DEFAULT_MEMORY
 
 
 def concept_decodability(
@@ -62,8 +72,8 @@ def concept_decodability(
     or above the points outside a group, labels of another length or missing, and hidden states that are not finite (the
     last three only outside jit; inside it, too few points outside a group give NaN).
     """
-    options = {"ties": ties, "group": group, "num_concepts": num_concepts}
-    return _score(hidden, concepts, k, _mean, drop_missing=drop_missing, memory=memory, **options)
+    points = checked(hidden, concepts, k, ties, group, num_concepts, drop_missing)
+    return _score(points, k, _mean, ties, memory)
 
 
 def concept_decodability_per_concept(
@@ -78,8 +88,8 @@ def concept_decodability_per_concept(
     memory: int = neighbours.DEFAULT_MEMORY,
 ) -> Float[Array, "*lead K"]:
     """CD of each concept's own points; NaN for a concept without points. Concepts in sorted order."""
-    options = {"ties": ties, "group": group, "num_concepts": num_concepts}
-    return _score(hidden, concepts, k, mean_by_concept, drop_missing=drop_missing, memory=memory, **options)
+    points = checked(hidden, concepts, k, ties, group, num_concepts, drop_missing)
+    return _score(points, k, mean_by_concept, ties, memory)
 
 
 def decoded_concepts(
@@ -192,8 +202,7 @@ def checked(hidden, concepts, k, ties, group, num_concepts, drop_missing=False) 
     return points
 
 
-def _score(hidden, concepts, k, summary, *, ties, group, num_concepts, drop_missing, memory):
-    points = checked(hidden, concepts, k, ties, group, num_concepts, drop_missing)
+def _score(points: Points, k, summary, ties, memory):
     run = partial(_summarised, k=k, num_concepts=points.num_concepts, memory=memory, summary=summary, ties=ties)
     return points.run(run, concepts=True)
 
@@ -226,14 +235,14 @@ def _predict(hidden, concepts, *, k, num_concepts, memory, group=None, ties="fir
             distances = neighbours.all_distances(states, group)
             return votes.decode(states, distances, concepts, k, num_concepts, ties)
 
-        return _by_slabs(predict, hidden, memory)
+        return slabs.by_slabs(predict, hidden, memory)
     if ties == "first":
         return majority(concepts[_indices(hidden, k=k, memory=memory, group=group)], num_concepts)
 
     def score(states, distances, start):
         return votes.split_scores(states, distances, start, concepts, k, num_concepts)
 
-    return _by_targets(score, jnp.zeros((points,)), hidden, memory, group)
+    return slabs.by_targets(score, jnp.zeros((points,)), hidden, memory, group)
 
 
 @partial(jax.jit, static_argnames=("k", "memory"))
@@ -245,31 +254,7 @@ def _indices(hidden, *, k, memory, group=None):
         open_ = neighbours.unproved(distances, last, values[..., k])
         return deciding.decide(states, distances, last, open_, k, start, nearest, lambda neighbours: neighbours)
 
-    return _by_targets(choose, jnp.zeros((hidden.shape[-2], k), jnp.int32), hidden, memory, group)
-
-
-def _by_targets(function, like, hidden, memory, group):
-    """`function(states [B, N, d], distances of T targets, the first one's index) -> [B, T, ...]` over all points.
-
-    As many targets at once as the memory allows. like: [N, ...], an answer for one slice.
-    """
-    points = hidden.shape[-2]
-    at_once = max(min(points, memory // (points * hidden.dtype.itemsize)), 1)
-
-    def over(states):
-        if at_once == points:
-            return function(states, neighbours.all_distances(states, group), 0)
-        centred = neighbours.centre(states)
-
-        def some(step, table):
-            start = jnp.minimum(step * at_once, points - at_once)
-            part = function(states, neighbours.some_distances(centred, start, at_once, group), start)
-            return lax.dynamic_update_slice_in_dim(table, part, start, 1)
-
-        empty = jnp.zeros((states.shape[0], *like.shape), like.dtype)
-        return lax.fori_loop(0, -(-points // at_once), some, empty)
-
-    return _by_slabs(over, hidden, memory)
+    return slabs.by_targets(choose, jnp.zeros((hidden.shape[-2], k), jnp.int32), hidden, memory, group)
 
 
 @partial(jax.jit, static_argnames=("k", "num_concepts", "memory", "ties"))
@@ -296,23 +281,4 @@ def _pairwise(hidden, concepts, *, k, num_concepts, memory, ties, group=None):
             upper = upper.at[:, first, second].set(lax.map(score, (jnp.array(first), jnp.array(second))).T)
         return upper + jnp.swapaxes(upper, 1, 2) + jnp.eye(num_concepts)
 
-    return _by_slabs(scores, hidden, memory)
-
-
-def _by_slabs(function, hidden, memory):
-    """`function([B, N, d]) -> [B, ...]` over all leading axes, as many slices at once as the memory allows."""
-    flat = hidden.reshape(-1, *hidden.shape[-2:])
-    slices, points = flat.shape[:2]
-    at_once = int(np.clip(memory // (points**2 * flat.dtype.itemsize), 1, slices))
-    steps = -(-slices // at_once)
-    if steps == 1:
-        out = function(flat)
-    elif at_once == 1:
-        out = lax.map(lambda one: function(one[None])[0], flat)
-    else:
-        # The last slab overlaps the one before it instead of being padded.
-        starts = jnp.minimum(jnp.arange(steps) * at_once, slices - at_once)
-        slabs = lax.map(lambda start: function(lax.dynamic_slice_in_dim(flat, start, at_once)), starts)
-        whole = slabs[:-1].reshape(-1, *slabs.shape[2:])
-        out = jnp.concatenate([whole, slabs[-1, steps * at_once - slices :]])
-    return out.reshape(*hidden.shape[:-2], *out.shape[1:])
+    return slabs.by_slabs(scores, hidden, memory)

@@ -17,12 +17,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, Key, Num, Shaped
-from scipy.stats import norm, t
+from scipy.stats import t
 
-from jaxconcepts.metrics import decodability, neighbour_sets, neighbours
+from jaxconcepts.intervals import LEVEL, Z, wilson
+from jaxconcepts.metrics import decodability, neighbour_sets
+from jaxconcepts.metrics.draws import check_draws, key_of_draws, sample_draws
 
-LEVEL = 0.95
-Z = float(norm.ppf((1 + LEVEL) / 2))
 # Random halves of a draw that the design effect is estimated from.
 HALVES = 40
 # Degrees of freedom that their estimate has, about: of a concept (its spread in the simulation is a third), of the
@@ -74,13 +74,13 @@ def decodability_statistics(
     if permutations < 1:
         raise ValueError(f"permutations must be a positive integer, got {permutations}")
     points = decodability.checked(hidden, concepts, k, ties, group, num_concepts)
-    _check_draws(points, draws, per_concept)
+    check_draws(points, draws, per_concept)
     own = points.num_concepts if averaged is None else averaged
     if not 1 <= own <= points.num_concepts:
         raise ValueError(f"averaged must be an integer from 1 to the {points.num_concepts} concepts, got {averaged}")
-    settings = {"k": k, "num_concepts": points.num_concepts, "averaged": own, "ties": ties}
-    run = partial(_statistics, key=key, draws=draws, per_concept=per_concept, permutations=permutations, **settings)
-    return points.run(run, concepts=True)
+    vote = decodability.Vote(k, points.num_concepts, ties)
+    sizes = (draws, per_concept, permutations)
+    return points.run(partial(_statistics, key=key, sizes=sizes, averaged=own, vote=vote), concepts=True)
 
 
 def decodability_interval(
@@ -101,49 +101,6 @@ def decodability_interval(
     return points.run(run, concepts=True)
 
 
-def key_of_draws(key: Key[Array, ""]) -> Key[Array, ""]:
-    """The key with which `sample_draws` gives the draws of `decodability_statistics`."""
-    return jax.random.split(key, 3)[0]
-
-
-def decodability_draws(
-    hidden: Num[Array, "*lead N d"],
-    concepts: Shaped[Array, " N"],
-    key: Key[Array, ""],
-    draws: int = 1,
-    per_concept: int = 100,
-    k: int = 10,
-    *,
-    ties: str = "first",
-    group: Shaped[Array, " N"] | None = None,
-    num_concepts: int | None = None,
-    memory: int = neighbours.DEFAULT_MEMORY,
-    by_concept: bool = False,
-) -> Float[Array, "*lead draws"]:
-    """CD of disjoint random draws, each of `per_concept` points of every concept.
-
-    by_concept: each concept's own share, [..., draws, K]. Raises ValueError as `sample_draws` (outside jit).
-    """
-    points = decodability.checked(hidden, concepts, None, ties, group, num_concepts)
-    _check_draws(points, draws, per_concept)
-    settings = {"draws": draws, "per_concept": per_concept, "k": k, "num_concepts": points.num_concepts}
-    run = partial(_draws, key=key, memory=memory, by_concept=by_concept, ties=ties, **settings)
-    return points.run(run, concepts=True)
-
-
-def sample_draws(
-    key: Key[Array, ""], concepts: Int[Array, " N"], num_concepts: int, per_concept: int, draws: int = 1
-) -> Int[Array, "draws K*per_concept"]:
-    """Indices of disjoint draws of `per_concept` points of every concept, uniformly, concept by concept.
-
-    A concept must have draws * per_concept points; the callers check that.
-    """
-    lottery = jax.random.uniform(key, concepts.shape)
-    tickets = jnp.where(concepts == jnp.arange(num_concepts)[:, None], lottery, -1.0)
-    drawn = lax.top_k(tickets, draws * per_concept)[1].reshape(num_concepts, draws, per_concept)
-    return jnp.swapaxes(drawn, 0, 1).reshape(draws, -1)
-
-
 def permutation_null(
     hidden: Num[Array, "*lead N d"],
     concepts: Shaped[Array, " N"],
@@ -162,8 +119,9 @@ def permutation_null(
     The neighbours are taken once; only the votes are counted again. Raises ValueError as `concept_decodability`.
     """
     points = decodability.checked(hidden, concepts, k, ties, group, num_concepts)
-    settings = {"permutations": permutations, "k": k, "num_concepts": points.num_concepts, "ties": ties}
-    return points.run(partial(_null, key=key, by_concept=by_concept, **settings), concepts=True)
+    vote = decodability.Vote(k, points.num_concepts, ties)
+    run = partial(_null, key=key, permutations=permutations, by_concept=by_concept, vote=vote)
+    return points.run(run, concepts=True)
 
 
 def p_value(score: Float[Array, "*lead"], null: Float[Array, "*lead permutations"]) -> Float[Array, "*lead"]:
@@ -175,92 +133,17 @@ def p_value(score: Float[Array, "*lead"], null: Float[Array, "*lead permutations
     return (1 + reached) / (1 + np.shape(null)[-1])
 
 
-def wilson(share, count):
-    """Wilson's 95 % interval of a share of `count` independent trials (Wilson 1927): (low, high), within [0, 1].
-
-    Arrays of NumPy or JAX; count may be a number of effective trials, no integer.
-    """
-    centre = (share + Z * Z / (2 * count)) / (1 + Z * Z / count)
-    half = Z / (1 + Z * Z / count) * (share * (1 - share) / count + (Z / (2 * count)) ** 2) ** 0.5
-    return (centre - half).clip(0, 1), (centre + half).clip(0, 1)
-
-
-def share_interval(
-    right: Shaped[np.ndarray, " N"], strata: Int[np.ndarray, " N"], group: Shaped[np.ndarray, " N"] | None = None
-) -> tuple[Float[np.ndarray, " K1"], Float[np.ndarray, " K1"]]:
-    """95 % interval of the share of right answers in each stratum and, last, in all: (low, high), [K + 1] each.
-
-    right: 1 and 0. strata: integers from 0 to K - 1 (concepts, each with its own share). group: answers that stand or
-    fall together (prompts of one query). Their variance is that of sums over groups, and Wilson's interval takes as
-    many trials as have it, no more than there are; where all are right or all wrong it takes a trial a group.
-    """
-    right, strata = np.asarray(right, np.float64), np.asarray(strata)
-    group = np.arange(len(right)) if group is None else np.unique(group, return_inverse=True)[1]
-    counts = np.bincount(strata)
-    shares = np.bincount(strata, right) / counts
-    bounds = [
-        _clustered(right[strata == stratum] - shares[stratum], shares[[stratum]], group[strata == stratum])
-        for stratum in range(len(counts))
-    ]
-    bounds.append(_clustered(right - shares[strata], shares[strata], group))
-    low, high = np.transpose(bounds)
-    return low, high
-
-
-def _clustered(residuals, shares, group):
-    """Wilson's interval of mean(shares) from residuals [n] about the strata's shares [n or 1], by group [n]."""
-    sums = np.bincount(group, residuals)[np.unique(group)]
-    total, groups = len(residuals), len(sums)
-    share = float(np.mean(shares))
-    independent = np.mean(np.broadcast_to(shares * (1 - shares), (total,)))
-    if groups == 1:
-        return wilson(np.float64(share), 1)
-    effect = total / groups
-    if independent > 0:
-        effect = max(groups / (groups - 1) * np.sum(sums**2) / total / independent, 1)
-    # The variance is itself estimated, from so many groups (Korn and Graubard 1998, Survey Methodology 24).
-    return wilson(np.float64(share), total / effect * (Z / t.ppf((1 + LEVEL) / 2, groups - 1)) ** 2)
-
-
-def _check_draws(points, draws, per_concept):
-    if draws < 1:
-        raise ValueError(f"draws must be a positive integer, got {draws}")
-    if per_concept is None:
-        if draws > 1:
-            raise ValueError(f"per_concept must be given for more than one draw, got None and draws = {draws}")
-        return
-    if points.counts is not None and points.counts.min() < draws * per_concept:
-        raise ValueError(
-            f"draws * per_concept must be at most the number of points of every concept, since draws share none; got "
-            f"{draws} * {per_concept}, and concept {points.labels[points.counts.argmin()]} has {points.counts.min()}"
-        )
-
-
-@partial(jax.jit, static_argnames=("draws", "per_concept", "k", "num_concepts", "memory", "by_concept", "ties"))
-def _draws(hidden, concepts, *, key, draws, per_concept, k, num_concepts, memory, by_concept, ties, group=None):
-    labels = jnp.repeat(jnp.arange(num_concepts), per_concept)
-
-    def score(chosen):
-        own = None if group is None else group[chosen]
-        options = {"ties": ties, "group": own, "num_concepts": num_concepts, "memory": memory}
-        measure = decodability.concept_decodability_per_concept if by_concept else decodability.concept_decodability
-        return measure(jnp.take(hidden, chosen, axis=-2), labels, k, **options)
-
-    scores = lax.map(score, sample_draws(key, concepts, num_concepts, per_concept, draws))
-    return jnp.moveaxis(scores, 0, -2 if by_concept else -1)
-
-
-@partial(jax.jit, static_argnames=("permutations", "k", "num_concepts", "by_concept", "ties"))
-def _null(hidden, concepts, *, key, permutations, k, num_concepts, by_concept, ties, group=None):
+@partial(jax.jit, static_argnames=("permutations", "by_concept", "vote"))
+def _null(hidden, concepts, *, key, permutations, by_concept, vote, group=None):
     permuted = _permuted(key, concepts, permutations)
 
     def of_slice(states):
-        sets = neighbour_sets.of_points(states, k, ties, group)
-        return _scores_by_concept(sets, permuted, k, num_concepts, ties)
+        sets = neighbour_sets.of_points(states, vote.k, vote.ties, group)
+        return _scores_by_concept(sets, permuted, vote)
 
     null = lax.map(of_slice, hidden.reshape(-1, *hidden.shape[-2:]))
     if not by_concept:
-        null = null @ (jnp.bincount(concepts, length=num_concepts) / len(concepts))
+        null = null @ (jnp.bincount(concepts, length=vote.num_concepts) / len(concepts))
     return null.reshape(*hidden.shape[:-2], *null.shape[1:])
 
 
@@ -268,8 +151,10 @@ def _permuted(key, concepts, permutations):
     return jax.vmap(lambda key: jax.random.permutation(key, concepts))(jax.random.split(key, permutations))
 
 
-def _scores_by_concept(sets, labels, k, num_concepts, ties):
+def _scores_by_concept(sets, labels, vote):
     """[P, K]: CD by concept of labels [P, N] with the neighbours `sets` [N, N]."""
+
+    k, num_concepts, ties, _ = vote
 
     def of_labels(labels):
         scores = neighbour_sets.scores(sets, labels, k, num_concepts, ties)
@@ -283,10 +168,10 @@ def _scores_by_concept(sets, labels, k, num_concepts, ties):
     return parts.reshape(-1, num_concepts)[np.unique(rows, return_index=True)[1]]
 
 
-@partial(jax.jit, static_argnames=("draws", "per_concept", "k", "permutations", "num_concepts", "averaged", "ties"))
-def _statistics(
-    hidden, concepts, *, key, draws, per_concept, k, permutations, num_concepts, averaged, ties, group=None
-):
+@partial(jax.jit, static_argnames=("sizes", "averaged", "vote"))
+def _statistics(hidden, concepts, *, key, sizes, averaged, vote, group=None):
+    k, num_concepts, ties, _ = vote
+    draws, per_concept, permutations = sizes
     _, key_halves, key_null = jax.random.split(key, 3)
     if per_concept is None:
         drawn = jnp.arange(len(concepts))[None]
@@ -302,7 +187,7 @@ def _statistics(
 
         def of_slice(states):
             sets = neighbour_sets.of_points(states[chosen], k, ties, own)
-            both = _scores_by_concept(sets, candidates, k, num_concepts, ties)
+            both = _scores_by_concept(sets, candidates, vote)
             effects = neighbour_sets.design_effects(
                 states[chosen], labels, halves, k, num_concepts, averaged, own, LISTED * k + 8
             )

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from typing import Any, NoReturn
 
 from jaxconcepts.models import hf_attributes, rotary
+from jaxconcepts.models.hf_values import is_positive, is_scalar, is_whole, shown
 
 REQUIRED = object()
 
@@ -54,18 +55,6 @@ def layer_types(is_local: Iterable[bool]) -> list[str]:
     return [LAYER_TYPES[0] if local else LAYER_TYPES[1] for local in is_local]
 
 
-def stop_tokens(value: Any, vocab_size: int, path: str) -> tuple[int, ...]:
-    """eos_token_id, of the file `path`, as a tuple: null, one id, or a list of them."""
-    ids = [] if value is None else value if isinstance(value, list) else [value]
-    for one in ids:
-        if not _is_whole(one) or not 0 <= one < vocab_size:
-            raise ValueError(
-                f"{path}: eos_token_id must be null, or ids from 0 to {vocab_size - 1} (vocab_size is {vocab_size}), "
-                f"got {_shown(value)}"
-            )
-    return tuple(ids)
-
-
 class Fields:
     """The attributes of a config.json. Each method that returns one marks it as understood and checks its type and
     bounds; `finish` refuses what is left and matters. Every ValueError names the file and the attribute."""
@@ -91,7 +80,7 @@ class Fields:
     def count(self, name: str, default: Any = REQUIRED, most: int = MOST_OTHERWISE) -> Any:
         """A whole number from 1 to `most`."""
         value = self.take(name, default)
-        if value is not default and not (_is_whole(value) and 1 <= value <= most):
+        if value is not default and not (is_whole(value) and 1 <= value <= most):
             self.wrong(name, value, f"a whole number from 1 to {most}")
         return value
 
@@ -101,7 +90,7 @@ class Fields:
         if value is not default and not is_positive(value):
             self.wrong(name, value, "a positive number")
         # JAX takes no larger whole number.
-        return float(value) if _is_whole(value) and value >= 2**31 else value
+        return float(value) if is_whole(value) and value >= 2**31 else value
 
     def flag(self, name: str, default: Any = REQUIRED) -> Any:
         """true or false."""
@@ -248,7 +237,7 @@ class Fields:
     def window(self, default: int | None) -> int | None:
         """sliding_window: None where it is null, `default` where it is absent."""
         value = self._left.pop("sliding_window", default)
-        if value is not None and not (_is_whole(value) and 1 <= value <= MOST["context"]):
+        if value is not None and not (is_whole(value) and 1 <= value <= MOST["context"]):
             self.wrong("sliding_window", value, f"a whole number from 1 to {MOST['context']}, or null")
         return value
 
@@ -262,7 +251,7 @@ class Fields:
         code of the reference reads."""
         left = {n: v for n, v in self._left.items() if not self._is_neutral(n, v)}
         reads = hf_attributes.FAMILY_READS.get(self._model_type, frozenset()) | set(hf_attributes.SHARED_READS)
-        matter = {n: v for n, v in left.items() if n in reads or not _is_scalar(v)}
+        matter = {n: v for n, v in left.items() if n in reads or not is_scalar(v)}
         if matter:
             raise self._not_implemented(matter, "loading it would give other hidden states, or might")
         if unread := {n: v for n, v in left.items() if v is not None}:
@@ -281,31 +270,12 @@ class Fields:
 
     def wrong(self, name: str, value: Any, accepted: str) -> NoReturn:
         """Raises the ValueError of a value that is none of what is accepted."""
-        raise ValueError(f"{self.path}: {name} must be {accepted}, got {_shown(value)}")
+        raise ValueError(f"{self.path}: {name} must be {accepted}, got {shown(value)}")
 
     def unread(self, name: str, value: Any) -> None:
         """Leaves a name of a nested object to the rule of `finish`."""
         self._left[name] = value
 
     def _not_implemented(self, attributes: dict[str, Any], why: str) -> ValueError:
-        named = ", ".join(f"{name} = {_shown(value)}" for name, value in sorted(attributes.items()))
+        named = ", ".join(f"{name} = {shown(value)}" for name, value in sorted(attributes.items()))
         return ValueError(f"{self.path} has {named}, which is not implemented for {self._model_type!r} models: {why}")
-
-
-def is_positive(value: Any) -> bool:
-    """Whether it is a positive finite number, and no flag."""
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return is_number and math.isfinite(value) and 0 < value < 1e30
-
-
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_scalar(value: Any) -> bool:
-    return value is None or isinstance(value, (str, int, float, bool))
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 120 else text[:117] + "..."

@@ -63,13 +63,9 @@ def hidden_states(
 
 
 def logits(
-    model: Decoder,
-    params: PyTree,
-    tokens: Int[Array, "B T"],
-    lengths: Int[Array, " B"] | None = None,
-    at: str | Int[Array, " P"] | Int[Array, "B P"] = "all",
-    edits: residual.Edits | None = None,
-) -> Float[Array, "B T V"]:
+    model: Decoder, params: PyTree, tokens: Int[Array, "B T"], lengths: Int[Array, " B"] | None = None,
+    at: str | Int[Array, " P"] | Int[Array, "B P"] = "all", edits: residual.Edits | None = None,
+) -> Float[Array, "B T V"]:  # fmt: skip
     """Next-word logits in float32, [B, T, V], or [B, V] at="last"; see `hidden_states` for the rest."""
     return hidden_states(model, params, tokens, lengths, at, (model.layers,), edits, with_logits=True)[1]
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 
 from jaxconcepts.models import decoder, hf_config, layers, state_space
@@ -19,8 +18,7 @@ SIZES = {
     "layers": ("num_hidden_layers", hf_config.REQUIRED), "heads": ("num_heads", 128), "head_dim": ("head_dim", 64),
     "state": ("state_size", 128), "groups": ("n_groups", 8), "taps": ("conv_kernel", 4), "chunk": ("chunk_size", 256),
 }  # fmt: skip
-# What makes initial weights alone.
-INITIAL = ("time_step_rank", "time_step_min", "time_step_max", "time_step_floor", "rescale_prenorm_residual")
+OF_INITIAL_WEIGHTS = ("time_step_rank", "time_step_min", "time_step_max", "time_step_floor", "rescale_prenorm_residual")
 
 
 @dataclass(frozen=True)
@@ -98,8 +96,7 @@ class Mamba2Config(decoder.Decoder):
 
     @classmethod
     def from_hf(cls, fields):
-        for name in INITIAL:
-            fields.take(name, None)
+        _ = [fields.take(name, None) for name in OF_INITIAL_WEIGHTS]
         for name, value in (("hidden_act", "silu"), ("use_bias", False), ("use_conv_bias", True)):
             fields.only(name, value)
         sizes = {
@@ -112,20 +109,17 @@ class Mamba2Config(decoder.Decoder):
         if sizes["heads"] % sizes["groups"]:
             fields.wrong("n_groups", sizes["groups"], f"a divisor of num_heads = {sizes['heads']}")
         return cls(
-            **sizes,
-            step_limit=fields.bounds("time_step_limit"),
-            float32_stream=fields.flag("residual_in_fp32", True),
-            eps=fields.number("layer_norm_epsilon", 1e-5),
-            tied=fields.flag("tie_word_embeddings", False),
-        )
+            **sizes, step_limit=fields.bounds("time_step_limit"), float32_stream=fields.flag("residual_in_fp32", True),
+            eps=fields.number("layer_norm_epsilon", 1e-5), tied=fields.flag("tie_word_embeddings", False),
+        )  # fmt: skip
 
     def to_hf(self):
         written = {theirs: getattr(self, ours) for ours, (theirs, _) in SIZES.items()}
         # A whole number in transformers 5.
         written["expand"] = self.inner // self.width if self.inner % self.width == 0 else self.inner / self.width
-        written |= {"layer_norm_epsilon": self.eps, "residual_in_fp32": self.float32_stream}
         written |= {} if self.step_limit is None else {"time_step_limit": list(self.step_limit)}
-        return written | {"architectures": ["Mamba2ForCausalLM"]}
+        of_norms = {"layer_norm_epsilon": self.eps, "residual_in_fp32": self.float32_stream}
+        return written | of_norms | {"architectures": ["Mamba2ForCausalLM"]}
 
 
 class Block(nn.Module):
@@ -141,20 +135,15 @@ class Block(nn.Module):
         projected = layers.Dense(c.inner + c.channels + c.heads, c.dtype, use_bias=False, name="in_proj")(normed)
         gate, mixed, step = jnp.split(projected.astype(jnp.float32), [c.inner, c.inner + c.channels], axis=-1)
         mixed, taps = state_space.Convolution(c.taps, name="conv")(mixed, past[0], context.lengths)
-        step_bias = self.param("step_bias", state_space.initial_step, (c.heads,))
-        step = jax.nn.softplus(step + step_bias.astype(jnp.float32))
-        step = step if c.step_limit is None else jnp.clip(step, *c.step_limit)
-        if context.lengths is not None:
-            # A step of 0 leaves the state as it is: padding is not seen by what follows.
-            step = step * (jnp.arange(step.shape[1]) < context.lengths[:, None])[..., None]
+        step_bias = self.param("step_bias", state_space.initial_step, (c.heads,)).astype(jnp.float32)
+        step = state_space.steps(step + step_bias, c.step_limit, context.lengths)
         decay = -jnp.exp(self.param("log_decay", state_space.initial_decay, (c.heads,)).astype(jnp.float32))
-        x, write, read = jnp.split(mixed, [c.inner, c.inner + c.groups * c.state], axis=-1)
-        x = x.reshape(*x.shape[:2], c.heads, c.head_dim)
-        write, read = (a.reshape(*a.shape[:2], c.groups, c.state) for a in (write, read))
+        parts = jnp.split(mixed, [c.inner, c.inner + c.groups * c.state], axis=-1)
+        heads = (c.heads, c.groups, c.groups)
+        x, write, read = (a.reshape(*a.shape[:2], n, -1) for a, n in zip(parts, heads, strict=True))
         y, state = state_space.scan_chunks(x, step, decay, write, read, past[1], c.chunk)
         y = y + x * self.param("skip", nn.initializers.ones, (c.heads,)).astype(jnp.float32)[:, None]
         y = context.asked(y.reshape(*y.shape[:2], c.inner)) * nn.silu(context.asked(gate))
         y = state_space.GroupNorm(c.groups, c.eps, name="gate_norm")(y)
         out = layers.Dense(c.width, c.dtype, use_bias=False, name="out_proj")(y)
-        stream = context.asked(stream)
-        return stream + out.astype(stream.dtype), decoder.Written((taps, state), None)
+        return context.asked(stream) + out.astype(stream.dtype), decoder.Written((taps, state), None)

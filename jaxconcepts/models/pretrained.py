@@ -29,6 +29,7 @@ from jaxconcepts.models import (
     gpt2,
     gpt_neox,
     hf_config,
+    hf_values,
     json_file,
     llama,
     mamba2,
@@ -160,7 +161,7 @@ def read_config(folder: Path, dtype=jnp.float32, through: str | None = None) -> 
     model = _described(json_file.read_object(path), path, dtype)
     generation = folder / "generation_config.json"
     if generation.exists() and (ids := json_file.read_object(generation).get("eos_token_id")) is not None:
-        stop = hf_config.stop_tokens(ids, model.vocab_size, str(generation))
+        stop = hf_values.stop_tokens(ids, model.vocab_size, str(generation))
         model = dataclasses.replace(model, stop_tokens=stop)
     return model
 
@@ -175,7 +176,7 @@ def _described(attributes: dict[str, Any], path: Path, dtype) -> Decoder:
     fields = hf_config.Fields(attributes, str(path))
     model = FAMILIES[model_type].from_hf(fields)
     fields.finish()
-    stop = hf_config.stop_tokens(attributes.get("eos_token_id"), model.vocab_size, str(path))
+    stop = hf_values.stop_tokens(attributes.get("eos_token_id"), model.vocab_size, str(path))
     return dataclasses.replace(model, dtype=jnp.dtype(dtype).name, stop_tokens=stop)
 
 

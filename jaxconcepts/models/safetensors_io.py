@@ -178,7 +178,7 @@ def write(path: Path, tensors: Iterable[tuple[str, tuple[int, ...], np.dtype, Ca
         with path.open("wb") as file:
             file.write(struct.pack("<Q", len(text)) + text)
             for name, shape, dtype, read in tensors:
-                data = np.ascontiguousarray(read())
+                data = np.asarray(read(), order="C")
                 assert data.shape == tuple(shape) and data.dtype == dtype, name
                 # Not tofile, whose error on a full disk does not say so.
                 file.write(data.reshape(-1).view(np.uint8))

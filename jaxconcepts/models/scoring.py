@@ -31,58 +31,64 @@ def score(
     states: bool = True,
     max_new_tokens: int = 0,
     stop_tokens: tuple[int, ...] = (),
-    continuations: Int[Array, "B C A"] | None = None,
-    continuation_lengths: Int[Array, "B C"] | None = None,
+    continuations: tuple[Int[Array, "B C A"], Int[Array, "B C"]] | None = None,
 ) -> Scores:
     """All of `Scores` from one pass over right-padded prompts.
 
     max_new_tokens: of the greedy answers; 0 for none. stop_tokens: ids after which an answer ends.
-    continuations: [B, C, A] token ids, right-padded, of which continuation_lengths [B, C] count.
+    continuations: token ids [B, C, A], right-padded, and how many of each count [B, C].
 
     Raises ValueError as `language.generate` does.
     """
     tokens, lengths = language.checked_tokens(model, tokens, lengths)
-    width = 0 if continuations is None else np.shape(continuations)[2]
+    width = 0 if continuations is None else np.shape(continuations[0])[2]
     if (longest := int(lengths.max()) + max(max_new_tokens, width)) > model.context:
         raise ValueError(f"prompt and answer take {longest} tokens, the model's context is {model.context}")
+    wanted = Wanted(states, max_new_tokens, tuple(stop_tokens))
     if isinstance(model, through_transformers.TransformersModel):
-        batch = (tokens, lengths, continuations, continuation_lengths)
-        return _through(model, params, batch, states, max_new_tokens, tuple(stop_tokens))
+        return _through(model, params, tokens, lengths, continuations, wanted)
     model = model.for_lengths(np.concatenate([lengths, lengths + max(max_new_tokens, width)]))
-    batch = (tokens, lengths, continuations, continuation_lengths)
-    batch = [None if array is None else sharding.shard_batch(np.asarray(array, np.int32), params) for array in batch]
+    batch = (tokens, lengths, continuations)
+    batch = jax.tree.map(lambda array: sharding.shard_batch(np.asarray(array, np.int32), params), batch)
     with language.exact_products(model):
-        return _score(model, params, *batch, states, max_new_tokens, tuple(stop_tokens))
+        return _score(model, params, *batch, wanted)
 
 
-def _through(model, params, batch, states, max_new_tokens, stop_tokens) -> Scores:
-    """`score` of a model that transformers runs. batch: tokens, lengths, continuations and their lengths."""
-    tokens, lengths, continuations, counts = batch
-    stream = language.hidden_states(model, params, tokens, lengths) if states else None
+class Wanted(NamedTuple):
+    """What is asked for beside continuations, as of `score`."""
+
+    states: bool
+    max_new_tokens: int
+    stop_tokens: tuple[int, ...]
+
+
+def _through(model, params, tokens, lengths, continuations, wanted: Wanted) -> Scores:
+    """`score` of a model that transformers runs."""
+    stream = language.hidden_states(model, params, tokens, lengths) if wanted.states else None
     answers = log_probs = None
-    if max_new_tokens:
-        answers = through_transformers.generate(model, params, tokens, lengths, max_new_tokens, stop_tokens)
+    if wanted.max_new_tokens:
+        answers = through_transformers.generate(model, params, tokens, lengths, *wanted[1:])
     if continuations is not None:
-        log_probs = through_transformers.log_probs(params, tokens, lengths, continuations, np.asarray(counts))
+        log_probs = through_transformers.log_probs(
+            params, tokens, lengths, continuations[0], np.asarray(continuations[1])
+        )
     return Scores(stream, answers, log_probs)
 
 
-def scored(
-    model, params, tokens, lengths, continuations, continuation_lengths, states, max_new_tokens, stop_tokens, edits=None
-) -> Scores:
+def scored(model, params, tokens, lengths, continuations, wanted: Wanted, edits=None) -> Scores:
     """`score` inside jit; edits: `residual.Edits` of the prompts' tokens, which the answers see through the cache."""
-    reused = max_new_tokens > 0 or continuations is not None
+    reused = wanted.max_new_tokens > 0 or continuations is not None
     trace = language.read(model, params, tokens, lengths, edits, keep="cache" if reused else None)
     last = trace.captured[-1, :, 0]
     answers = log_probs = None
-    if max_new_tokens:
-        answers = language.greedy(model, params, last, trace.outputs, lengths, max_new_tokens, stop_tokens)
+    if wanted.max_new_tokens:
+        answers = language.greedy(model, params, last, trace.outputs, lengths, *wanted[1:])
     if continuations is not None:
-        log_probs = _log_probs(model, params, last, trace.outputs, lengths, continuations, continuation_lengths)
-    return Scores(trace.captured[:, :, 0] if states else None, answers, log_probs)
+        log_probs = _log_probs(model, params, last, trace.outputs, lengths, *continuations)
+    return Scores(trace.captured[:, :, 0] if wanted.states else None, answers, log_probs)
 
 
-_score = jax.jit(scored, static_argnums=(0, 6, 7, 8))
+_score = jax.jit(scored, static_argnums=(0, 5))
 
 
 def _log_probs(model, params, last, cache, lengths, continuations, continuation_lengths):

@@ -11,7 +11,7 @@ import math
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from jaxconcepts.models import layers
 
@@ -99,3 +99,12 @@ def initial_step(key, shape):
 def initial_decay(key, shape):
     """Logarithms of 1, 2, 3, ..., one a head."""
     return jnp.log(jnp.arange(1, shape[0] + 1, dtype=jnp.float32))
+
+
+def steps(
+    raw: Float[Array, "B T H"], limit: tuple[float, float] | None, lengths: Int[Array, " B"] | None
+) -> Float[Array, "B T H"]:
+    """softplus of the projection, within the limit; 0 past a row's length, which leaves the state as it is."""
+    step = jax.nn.softplus(raw)
+    step = step if limit is None else jnp.clip(step, *limit)
+    return step if lengths is None else step * (jnp.arange(step.shape[1]) < lengths[:, None])[..., None]

@@ -17,6 +17,4 @@ def config_kind(values: Mapping[str, Any]) -> type:
         ("num_seeds", int, fields.field(1, "runs trained together: seeds seed, seed + 1, ...", low=1, high=2**20)),
         ("run", Execution, fields.section(Execution)),
     ]
-    early = experiment.stored(experiment.default_config(values))
-    bases = (fields.inferred(early, experiment.LATER, experiment.declared()),)
-    return dataclasses.make_dataclass("TrainingConfig", own, bases=bases, frozen=True)
+    return dataclasses.make_dataclass("TrainingConfig", own, bases=(experiment.config_kind(values),), frozen=True)

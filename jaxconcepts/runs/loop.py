@@ -14,6 +14,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from jaxconcepts import experiments, fields, store
@@ -42,6 +43,21 @@ def default_config(experiment: str = "regression") -> dict[str, Any]:
     return experiments.find(experiment).default_config({"experiment": experiment}) | {"num_seeds": 1, "run": run}
 
 
+@dataclass(frozen=True)
+class Watching:
+    """Who sees a pack's training while it goes on.
+
+    progress: has `update(step, losses, measured)`, a `Progress` by default. signals: those received, where the caller
+    collects them. callbacks: called at every measured step, before training goes on, each with an `Event`. trackers:
+    see `trackers.Feed`.
+    """
+
+    progress: Any = None
+    signals: list[int] | None = None
+    callbacks: Sequence[Callable[[Event], Any]] = ()
+    trackers: Sequence[str] = ()
+
+
 def run_pack(
     name: str,
     points: Sequence[Point],
@@ -50,102 +66,127 @@ def run_pack(
     checkpoint_seconds: float = 60.0,
     *,
     programs: Programs | None = None,
-    progress: Any = None,
-    signals: list[int] | None = None,
+    watching: Watching = Watching(),
     size: int = 0,
-    callbacks: Sequence[Callable[[Event], Any]] = (),
-    trackers: Sequence[str] = (),
 ) -> TrainState:
     """Trains and measures the points (of one experiment) from where their last checkpoint left them.
 
     Returns the last state.
 
-    programs: compiled programs to share with other packs. progress: has `update(step, losses, measured)`, a `Progress`
-    by default. signals: those received, where the caller collects them.
-    size: of the program, at least; a smaller pack is padded, so that it shares a larger one's compilation.
-
-    callbacks: called at every measured step, before training goes on, each with an `Event`. trackers: see
-    `trackers.Feed`.
+    programs: compiled programs to share with other packs. size: of the program, at least; a smaller pack is padded, so
+    that it shares a larger one's compilation.
 
     Raises PreemptedError after SIGTERM or SIGINT, and CallbackError where a callback raises, with everything done so
     far checkpointed.
     """
-    experiment = points[0].experiment
-    steps, settings = experiment.train.steps, experiment.measuring
     programs = programs or Programs(layout)
-    program = programs.get(experiment, max(size, len(points)), points[0].numbers)
-    numbers = packs.stack_numbers(program, [point.numbers for point in points])
-    data = programs.data(experiment, program)
-    step, state = run.restore(name, lambda stored: packs.saved_state(program, numbers, data, stored["step"][0]))
-    fresh = state is None
-    state = program.init(numbers, data) if fresh else packs.fit_state(program, state, len(points))
-    record = Record(name, points, run, program, state.diverged_at)
-    record.write_runs(step, finished=step == steps)
-    if step == steps:
-        return state
-    held_out = program.prepare(numbers, data)
-    measured_at, keep_steps = settings.at_steps(steps), settings.checkpoint_steps
-    hidden_at = set(settings.hidden_steps(steps))
-    if fresh:
-        record.constants(step, program.constant(numbers, held_out, data))
-        if 0 in measured_at:
-            record.pend(0, None, program.measure(state, numbers, held_out, data))
-        if 0 in hidden_at:
-            record.hidden(0, program.hidden(state, numbers, held_out, data))
-    progress = progress or Progress(log, steps, step, len(points))
-    pace = Pace(step)
-    rows_at = _row_steps(steps, [*measured_at, *keep_steps], experiment.ROW_STEPS)
+    pack = _Pack(name, points, run, programs, max(size, len(points)))
+    if not pack.done:
+        pack.train(watching, checkpoint_seconds)
+    return pack.state
 
-    def checkpoint():
-        record.settle(progress, pace)
-        written = record.flush(step)
-        run.save(name, step, state)
-        record.write_runs(step, finished=step == steps)
-        feed.write(written)
 
-    def call_back():
-        record.settle(progress, pace)
-        for callback in callbacks:
+class _Pack:
+    """A pack on its way: its state on the devices, and what is to be written."""
+
+    def __init__(self, name: str, points: Sequence[Point], run: store.Run, programs: Programs, size: int):
+        self.name, self.run, self.size = name, run, len(points)
+        self.experiment = experiment = points[0].experiment
+        self.steps, self.settings = experiment.train.steps, experiment.measuring
+        self.program = program = programs.get(experiment, size, points[0].numbers)
+        self.numbers = packs.stack_numbers(program, [point.numbers for point in points])
+        self.data = programs.data(experiment, program)
+        self.step, state = run.restore(
+            name, lambda stored: packs.saved_state(program, self.numbers, self.data, stored["step"][0])
+        )
+        self.fresh = state is None
+        started = program.init(self.numbers, self.data) if self.fresh else packs.fit_state(program, state, len(points))
+        self.state: TrainState = started
+        self.record = Record(name, points, run, program, started.diverged_at)
+        self.record.write_runs(self.step, finished=self.done)
+
+    @property
+    def done(self) -> bool:
+        return self.step == self.steps
+
+    def train(self, watching: Watching, checkpoint_seconds: float) -> None:
+        """Trains to the end. Errors as of `run_pack`."""
+        measured_at, keep_steps = self.settings.at_steps(self.steps), self.settings.checkpoint_steps
+        self.measured_at, self.hidden_at = set(measured_at), set(self.settings.hidden_steps(self.steps))
+        self.callbacks = watching.callbacks
+        self.held_out = self.program.prepare(self.numbers, self.data)
+        if self.fresh:
+            self.record.constants(0, self.program.constant(self.numbers, self.held_out, self.data))
+            self.pend(0, None)
+        self.progress = watching.progress or Progress(log, self.steps, self.step, self.size)
+        self.pace = pace = Pace(self.step)
+        rows_at = _row_steps(self.steps, [*measured_at, *keep_steps], self.experiment.ROW_STEPS)
+        # The first comes early, so that there is something to look at.
+        last_checkpoint = time.monotonic() - (0.9 * checkpoint_seconds if self.fresh else 0)
+        self.feed = Feed(watching.trackers, self.run.workdir, self.record.runs, self.step)
+        collected = watching.signals
+        stopped = stop_requested() if collected is None else contextlib.nullcontext(collected)
+        with contextlib.closing(self.feed), stopped as signals:
+            if self.fresh:
+                self.call_back()
+                if 0 in keep_steps:
+                    self.checkpoint()
+            while not self.done:
+                self.advance(rows_at)
+                self.call_back()
+                due = time.monotonic() - last_checkpoint >= checkpoint_seconds
+                stopping, due, microseconds = processes.largest(bool(signals), due, pace.microseconds)
+                if stopping or due or self.done or self.step in keep_steps:
+                    self.checkpoint()
+                    last_checkpoint = time.monotonic()
+                    pace.reached(self.step)  # Writing is not training.
+                pace.adapt(microseconds)
+                if stopping and not self.done:
+                    raise PreemptedError(f"stopped by a signal at step {self.step}; start again to go on")
+
+    def advance(self, rows_at: list[int]) -> None:
+        """Trains a chunk, and measures where it ends."""
+        following = bisect.bisect_right(rows_at, self.step)
+        last_row, next_row = rows_at[following - 1 : following + 1]
+        stop = min(next_row, self.step + self.pace.steps)
+        count = packs.step_count(stop - self.step, self.step - last_row)
+        self.state, result = self.program.chunk(self.state, self.numbers, self.data, count)
+        self.pend(stop, result, row=stop == next_row)
+        self.step = stop
+
+    def pend(self, step: int, result: Any, row: bool = True) -> None:
+        """Notes what a chunk gave and starts the measurements of its last step; the ones before are fetched."""
+        arguments = (self.state, self.numbers, self.held_out, self.data)
+        measured = self.program.measure(*arguments) if step in self.measured_at else None
+        if result is not None:
+            self.record.settle(self.progress, self.pace)
+        if result is not None or measured is not None:
+            self.record.pend(step, result, measured, row=row)
+        if step in self.hidden_at:
+            self.record.hidden(step, self.program.hidden(*arguments))
+
+    def checkpoint(self) -> None:
+        """Writes the rows so far, and the checkpoint that covers them."""
+        self.record.settle(self.progress, self.pace)
+        written = self.record.flush(self.step)
+        self.run.save(self.name, self.step, self.state)
+        self.record.write_runs(self.step, finished=self.done)
+        self.feed.write(written)
+
+    def call_back(self) -> None:
+        """Calls the callbacks, if the step is a measured one."""
+        if not self.callbacks or self.step not in self.measured_at:
+            return
+        self.record.settle(self.progress, self.pace)
+        for callback in self.callbacks:
             try:
-                callback(record.event(step, state.params))
+                callback(self.record.event(self.step, self.state.params))
             except Exception as error:
-                checkpoint()
+                self.checkpoint()
                 raise CallbackError(
-                    f"callback {name_of(callback)} raised at step {step}: {type(error).__name__}: {error}; "
+                    f"callback {name_of(callback)} raised at step {self.step}: {type(error).__name__}: {error}; "
                     "everything up to that step is checkpointed"
                 ) from error
-
-    # The first comes early, so that there is something to look at.
-    last_checkpoint = time.monotonic() - (0.9 * checkpoint_seconds if fresh else 0)
-    feed = Feed(trackers, run.workdir, record.runs, step)
-    with contextlib.closing(feed), stop_requested() if signals is None else contextlib.nullcontext(signals) as signals:
-        if fresh and 0 in measured_at and callbacks:
-            call_back()
-        if fresh and 0 in keep_steps:
-            checkpoint()
-        while step < steps:
-            following = bisect.bisect_right(rows_at, step)
-            last_row, next_row = rows_at[following - 1 : following + 1]
-            stop = min(next_row, step + pace.steps)
-            state, result = program.chunk(state, numbers, data, packs.step_count(stop - step, step - last_row))
-            measured = program.measure(state, numbers, held_out, data) if stop in measured_at else None
-            record.settle(progress, pace)
-            record.pend(stop, result, measured, row=stop == next_row)
-            if stop in hidden_at:
-                record.hidden(stop, program.hidden(state, numbers, held_out, data))
-            step = stop
-            if measured is not None and callbacks:
-                call_back()
-            due = time.monotonic() - last_checkpoint >= checkpoint_seconds
-            stopping, due, microseconds = processes.largest(bool(signals), due, pace.microseconds)
-            if stopping or due or step == steps or step in keep_steps:
-                checkpoint()
-                last_checkpoint = time.monotonic()
-                pace.reached(step)  # Writing is not training.
-            pace.adapt(microseconds)
-            if stopping and step < steps:
-                raise PreemptedError(f"stopped by a signal at step {step}; start again to go on")
-    return state
 
 
 def _row_steps(steps: int, at: Sequence[int], each: int) -> list[int]:

@@ -32,6 +32,8 @@ class Record:
         self._pending: list[tuple] = []
         self._frames: list[pl.DataFrame] = []
         self._diverged_at = self._fetch(diverged_at)
+        self._noted = {(name, unit, None) for name, unit in self._experiment.REPORTED.items()}
+        self._written: set[tuple] = set()
 
     @property
     def runs(self) -> list[str]:
@@ -46,6 +48,7 @@ class Record:
         """What does not change over training, such as the references' losses."""
         if self._runs:  # Else padding only: another process has the runs.
             self._frames.append(tidy.rows(self._runs, step, self._fetch(values), self._detail))
+            self._note(values)
 
     def pend(self, step, result, measured, row=True):
         """Notes what a chunk and a measurement gave (None for either), without waiting for it.
@@ -53,6 +56,8 @@ class Record:
         row: whether the chunk's means belong in the tables; if not, they cover only some of the steps up to a row.
         """
         self._pending.append((step, result, measured, row))
+        if measured is not None:
+            self._note(measured)
 
     def hidden(self, step, hidden_and_labels):
         hidden, labels = self._fetch(hidden_and_labels)
@@ -89,6 +94,9 @@ class Record:
 
     def flush(self, step):
         """Writes the rows gathered so far as the part that the checkpoint at `step` will cover; returns them."""
+        if self._noted - self._written and self._runs:
+            self._run.write_quantities(self._name, tidy.quantities(self._runs, sorted(self._noted, key=repr)))
+            self._written |= self._noted
         written = pl.concat(self._frames) if self._frames else None
         if written is not None:
             self._run.write_metrics(self._name, step, written)
@@ -99,6 +107,10 @@ class Record:
         """The runs table; "done" only once the last checkpoint is committed, so that a done run needs no repair."""
         if self._points:  # Else padding only: a part without the hyper-parameters' columns would go with no other.
             self._run.write_runs(self._name, runs_table(self._points, step, self._diverged_at, finished))
+
+    def _note(self, measured):
+        """What the arrays say of themselves, for the table of quantities."""
+        self._noted |= {(name, named.unit, named.chance) for name, named in measured.items()}
 
     def _fetch(self, tree):
         """This process's runs of the arrays, without padding."""

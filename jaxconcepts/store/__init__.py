@@ -5,6 +5,7 @@
             metrics/<pack>.<step>.parquet tidy rows (`METRICS`) up to and including <step>
             hidden/<pack>.<step>.npz      hidden states for projections
             runs/<pack>.parquet           a row a run: status and hyper-parameters
+            quantities/<pack>.parquet     unit and chance of each metric of each run (`QUANTITIES`)
             checkpoints/<pack>/<step>/    Orbax, and the hash of every file
             manifests/<pack>.json         which parts there must be, with their rows and hashes (see `manifest`)
             <study>/<kind>/<name>.parquet what a study of the finished run found (see `results`)
@@ -21,10 +22,21 @@ from jaxconcepts.store.files import DamagedFileError
 from jaxconcepts.store.opening import WorkdirInUseError, config, provenance
 from jaxconcepts.store.results import has_result, open_study, results, write_result
 from jaxconcepts.store.run import Run, checkpoints, load_checkpoint, open_run
-from jaxconcepts.store.tables import METRICS, RUNS, STATUSES, HiddenSnapshot, hidden, metrics, runs
+from jaxconcepts.store.tables import (
+    METRICS,
+    QUANTITIES,
+    RUNS,
+    STATUSES,
+    HiddenSnapshot,
+    hidden,
+    metrics,
+    quantities,
+    runs,
+)
 
 __all__ = [
     "METRICS",
+    "QUANTITIES",
     "RUNS",
     "STATUSES",
     "DamagedFileError",
@@ -40,6 +52,7 @@ __all__ = [
     "open_run",
     "open_study",
     "provenance",
+    "quantities",
     "results",
     "runs",
     "write_result",

@@ -20,6 +20,9 @@ from jaxconcepts.store.opening import check_config, lock, record_provenance, wri
 
 log = logging.getLogger("jaxconcepts.store")
 
+KINDS = ("runs", "metrics", "hidden", "quantities")
+"""Folders with files of packs."""
+
 
 @contextlib.contextmanager
 def open_run(
@@ -118,6 +121,14 @@ class Run:
         np.savez(buffer, **arrays)
         self._write_part("hidden", pack, step, "npz", buffer.getvalue(), len(runs))
 
+    def write_quantities(self, pack: str, frame: pl.DataFrame) -> None:
+        """Adds the units and chances of a pack's metrics, in `QUANTITIES`' columns, to those that are there."""
+        frame = tables.conform(frame, tables.QUANTITIES, nullable=("label", "chance"))
+        path = self.workdir / "quantities" / f"{files.valid_pack(pack)}{self._suffix}.parquet"
+        path.parent.mkdir(exist_ok=True)
+        earlier = tables.read_parquet(path) if path.exists() else frame.clear()
+        files.write(path, tables.to_parquet(pl.concat([earlier, frame]).unique(maintain_order=True)))
+
     def write_runs(self, pack: str, frame: pl.DataFrame) -> None:
         """Replaces the pack's rows of the runs table: `RUNS`' columns, then any hyper-parameters."""
         frame = tables.conform(frame, tables.RUNS, nullable=("diverged_at",), others=True)
@@ -180,7 +191,7 @@ class Run:
 
         folder = self.workdir / "checkpoints" / files.valid_pack(pack)
         manifests = manifest.read(self.workdir, pack)
-        parts, damaged, foreign = self._check_parts(pack, manifests)
+        parts, damaged, foreign = tables.check_parts(self.workdir, pack, manifests)
         steps = checkpoints(self.workdir, pack)
         checkpointing.wait_for_all(f"{pack} listed")
         step, state = -1, None
@@ -228,32 +239,13 @@ class Run:
         if checkpointing.is_primary():
             # Manifests first, checkpoints last: whoever is killed here and comes back still drops the parts past them.
             manifest.remove(self.workdir, files.valid_pack(pack))
-            for path in [path for kind in ("runs", "metrics", "hidden") for path in files.listing(self.workdir / kind)]:
+            for path in [path for kind in KINDS for path in files.listing(self.workdir / kind)]:
                 if path.name.startswith(f"{pack}."):
                     path.unlink(missing_ok=True)
             files.remove(self.workdir / "checkpoints" / pack)
         checkpointing.wait_for_all(f"{pack} deleted")
         for known in (self._saved, self._manifests, self._rows):
             known.pop(pack, None)
-
-    def _check_parts(self, pack: str, manifests: list[manifest.Manifest]):
-        """(step, path) of the pack's parts; (step, what is wrong) of those that are damaged or missing; those that no
-        run has written."""
-        listed = {name: entry for of in manifests for name, entry in of.parts.items()}
-        parts, damaged, foreign = [], [], []
-        for kind in ("metrics", "hidden"):
-            there = files.list_parts(self.workdir / kind, re.escape(pack))
-            wrong = manifest.problems(manifests, kind, {path.name for _, path in there})
-            damaged += [(manifest.step_of(text), f"{kind}: {text}") for text in wrong if text.endswith("is missing")]
-            alien = {text.split(" is in no manifest")[0] for text in wrong if not text.endswith("is missing")}
-            for step, path in there:
-                if path.name in alien:
-                    foreign.append(path)
-                    continue
-                parts.append((step, path))
-                if not tables.is_readable(path, listed.get(f"{kind}/{path.name}", (0, None))[1]):
-                    damaged.append((step, f"damaged {path}"))
-        return parts, damaged, foreign
 
     def _manifest(self, pack, manifests, parts, step) -> manifest.Manifest:
         """The manifest of this writer's parts up to the step; of parts from before there were manifests, from them."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterator
 from functools import partial
 from typing import NamedTuple
@@ -13,7 +14,7 @@ from etils import epath
 from jaxtyping import Float, Int
 
 from jaxconcepts.store import manifest
-from jaxconcepts.store.files import DamagedFileError, existing_run, listing
+from jaxconcepts.store.files import DamagedFileError, existing_run, list_parts, listing
 
 METRICS = pl.Schema(
     {
@@ -29,6 +30,11 @@ RUNS = pl.Schema(
     | {"diverged_at": pl.Int64}
 )
 """First columns of the runs table; diverged_at may be null. Hyper-parameters follow, by dotted name."""
+QUANTITIES = pl.Schema(
+    {"run": pl.String, "metric": pl.String, "label": pl.String, "unit": pl.String, "chance": pl.Float64}
+)
+"""What values of a metric are in, and what something that knows nothing scores, null where there is no such. label may
+be null: of all labels."""
 STATUSES = ("running", "done", "diverged")
 
 
@@ -66,6 +72,13 @@ def runs(workdir: epath.PathLike) -> pl.DataFrame:
         raise DamagedFileError(f"the parts of {root / 'runs'} do not go together: {error}") from error
     # A pack taken over by another number of processes has two parts for a moment.
     return table.unique("run", keep="last", maintain_order=True)
+
+
+def quantities(workdir: epath.PathLike) -> pl.DataFrame:
+    """Unit and chance of what was measured, in `QUANTITIES`' columns; of no metric in older run directories."""
+    parts = [path for path in listing(existing_run(workdir) / "quantities") if path.suffix == ".parquet"]
+    frames = [frame for path in parts if (frame := _read(path, QUANTITIES)) is not None]
+    return pl.concat([pl.DataFrame(schema=QUANTITIES), *frames]).unique(maintain_order=True)
 
 
 def hidden(workdir: epath.PathLike) -> Iterator[HiddenSnapshot]:
@@ -171,3 +184,23 @@ def _snapshot(path: epath.Path, data: bytes) -> HiddenSnapshot:
         return HiddenSnapshot(int(step), hidden, concepts, run.tolist())
     except Exception as error:  # The bytes may be anything, and so may what numpy raises for them.
         raise DamagedFileError(f"damaged snapshot {path}: {error}") from error
+
+
+def check_parts(workdir: epath.Path, pack: str, manifests: list[manifest.Manifest]):
+    """(step, path) of the pack's parts; (step, what is wrong) of those that are damaged or missing; those that no
+    run has written."""
+    listed = {name: entry for of in manifests for name, entry in of.parts.items()}
+    parts, damaged, foreign = [], [], []
+    for kind in ("metrics", "hidden"):
+        there = list_parts(workdir / kind, re.escape(pack))
+        wrong = manifest.problems(manifests, kind, {path.name for _, path in there})
+        damaged += [(manifest.step_of(text), f"{kind}: {text}") for text in wrong if text.endswith("is missing")]
+        alien = {text.split(" is in no manifest")[0] for text in wrong if not text.endswith("is missing")}
+        for step, path in there:
+            if path.name in alien:
+                foreign.append(path)
+                continue
+            parts.append((step, path))
+            if not is_readable(path, listed.get(f"{kind}/{path.name}", (0, None))[1]):
+                damaged.append((step, f"damaged {path}"))
+    return parts, damaged, foreign

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from jaxconcepts.store.tables import METRICS
+from jaxconcepts.store.tables import METRICS, QUANTITIES
 
 COLUMNS = ("layer", "token", "concept", "position", "label")
 """The columns that an axis may fill."""
@@ -32,6 +32,22 @@ def rows(runs: Sequence[str], step: int, measured: Mapping[str, Any], detail: st
 def scalars(runs: Sequence[str], step: int, metric: str, values) -> pl.DataFrame:
     """One row a run, with nothing in the columns of axes."""
     return _frame(runs, step, metric, np.asarray(values)[:, None], {})
+
+
+def quantities(runs: Sequence[str], about: Sequence[tuple[str, str, float | None]]) -> pl.DataFrame:
+    """(metric or "metric/label", unit, chance) of every run, in `QUANTITIES`' columns."""
+    keys = [key.partition("/") for key, _, _ in about]
+    of_one = [(metric, label or None, *of[1:]) for (metric, _, label), of in zip(keys, about, strict=True)]
+    return pl.DataFrame([(run, *of) for run in runs for of in of_one], QUANTITIES, orient="row")
+
+
+def entries(values, axes: Mapping[str, Sequence], **constant) -> pl.DataFrame:
+    """A row for each entry of one array of numbers, which `axes` names and labels; constant: columns of one value."""
+    values = np.asarray(values, np.float64)
+    index = np.indices(values.shape).reshape(values.ndim, values.size)
+    columns = {name: np.array(labels)[place] for (name, labels), place in zip(axes.items(), index, strict=True)}
+    frame = pl.DataFrame(columns | {"value": values.reshape(-1)})
+    return frame.with_columns(*(pl.lit(value).alias(name) for name, value in constant.items()))
 
 
 def _of(runs, step, key, named, detail):
@@ -54,7 +70,8 @@ def _of(runs, step, key, named, detail):
         entries = [None if axis in named.means and i == last[axis] else i for i in at[kept].tolist()]
         columns[axis] = entries if texts is None else [None if i is None else texts[i] for i in entries]
     if label:
-        columns["label"] = [label] * int(kept.sum())
+        parts = columns.get("label", [None] * int(kept.sum()))
+        columns["label"] = [label if part is None else f"{label} {part}" for part in parts]
     return _frame(runs, step, metric, values.reshape(len(runs), each)[:, kept], columns)
 
 

@@ -74,6 +74,7 @@ def run_sweep(
     # Alone, only the loop of a pack has unsaved work: a signal during a compilation ends the process at once. Several
     # processes stop together, at the end of a chunk.
     with stop_requested() if jax.process_count() > 1 else contextlib.nullcontext() as signals:
+        watching = execution.Watching(progress, signals, trackers=trackers)
         while queue:
             pack = queue.popleft()
             if primary:
@@ -81,7 +82,7 @@ def run_sweep(
             room = sizes.get(pack.points[0].experiment, 0)
             programs.forget_others(pack.points[0].experiment) if jax.default_backend() == "cpu" else None
             progress.begin(pack)
-            if not _fits(pack, run, layout, checkpoint_seconds, programs, progress, signals, room, trackers):
+            if not _fits(pack, run, layout, checkpoint_seconds, programs, watching, room):
                 sizes[pack.points[0].experiment] = -(-len(pack.points) // 2)
                 queue.extendleft(reversed(_halve(pack, run, too_large)))
     progress.end()
@@ -91,14 +92,14 @@ def run_sweep(
     return programs
 
 
-def _fits(pack: Pack, run, layout, checkpoint_seconds, programs, progress, signals, room, trackers) -> bool:
+def _fits(pack: Pack, run, layout, checkpoint_seconds, programs, watching, room) -> bool:
     """Runs the pack to its end; False where the device had too little memory."""
     # A pack that is much smaller than its group's is not worth padding.
     size = room if len(pack.points) <= room < 2 * len(pack.points) else 0
     try:
         execution.run_pack(
             pack.name, pack.points, run, layout, checkpoint_seconds,
-            programs=programs, progress=progress, signals=signals, size=size, trackers=trackers,
+            programs=programs, watching=watching, size=size,
         )  # fmt: skip
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):

@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 
 import numpy as np
 from jaxtyping import Bool, Int
 
-from jaxconcepts.tasks.biographies_encoding import MARKS, NAME, Item, biography_item, question_item
+from jaxconcepts.tasks import bank as files
+from jaxconcepts.tasks.biographies_encoding import MARKS, NAME, Item, biography_item, question_item, windows
 from jaxconcepts.tasks.biographies_people import People, check_form, check_seed
+from jaxconcepts.tasks.biographies_people import people as draw_people
 from jaxconcepts.tasks.biographies_questions import OF_TWO, ask, check_kind
 from jaxconcepts.tasks.biographies_text import compose, parse_variant
 from jaxconcepts.tasks.biographies_vocabulary import Tokenizer, vocabulary
@@ -139,15 +143,39 @@ def bank(people: People, config: BankConfig, tokenizer: Tokenizer | None = None)
     """
     tokenizer = vocabulary(people, config.form) if tokenizer is None else tokenizer
     sides = split(people, config)
-    rng = np.random.default_rng((people.seed, config.seed, 1))
-    told = [
-        item for _ in range(config.passes) for item in _shuffled(_biographies(people, config, sides, tokenizer), rng)
-    ]
-    asked = [
-        item
-        for number in range(config.passes)
-        for item in _shuffled(_questions(people, config, sides, tokenizer, rng, number), rng)
-    ]
+    parts = [_pass(people, config, sides, tokenizer, number) for number in range(config.passes)]
+    arrays = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return _bank(people, config, sides, tokenizer, arrays)
+
+
+def write(
+    folder: str | os.PathLike,
+    people: People,
+    config: BankConfig,
+    processes: int = 1,
+    progress: Callable[[int, int], None] | None = None,
+) -> Bank:
+    """The same bank, of one token a word, kept in a folder: a file a pass, by several processes (`tasks.bank.write`).
+
+    progress: called with (passes done, all). Raises ValueError as `bank` and `tasks.bank.write` do.
+    """
+    sides = split(people, config)
+    world = {"people": len(people), "seed": people.seed, "cardinalities": asdict(people.cardinalities)}
+    make = partial(_part, len(people), people.seed, people.cardinalities, config)
+    stored = files.write(folder, {"config": asdict(config)} | world, [1] * config.passes, make, processes, progress)
+    return _bank(people, config, sides, vocabulary(people, config.form), dict(stored.arrays))
+
+
+def _part(count, seed, cardinalities, config, number) -> dict[str, np.ndarray]:
+    people = draw_people(count, seed, cardinalities)
+    return _pass(people, config, split(people, config), vocabulary(people, config.form), number)
+
+
+def _pass(people, config, sides, tokenizer, number) -> dict[str, np.ndarray]:
+    """The windows of all texts in one order. windows: [1], how many; spots are numbered from this part's first."""
+    rng = np.random.default_rng((people.seed, config.seed, 1, number))
+    told = _shuffled(_biographies(people, config, sides, tokenizer), rng)
+    asked = _shuffled(_questions(people, config, sides, tokenizer, rng), rng)
     longest = max(told + asked, key=len)
     if len(longest) > config.window:
         kind = "question" if longest.label >= 0 else "biography"
@@ -155,9 +183,19 @@ def bank(people: People, config: BankConfig, tokenizer: Tokenizer | None = None)
             f"bank.window must be at least {len(longest)}, the tokens of the longest {kind} with its start and end, "
             f"because items are not cut; got {config.window}"
         )
-    arrays = _windows(told, asked, config.window, tokenizer.pad)
+    arrays = windows(told, asked, config.window, tokenizer.pad)
     pairs = [(item.persons[0], item.persons[1] if len(item.persons) > 1 else -1, item.label) for item in asked]
-    arrays["asked"] = np.array(pairs, np.int32)
+    return arrays | {
+        "asked": np.array(pairs, np.int32), "windows": np.array([len(arrays["tokens"])]),
+        "marked": np.array([len(arrays["spots"])]),
+    }  # fmt: skip
+
+
+def _bank(people, config, sides, tokenizer, arrays) -> Bank:
+    windows, marked = arrays.pop("windows"), arrays.pop("marked")
+    first = np.repeat(np.cumsum(windows) - windows, marked)
+    spots = arrays["spots"]
+    arrays["spots"] = np.concatenate([spots[:, :1] + first[:, None].astype(np.int32), spots[:, 1:]], 1)
     return Bank(
         **arrays, split=sides, config=config, tokenizer=tokenizer, hash=_hash(arrays, sides, config, people.seed)
     )
@@ -216,7 +254,7 @@ def _biographies(people, config, sides, tokenizer) -> list[Item]:
     ]
 
 
-def _questions(people, config, sides, tokenizer, rng, number) -> list[Item]:
+def _questions(people, config, sides, tokenizer, rng) -> list[Item]:
     asked = np.flatnonzero(sides.asked)
     if len(asked) < 2 and set(config.kinds) & set(OF_TWO):
         raise ValueError(f"bank.kinds {config.kinds} need two people to ask about in training, got {len(asked)}")
@@ -237,38 +275,6 @@ def _questions(people, config, sides, tokenizer, rng, number) -> list[Item]:
     if not items:
         raise ValueError(f"bank.kinds {config.kinds} have no question about the {len(asked)} people of training")
     return items
-
-
-def _windows(told, asked, window, pad) -> dict[str, np.ndarray]:
-    """Fills windows one after the other; the next one starts where an item does not fit."""
-    placements, count, question = [], 0, []
-    for items in (told, asked):
-        used = window
-        for item in items:
-            if used + len(item) > window:
-                count, used = count + 1, 0
-                question.append(items is asked)
-            placements.append((item, count - 1, used))
-            used += len(item)
-    arrays = {
-        "tokens": np.full((count, window), pad, np.int32),
-        "loss_mask": np.zeros((count, window), bool),
-        "group": np.full((count, window), -1, np.int32),
-        "words": np.full((count, window), -1, np.int32),
-        "question": np.array(question),
-    }
-    spots = []
-    for item, row, start in placements:
-        span = slice(start, start + len(item))
-        arrays["tokens"][row, span] = item.tokens
-        arrays["loss_mask"][row, span] = item.targets
-        arrays["group"][row, span] = item.persons[0]
-        # Words are numbered by where they start, so that those of two items of a window differ.
-        words = np.array(item.words)
-        arrays["words"][row, span] = np.where(words < 0, -1, words + start)
-        spots += [(row, start + position, person, mark) for position, person, mark in item.spots]
-    arrays["spots"] = np.array(spots, np.int32)
-    return arrays
 
 
 def _hash(arrays, sides, config, seed):

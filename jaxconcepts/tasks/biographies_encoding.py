@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -67,6 +68,39 @@ def question_item(question: Question, people: People, tokenizer: Tokenizer, answ
             spots.append((_last(spans, start + len(people.name(person))), person, MARKS.index(NAME)))
     targets = tuple(position >= first for position in range(len(ids)))
     return Item(ids, targets, words, tuple(sorted(spots)), question.people, LABELS.index(question.label))
+
+
+def windows(told: Sequence[Item], asked: Sequence[Item], window: int, pad: int) -> dict[str, np.ndarray]:
+    """Windows of `window` tokens filled one after the other, biographies and then questions; the next one starts where
+    an item does not fit. The arrays are those of `biographies_bank.Bank`, from tokens to spots."""
+    placements, count, question = [], 0, []
+    for items in (told, asked):
+        used = window
+        for item in items:
+            if used + len(item) > window:
+                count, used = count + 1, 0
+                question.append(items is asked)
+            placements.append((item, count - 1, used))
+            used += len(item)
+    arrays = {
+        "tokens": np.full((count, window), pad, np.int32),
+        "loss_mask": np.zeros((count, window), bool),
+        "group": np.full((count, window), -1, np.int32),
+        "words": np.full((count, window), -1, np.int32),
+        "question": np.array(question),
+    }
+    spots = []
+    for item, row, start in placements:
+        span = slice(start, start + len(item))
+        arrays["tokens"][row, span] = item.tokens
+        arrays["loss_mask"][row, span] = item.targets
+        arrays["group"][row, span] = item.persons[0]
+        # Words are numbered by where they start, so that those of two items of a window differ.
+        words = np.array(item.words)
+        arrays["words"][row, span] = np.where(words < 0, -1, words + start)
+        spots += [(row, start + position, person, mark) for position, person, mark in item.spots]
+    arrays["spots"] = np.array(spots, np.int32)
+    return arrays
 
 
 def _encoded(text, tokenizer):

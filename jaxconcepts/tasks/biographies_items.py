@@ -17,14 +17,6 @@ from jaxconcepts.tasks.biographies_vocabulary import Tokenizer
 FIRST_TOKEN = "first_token"
 
 
-class Concept(NamedTuple):
-    """labels: [P, S], what is true at each spot. classes: how many there are. valid: [P, S], where the spot counts."""
-
-    labels: Int[np.ndarray, "P S"]
-    classes: int
-    valid: Bool[np.ndarray, "P S"]
-
-
 class Items(NamedTuple):
     """P sequences of T tokens, padded at the end.
 
@@ -32,7 +24,8 @@ class Items(NamedTuple):
     person: what must not be divided over folds, nor be its own neighbour. spots: [P, S], positions asked about.
     marks: [P, S], what each spot is about, by number in `biographies_encoding.MARKS`. questions: [P], the number of the
     question in LABELS, -1 for what is none. parts: [P, T], which tokens of a biography are of the name and of values
-    (`biographies_encoding`), for what is stored of people. concepts: name -> labels at the spots.
+    (`biographies_encoding`), for what is stored of people. concepts: by name, each row's label
+    [P], the same at all of its spots, and how many classes there are.
     """
 
     tokens: Int[np.ndarray, "P T"]
@@ -42,7 +35,7 @@ class Items(NamedTuple):
     marks: Int[np.ndarray, "P S"]
     questions: Int[np.ndarray, " P"]
     parts: Int[np.ndarray, "P T"]
-    concepts: Mapping[str, Concept]
+    concepts: Mapping[str, tuple[Int[np.ndarray, " P"], int]]
 
 
 def labels(people: People, tokenizer: Tokenizer, form: str = "english") -> dict[str, tuple[Int[np.ndarray, " N"], int]]:
@@ -154,10 +147,7 @@ def _items(items, spots, tokenizer, of_people) -> Items:
         parts[row, : len(item.parts)] = item.parts
     group = np.array([item.persons[0] for item in items], np.int32)
     positions = np.array([[position for position, _, _ in row] for row in spots], np.int32)
-    concepts = {
-        name: Concept(np.repeat(of[group][:, None], positions.shape[1], 1), classes, np.ones(positions.shape, bool))
-        for name, (of, classes) in of_people.items()
-    }
+    concepts = {name: (of[group], classes) for name, (of, classes) in of_people.items()}
     marks = np.array([[mark for _, _, mark in row] for row in spots], np.int32)
     questions = np.array([item.label for item in items], np.int32)
     return Items(tokens, loss_mask, group, positions, marks, questions, parts, concepts)

@@ -278,17 +278,6 @@ def _phrase(field):
     return "city of work" if field == "employer_city" else field.replace("_", " ")
 
 
-_RAW = {
-    "extract": _extract,
-    "classify": _classify,
-    "compare": _compare,
-    "subtract": _subtract,
-    "reverse": _reverse,
-    "partial": _partial,
-    "dual": _dual,
-}
-
-
 def question_words(cardinalities: Cardinalities, form: str) -> list[str]:
     """Texts that hold every word of prompts and answers but people's names and values, for building a vocabulary."""
     check_form(form)
@@ -301,3 +290,6 @@ def question_words(cardinalities: Cardinalities, form: str) -> list[str]:
     parts = [_phrase(part) for part in DATE_PARTS]
     frames = [re.sub(r"\{\w+\}", "", text) for text in (*raw, _PARTIAL, _DUAL, _REVERSE)]
     return [*frames, *stated, *parts, "the first ; : , and", HINT_ENGLISH, answers]
+
+
+_RAW = dict(zip(KINDS, (_extract, _classify, _compare, _subtract, _reverse, _partial, _dual), strict=True))

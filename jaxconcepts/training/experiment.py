@@ -20,9 +20,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, is_dataclass, replace
 from typing import Any, ClassVar, Self, get_type_hints
 
+import optax
 from jaxtyping import Array, Float, Int, PyTree
 
-from jaxconcepts.fields import field
+from jaxconcepts import fields
+from jaxconcepts.fields import FieldError, field
+from jaxconcepts.inferred_fields import inferred
 from jaxconcepts.training import optimizers
 from jaxconcepts.training.measured import AXES, Concept, HeldOut, MeasureConfig, Named, check_named
 
@@ -63,14 +66,42 @@ class Experiment:
     type, bounds and doc, see `jaxconcepts.fields`."""
 
     @classmethod
-    def declared(cls) -> dict[str, tuple[type, ...]]:
-        """The dataclasses that declare the config's fields, by section ("" for those of no section)."""
+    def declared(cls, values: Mapping[str, Any] | None = None) -> dict[str, tuple[type, ...]]:
+        """The dataclasses that declare the config's fields, by section ("" for those of no section). values: as of
+        `default_config`."""
         own = {
             name: kind for name, kind in get_type_hints(cls).items() if isinstance(kind, type) and is_dataclass(kind)
         }
         own = {"measure" if name == "measuring" else name: kind for name, kind in own.items()}
         others = Experiment.SECTIONS | dict(cls.SECTIONS)
         return {name: (*others.get(name, ()), *([own[name]] if name in own else [])) for name in {*own, *others}}
+
+    @classmethod
+    def later(cls, config: Mapping[str, Any]) -> Mapping[str, Any]:
+        """`LATER`, where it depends on a config what there is."""
+        return cls.LATER
+
+    @classmethod
+    def config_kind(cls, values: Mapping[str, Any] | None = None) -> type:
+        """The dataclass that a run's configuration is read by: every field with its type, bounds, doc and default.
+        values: as of `default_config`."""
+        early = cls.stored(cls.default_config(values))
+        key = repr(early)
+        if (cls, key) not in _kinds:
+            _kinds[cls, key] = inferred(early, cls.later(early), cls.declared(early))
+        return _kinds[cls, key]
+
+    @classmethod
+    def read_config(cls, config: Mapping[str, Any]) -> Any:
+        """A run's whole configuration as `config_kind` reads it. Raises FieldError naming a field that is unknown, is
+        missing, or has a value that it does not take."""
+        kind = cls.config_kind(config)
+        read = fields.read(kind, config)
+        given = fields.flat(kind, config)
+        missing = [name for name, of in fields.declared(kind).items() if not of.added and name not in given]
+        if missing:
+            raise FieldError(missing[0], "is missing in the config")
+        return read
 
     @classmethod
     def default_config(cls, values: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -110,6 +141,11 @@ class Experiment:
         """What `loss` and `measure` get for the trained `params`: themselves, unless only a part of a model is trained.
         step: None where the model is measured."""
         return params
+
+    def rule(self, numbers: Any) -> optax.GradientTransformation:
+        """The optimiser, by default that of `train`; another where stages of training differ in rate or in what is
+        trained."""
+        return optimizers.make(self.train, numbers.optimizer)
 
     def held_out(self, numbers: Any, data: PyTree) -> PyTree:
         """The sequences that the run is measured on, in concept order, with exact solutions where there are any. Their
@@ -161,7 +197,7 @@ class Experiment:
     def stored(cls, config: Mapping[str, Any]) -> dict[str, Any]:
         """The configuration without the fields of `LATER` that are at their defaults."""
         kept = {name: dict(part) if isinstance(part, Mapping) else part for name, part in config.items()}
-        for dotted, default in cls.LATER.items():
+        for dotted, default in cls.later(config).items():
             section, _, name = dotted.rpartition(".")
             part = kept.get(section, {}) if section else kept
             if name in part and _plain(part[name]) == _plain(default):
@@ -172,13 +208,15 @@ class Experiment:
     def completed(cls, config: Mapping[str, Any]) -> dict[str, Any]:
         """The configuration with the fields of `LATER` that it leaves out at their defaults."""
         whole = {name: dict(part) if isinstance(part, Mapping) else part for name, part in config.items()}
-        for dotted, default in cls.LATER.items():
+        for dotted, default in cls.later(config).items():
             section, _, name = dotted.rpartition(".")
             part = whole.get(section) if section else whole
             if isinstance(part, dict):
                 part.setdefault(name, _plain(default))
         return whole
 
+
+_kinds: dict[tuple[type, str], type] = {}
 
 REQUIRED = ("default_config", "from_config", "numbers", "init", "batch", "loss", "held_out", "measure")
 

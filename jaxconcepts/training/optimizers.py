@@ -6,10 +6,12 @@ Schedules have unit peak and are multiplied by the traced learning rate (optax s
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 import optax
 from jaxtyping import Array, Float, PyTree
 
@@ -28,6 +30,11 @@ class OptimizerNumbers(NamedTuple):
     b2: Float[Array, ""]
     eps: Float[Array, ""]
     clip_norm: Float[Array, ""]
+
+
+def numbers(section: Mapping[str, Any]) -> OptimizerNumbers:
+    """Those of a config's section, in float32."""
+    return OptimizerNumbers(*(np.float32(section[name]) for name in OptimizerNumbers._fields))
 
 
 @dataclass(frozen=True)

@@ -68,7 +68,7 @@ def make_train(experiment: Experiment, data_axis: str | None = None) -> Train:
 
     def init(numbers, data) -> TrainState:
         params = experiment.init(numbers, data)
-        return first_state(params, optimizers.make(experiment.train, numbers.optimizer), len(names))
+        return first_state(params, experiment.rule(numbers), len(names))
 
     def step(state: TrainState, numbers, data) -> TrainState:
         batch = experiment.batch(numbers, data, state.step)
@@ -79,7 +79,7 @@ def make_train(experiment: Experiment, data_axis: str | None = None) -> Train:
             return experiment.loss(experiment.model_params(params, numbers, data, state.step), batch)
 
         (_, reported), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
-        return advance(state, optimizers.make(experiment.train, numbers.optimizer), _packed(names, reported), grads)
+        return advance(state, experiment.rule(numbers), _packed(names, reported), grads)
 
     chunk = repeated(step)
 

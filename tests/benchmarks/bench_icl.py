@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxconcepts.metrics import statistics
+from jaxconcepts.metrics.draws import decodability_draws, sample_draws
 from jaxconcepts.models import language, llama, pretrained, scoring
 from jaxconcepts.prompts import bitwise, render
 
@@ -53,7 +53,7 @@ def _rows(torch, transformers, sizes, each, repeats):
         theirs = transformers.AutoModelForCausalLM.from_pretrained(folder, attn_implementation="sdpa").eval()
     ids, _ = render.encode(tokenizer, prompts, bos=True)
     per_draw = each // DRAWS
-    samples = list(np.asarray(statistics.sample_draws(jax.random.key(SEED), concepts, 7, per_draw, DRAWS)))
+    samples = list(np.asarray(sample_draws(jax.random.key(SEED), concepts, 7, per_draw, DRAWS)))
     ours = {
         "CD": lambda: (_cd(_pass(model, params, ids, 0)[0], concepts, per_draw), None),
         "accuracy": lambda: (None, _pass(model, params, ids, NEW, states=False)[1]),
@@ -109,7 +109,7 @@ def _pass(model, params, ids, new, states=True):
 
 def _cd(states, concepts, per_draw):
     key = jax.random.key(SEED)
-    return np.asarray(statistics.decodability_draws(states, concepts, key, DRAWS, per_draw, K, by_concept=True)).mean(1)
+    return np.asarray(decodability_draws(states, concepts, key, DRAWS, per_draw, K, by_concept=True)).mean(1)
 
 
 def _both(model, params, ids, concepts, per_draw):

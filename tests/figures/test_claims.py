@@ -10,6 +10,7 @@ from scipy import stats
 from jaxconcepts.figures import claim_panels, claims
 from jaxconcepts.figures.claims import Arm, Claim, Quantity
 from jaxconcepts.figures.tables import MissingData
+from jaxconcepts.intervals import mean_interval
 from jaxconcepts.store import METRICS
 
 CLAIM = Claim(
@@ -137,7 +138,7 @@ def test_a_claim_without_an_effect_holds_in_a_fortieth_of_all_cases():
     rng = np.random.default_rng(0)
     answers = []
     for _ in range(4000):
-        answers.append(claims._answer(CLAIM, *claims.interval(rng.normal(size=5))))
+        answers.append(claims._answer(CLAIM, *mean_interval(rng.normal(size=5))))
     shares = [np.mean(np.array(answers) == answer) for answer in (claims.HOLDS, claims.CONTRADICTED)]
     np.testing.assert_allclose(shares, 0.025, atol=0.01)
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from jaxconcepts import intervals
 from jaxconcepts.metrics import association, statistics
 
 CONCEPTS = (2, 4, 7)
@@ -55,7 +56,7 @@ def of_accuracy(concepts: int, points: int, accuracy: float, repetitions: int) -
         group = rng.integers(0, queries, len(strata))
         # Variance a fifth of the largest that there is.
         chance = rng.beta(4 * accuracy, 4 * (1 - accuracy), queries)
-        low, high = statistics.share_interval(rng.random(len(strata)) < chance[group], strata, group)
+        low, high = intervals.share_interval(rng.random(len(strata)) < chance[group], strata, group)
         ends.append((low[[-1, 0]], high[[-1, 0]]))
     low, high = np.moveaxis(np.array(ends), 1, 0)
     row = {"concepts": concepts, "points": points, "true": accuracy}

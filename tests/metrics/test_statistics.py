@@ -9,8 +9,10 @@ import pytest
 import scipy.stats
 from sklearn.neighbors import KNeighborsClassifier
 
+from jaxconcepts import intervals
 from jaxconcepts.metrics import statistics
 from jaxconcepts.metrics.decodability import concept_decodability_per_concept
+from jaxconcepts.metrics.draws import decodability_draws, key_of_draws, sample_draws
 
 SPEC = importlib.util.spec_from_file_location("coverage_of_intervals", Path(__file__).with_name("coverage.py"))
 coverage = importlib.util.module_from_spec(SPEC)
@@ -31,9 +33,9 @@ def test_draws_are_cd_of_balanced_samples_that_share_no_point():
     hidden, labels = states()
     key = jax.random.key(3)
     codes = np.array([2, 0, 1])[labels]
-    scores = statistics.decodability_draws(hidden, np.array(list("cab"))[labels], key, draws=3, per_concept=20, k=7)
+    scores = decodability_draws(hidden, np.array(list("cab"))[labels], key, draws=3, per_concept=20, k=7)
     assert scores.shape == (2, 3)
-    drawn = np.asarray(statistics.sample_draws(key, codes, 3, 20, 3))
+    drawn = np.asarray(sample_draws(key, codes, 3, 20, 3))
     assert len(set(drawn.ravel())) == 180
     for draw, chosen in enumerate(drawn):
         assert np.bincount(codes[chosen]).tolist() == [20, 20, 20]
@@ -58,7 +60,7 @@ def test_statistics_are_those_of_the_draws_and_of_their_permuted_labels():
         hidden, labels, key, draws=2, per_concept=30, k=7, permutations=19, averaged=2
     )
     assert [part.shape for part in result] == [*[(3, 4)] * 3, (3, 19, 4), (3, 4), (3, 4), (3,)]
-    drawn = np.asarray(statistics.sample_draws(statistics.key_of_draws(key), labels, 3, 30, 2))
+    drawn = np.asarray(sample_draws(key_of_draws(key), labels, 3, 30, 2))
     expected = np.array([np.mean([split_by_concept(h[d], labels[d], 7) for d in drawn], 0) for h in hidden[:2]])
     np.testing.assert_allclose(result.cd[:2, :3], expected, atol=1e-6)
     np.testing.assert_allclose(result.cd[:2, 3], expected[:, :2].mean(1), atol=1e-6)
@@ -110,13 +112,13 @@ def test_p_values_are_uniform_without_signal():
 def test_every_point_is_drawn_equally_often():
     labels = np.repeat([0, 1], [20, 40])
     keys = jax.random.split(jax.random.key(0), 2000)
-    chosen = np.asarray(jax.vmap(lambda key: statistics.sample_draws(key, labels, 2, 5, 2))(keys))
+    chosen = np.asarray(jax.vmap(lambda key: sample_draws(key, labels, 2, 5, 2))(keys))
     rate = np.bincount(chosen.ravel()) / 2000
     np.testing.assert_allclose(rate, np.repeat([0.5, 0.25], [20, 40]), atol=0.05)
 
 
 def test_wilson_is_scipys():
-    low, high = statistics.wilson(np.array([0, 3, 40]) / 40, 40)
+    low, high = intervals.wilson(np.array([0, 3, 40]) / 40, 40)
     for i, right in enumerate((0, 3, 40)):
         theirs = scipy.stats.binomtest(right, 40).proportion_ci(method="wilson")
         np.testing.assert_allclose((low[i], high[i]), theirs, atol=1e-9)
@@ -124,13 +126,13 @@ def test_wilson_is_scipys():
 
 def test_the_interval_of_a_share_counts_groups():
     right, strata = np.tile([1, 1, 0, 1, 0], 40), np.repeat([0, 1], 100)
-    alone = statistics.share_interval(right, strata)
-    np.testing.assert_allclose(alone[0], statistics.wilson(0.6, np.array([100, 100, 200]))[0], atol=0.005)
+    alone = intervals.share_interval(right, strata)
+    np.testing.assert_allclose(alone[0], intervals.wilson(0.6, np.array([100, 100, 200]))[0], atol=0.005)
     # Ten answers that always stand and fall together are one.
-    often = statistics.share_interval(np.repeat(right[:20], 10), strata, np.repeat(np.arange(20), 10))
-    once = statistics.share_interval(right[:20], np.repeat([0, 1], 10))
+    often = intervals.share_interval(np.repeat(right[:20], 10), strata, np.repeat(np.arange(20), 10))
+    once = intervals.share_interval(right[:20], np.repeat([0, 1], 10))
     np.testing.assert_allclose(often, once, atol=1e-9)
-    low, high = statistics.share_interval(np.ones(100), np.zeros(100, int), np.arange(100) // 5)
+    low, high = intervals.share_interval(np.ones(100), np.zeros(100, int), np.arange(100) // 5)
     assert high[0] == 1 and low[0] == pytest.approx(0.8, abs=0.03)  # of 20 groups
 
 
@@ -168,11 +170,11 @@ def test_refusals():
     hidden, labels = np.zeros((20, 3)), np.repeat(["many", "few"], [15, 5])
     key = jax.random.key(0)
     with pytest.raises(ValueError, match=r"since draws share none; got 2 \* 3, and concept few has 5"):
-        statistics.decodability_draws(hidden, labels, key, draws=2, per_concept=3, k=3)
+        decodability_draws(hidden, labels, key, draws=2, per_concept=3, k=3)
     with pytest.raises(ValueError, match="draws must be a positive integer, got 0"):
-        statistics.decodability_draws(hidden, labels, key, 0, 5, 3)
+        decodability_draws(hidden, labels, key, 0, 5, 3)
     with pytest.raises(ValueError, match="k must be an integer from 1 to 9, one less than the 10 points; got 10"):
-        statistics.decodability_draws(hidden, labels, key, per_concept=5, k=10)
+        decodability_draws(hidden, labels, key, per_concept=5, k=10)
     with pytest.raises(ValueError, match="permutations must be a positive integer, got 0"):
         statistics.decodability_statistics(hidden, labels, key, k=3, permutations=0)
     with pytest.raises(ValueError, match="averaged must be an integer from 1 to the 2 concepts, got 3"):

@@ -157,6 +157,7 @@ def test_the_safetensors_library_agrees_on_every_type(tmp_path):
     for name, entry in safetensors_io.scan(tmp_path / "theirs.safetensors").items():
         np.testing.assert_array_equal(entry.read(), tensors[name])
     tensors["c"] = np.arange(3).astype(ml_dtypes.bfloat16)
+    tensors["scalar"] = np.array(0.5, np.float32)
     safetensors_io.write(tmp_path / "ours", [(n, t.shape, t.dtype, lambda t=t: t) for n, t in tensors.items()])
     read = library.load_file(tmp_path / "ours")
     for name, tensor in tensors.items():

@@ -31,8 +31,7 @@ def test_all_at_once_is_each_alone(name):
     params, tokens, continuations, counts = setting(model)
     counts[0, 0], counts[1, 1] = 5, 1
     found = scoring.score(
-        model, params, tokens, LENGTHS, max_new_tokens=6, stop_tokens=(3, 4), continuations=continuations,
-        continuation_lengths=counts,
+        model, params, tokens, LENGTHS, max_new_tokens=6, stop_tokens=(3, 4), continuations=(continuations, counts)
     )  # fmt: skip
     states = language.hidden_states(model, params, tokens, LENGTHS)
     np.testing.assert_allclose(found.states, states, rtol=1e-5, atol=1e-5 * np.abs(states).max())
@@ -58,9 +57,7 @@ def test_only_what_is_asked_for_is_computed():
     found = scoring.score(model, params, tokens, LENGTHS)
     assert found.states.shape == (3, 3, 16) and found.answers is None and found.log_probs is None
     one = np.ones((3, 4), int)
-    found = scoring.score(
-        model, params, tokens, LENGTHS, states=False, continuations=continuations[:, :, :1], continuation_lengths=one
-    )
+    found = scoring.score(model, params, tokens, LENGTHS, states=False, continuations=(continuations[:, :, :1], one))
     assert found.states is None and found.log_probs.shape == (3, 4)
 
 

@@ -67,8 +67,7 @@ def test_answers_and_log_probabilities_are_theirs(loaded):
     rng = np.random.default_rng(1)
     continuations, counts = rng.integers(3, 50, (4, 2, 3)), np.array([[3, 1], [2, 0], [1, 2], [3, 3]])
     found = scoring.score(
-        model, params, tokens, LENGTHS, max_new_tokens=5, stop_tokens=(7, 2), continuations=continuations,
-        continuation_lengths=counts,
+        model, params, tokens, LENGTHS, max_new_tokens=5, stop_tokens=(7, 2), continuations=(continuations, counts)
     )  # fmt: skip
     for row, length in enumerate(LENGTHS):
         ids = tokens[row, :length]

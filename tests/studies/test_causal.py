@@ -11,9 +11,9 @@ import pytest
 from jaxconcepts import store
 from jaxconcepts.__main__ import main
 from jaxconcepts.prompts import render
+from jaxconcepts.studies.causal import contrasts, interchange
 from jaxconcepts.studies.causal import edited_pass as causal_pass
 from jaxconcepts.studies.causal import experiments as causal_experiments
-from jaxconcepts.studies.causal import interchange
 from jaxconcepts.studies.causal import study as causal
 from jaxconcepts.studies.causal.config import CausalConfig, default_fields, from_fields
 from jaxconcepts.studies.icl.config import BitwiseConfig
@@ -217,11 +217,11 @@ def test_a_function_vector_is_what_the_heads_write(session, asked):
 
 def test_labels_are_shuffled_among_the_demonstrations_alone(bits2):
     (prompt,) = render.prompts(bits2, "XOR", 6, 1, seed=0)
-    other = causal_experiments.shuffled(prompt, render.Template(), seed=1)
+    other = contrasts.shuffled(prompt, render.Template(), seed=1)
     assert other.text != prompt.text and other.answer == prompt.answer and other.query == prompt.query
     assert sorted(e.output for e in other.demonstrations) == sorted(e.output for e in prompt.demonstrations)
     assert [e.input for e in other.demonstrations] == [e.input for e in prompt.demonstrations]
-    same = causal_experiments._shown(prompt, render.Template(), prompt.demonstrations)
+    same = contrasts.with_demonstrations(prompt, render.Template(), prompt.demonstrations)
     assert same.text == prompt.text
 
 

@@ -12,7 +12,7 @@ import pytest
 from sklearn.neighbors import KNeighborsClassifier
 
 from jaxconcepts import store
-from jaxconcepts.metrics import statistics
+from jaxconcepts.metrics.draws import key_of_draws, sample_draws
 from jaxconcepts.prompts import render
 from jaxconcepts.studies.asking import checkpoints
 from jaxconcepts.studies.asking import prompt_pass as icl_pass
@@ -66,8 +66,8 @@ def test_cd_of_every_layer_is_scikit_learn_s_on_the_stored_states(study):
     table, hidden = store.results(study, "icl", "metrics"), store.results(study, "icl", "hidden")
     labels, pool = np.repeat(np.arange(7), 8), np.repeat(np.arange(7), 12)
     # Of 12 prompts a concept one draw of 8 shares none.
-    key = statistics.key_of_draws(jax.random.key(0))
-    chosen = np.asarray(statistics.sample_draws(key, pool, 7, 8))[0]
+    key = key_of_draws(jax.random.key(0))
+    chosen = np.asarray(sample_draws(key, pool, 7, 8))[0]
     assert table["run"].n_unique() == 4
     for run in table["run"].unique():
         cell = table.filter(run=run)

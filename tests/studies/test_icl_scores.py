@@ -1,14 +1,17 @@
 """The in-context study's numbers against scikit-learn and counting by hand."""
 
+from types import SimpleNamespace
+
 import jax
 import numpy as np
 import pytest
 from sklearn.neighbors import KNeighborsClassifier
 
-from jaxconcepts.metrics import statistics
+from jaxconcepts.metrics.draws import key_of_draws, sample_draws
 from jaxconcepts.studies.icl import scores as icl_scores
 
 CONCEPTS, EACH, PER_DRAW = 3, 24, 8
+SIZES = SimpleNamespace(per_draw=PER_DRAW, k=3, draws=9, permutations=30, seed=5)
 
 
 def shares(hidden, labels, k):
@@ -25,8 +28,7 @@ def test_cd_of_every_layer_is_scikit_learn_s():
     centres = rng.normal(size=(CONCEPTS, 6))
     hidden = (rng.normal(size=(3, CONCEPTS * EACH, 6)) + strength * centres[labels]).astype(np.float32)
     query = np.arange(len(labels))
-    sizes = {"k": 3, "draws": 9, "permutations": 30, "seed": 5}
-    found = icl_scores.reduce_states(jax.numpy.asarray(hidden), query, PER_DRAW, CONCEPTS, CONCEPTS - 1, **sizes)
+    found = icl_scores.reduce_states(jax.numpy.asarray(hidden), query, SIZES, CONCEPTS, CONCEPTS - 1)
     within = np.arange(CONCEPTS * EACH) % EACH
     small = np.repeat(np.arange(CONCEPTS), PER_DRAW)
 
@@ -37,8 +39,8 @@ def test_cd_of_every_layer_is_scikit_learn_s():
 
     pool, rest = hidden[:, within >= PER_DRAW], np.repeat(np.arange(CONCEPTS), EACH - PER_DRAW)
     # Of 16 prompts a concept two draws of 8 share none.
-    key = statistics.key_of_draws(jax.random.key(5))
-    draws = np.asarray(statistics.sample_draws(key, rest, CONCEPTS, PER_DRAW, 2))
+    key = key_of_draws(jax.random.key(5))
+    draws = np.asarray(sample_draws(key, rest, CONCEPTS, PER_DRAW, 2))
     expected = np.mean(
         [[shares(layer[chosen], small, 3).reshape(CONCEPTS, -1).mean(1) for layer in pool] for chosen in draws], 0
     )
@@ -65,8 +67,7 @@ def test_prompts_of_one_query_do_not_find_each_other():
     queries = rng.normal(size=(EACH, 6)).astype(np.float32)
     hidden = jax.numpy.asarray(np.tile(queries, (2, CONCEPTS, 1)) + 1e-3 * rng.normal(size=(2, CONCEPTS * EACH, 6)))
     query = np.tile(np.arange(EACH), CONCEPTS)
-    sizes = {"k": 3, "draws": 9, "permutations": 30, "seed": 5}
-    found = icl_scores.reduce_states(hidden, query, PER_DRAW, CONCEPTS, CONCEPTS, **sizes)
+    found = icl_scores.reduce_states(hidden, query, SIZES, CONCEPTS, CONCEPTS)
     assert found.cd[:, -1].min() > 0.2
     assert found.with_query[:, -1].max() < found.cd[:, -1].min()
 
@@ -74,9 +75,7 @@ def test_prompts_of_one_query_do_not_find_each_other():
 def test_a_checkpoint_that_diverged_is_named():
     hidden = jax.numpy.full((2, CONCEPTS * EACH, 4), np.nan)
     with pytest.raises(ValueError, match="hidden states must be finite"):
-        icl_scores.reduce_states(
-            hidden, np.arange(CONCEPTS * EACH), PER_DRAW, CONCEPTS, 2, k=3, draws=2, permutations=5, seed=0
-        )
+        icl_scores.reduce_states(hidden, np.arange(CONCEPTS * EACH), SIZES, CONCEPTS, 2)
 
 
 def test_wrong_answers_are_counted_by_the_rules_they_follow():

@@ -281,16 +281,15 @@ def test_items_carry_labels_of_whole_values_and_first_tokens():
         for position, mark in zip(items.spots[i, 1:], items.marks[i, 1:], strict=True):
             first = words.encode(people.value(person, MARKS[mark]))[0][0]
             assert items.tokens[i, position + 1] == first
-    for name, (labels, classes, valid) in items.concepts.items():
+    for name, (labels, classes) in items.concepts.items():
         field, _, first = name.partition("/")
         values = [people.value(person, field) for person in persons]
         if first:
             values = [value.split()[0] for value in values]
-        assert labels.shape == valid.shape == (len(persons), 7)
-        assert (labels == labels[:, :1]).all() and valid.all()
+        assert labels.shape == (len(persons),)
         assert labels.min() >= 0 and labels.max() < classes
         # Labels are equal where the values are, and only there.
-        assert len(set(zip(values, labels[:, 0].tolist(), strict=True))) == len(set(values)) == len(set(labels[:, 0]))
+        assert len(set(zip(values, labels.tolist(), strict=True))) == len(set(values)) == len(set(labels.tolist()))
     parts = {"birth_month", "birth_day", "birth_year"}
     assert set(items.concepts) == parts | set(biographies.ATTRIBUTES[1:]) | {
         *("university/first_token", "major/first_token")
@@ -354,3 +353,20 @@ def test_items_that_cannot_be_are_refused(people):
         biographies_items.name_items(people, [60], words)
     with pytest.raises(ValueError, match="persons must be at least 2 for kind 'compare', got 1"):
         biographies_items.question_items(people, [3], "compare", words)
+
+
+def test_a_bank_on_disk_is_the_same_and_goes_on(tmp_path):
+    people = biographies.people(12, seed=3, cardinalities=biographies.Cardinalities(months=6, years=2, cities=4))
+    config = BankConfig(window=48, form="compact", kinds=("extract", "compare"), passes=3)
+    expected, seen = biographies_bank.bank(people, config), []
+    progress = lambda *numbers: seen.append(numbers)  # noqa: E731
+    written = biographies_bank.write(tmp_path / "bank", people, config, progress=progress)
+    assert seen == [(done, 3) for done in range(4)] and written.hash == expected.hash
+    for name in ("tokens", "loss_mask", "group", "words", "question", "spots", "asked"):
+        np.testing.assert_array_equal(getattr(written, name), getattr(expected, name))
+    next((tmp_path / "bank").glob("part-000001-*")).unlink()
+    seen.clear()
+    assert biographies_bank.write(tmp_path / "bank", people, config, progress=progress).hash == expected.hash
+    assert seen == [(2, 3), (3, 3)]
+    with pytest.raises(ValueError, match=r"holds another bank.*task\.passes: was 3, now 2"):
+        biographies_bank.write(tmp_path / "bank", people, replace(config, passes=2))

@@ -12,7 +12,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import Lasso, LassoLars, Ridge
 from sklearn.neighbors import KNeighborsRegressor
 
-from jaxconcepts.tasks import references, regression
+from jaxconcepts.tasks import lasso, references, regression
 
 MIXTURES = {
     "orthogonal": regression.RegressionConfig(num_concepts=3, dim=8, rank=2, num_pairs=12),
@@ -208,9 +208,9 @@ def test_lasso_is_optimal_at_any_noise(noise):
 def test_a_lasso_that_is_not_optimal_is_not_there():
     gram, moment = 2 * jnp.eye(3), jnp.array([4.0, -1.0, 0.2])
     right = jnp.array([1.75, -0.25, 0.0])  # |c| less the penalty 0.5, halved
-    np.testing.assert_array_equal(references._if_optimal(right, gram, moment, 0.5), right)
+    np.testing.assert_array_equal(lasso.if_optimal(right, gram, moment, 0.5), right)
     for wrong in ([1.74, -0.25, 0.0], [1.75, -0.25, 0.01], [1.75, 0.0, 0.0]):
-        assert np.isnan(references._if_optimal(jnp.array(wrong), gram, moment, 0.5)).all()
+        assert np.isnan(lasso.if_optimal(jnp.array(wrong), gram, moment, 0.5)).all()
 
 
 def test_lasso_path_meets_the_optimality_conditions():
@@ -221,7 +221,7 @@ def test_lasso_path_meets_the_optimality_conditions():
         y = x @ np.r_[1.0, -2.0, np.zeros(6)] + 0.5 * rng.normal(size=pairs)
         target = 0.05 * pairs
         f32 = functools.partial(jnp.asarray, dtype=jnp.float32)
-        w = np.asarray(references._lasso_path(f32(x.T @ x), f32(x.T @ y), f32(pairs), f32(target)), np.float64)
+        w = np.asarray(lasso.path(f32(x.T @ x), f32(x.T @ y), f32(pairs), f32(target)), np.float64)
         correlation = x.T @ (y - x @ w)
         on = w != 0
         assert 0 < on.sum() <= min(pairs, 8)

@@ -15,12 +15,8 @@ from jaxconcepts.figures import paper, style
 from jaxconcepts.figures.panels import Panels
 from jaxconcepts.figures.patching.panels import DIVERGING, color_bar, symmetric
 from jaxconcepts.figures.tables import Curve, MissingData
+from jaxconcepts.intervals import mean_interval
 
-# 97.5 % points of Student's t by degrees of freedom, 1 to 30.
-T_POINTS = (
-    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131, 2.120,
-    2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
-)  # fmt: skip
 CONDITION_STYLES = {
     "positive": {"color": "#C2185B", "marker": "o"},
     "negative": {"color": "#222222", "marker": "v", "linestyle": (0, (4, 1.5))},
@@ -36,11 +32,9 @@ LAYER = "layer (0 = embeddings)"
 
 
 def interval(values: np.ndarray) -> tuple[float, float]:
-    """(mean, half the width of its 95 % t interval) of replicates; the half is NaN for fewer than two."""
-    if len(values) < 2:
-        return float(np.mean(values)), float("nan")
-    point = T_POINTS[min(len(values) - 1, len(T_POINTS)) - 1]
-    return float(np.mean(values)), float(point * np.std(values, ddof=1) / np.sqrt(len(values)))
+    """(mean, half the width of its 95 % interval) of replicates; the half is NaN for fewer than two."""
+    low, high = mean_interval(values)
+    return float(np.mean(values)), (high - low) / 2
 
 
 @style.styled

@@ -83,7 +83,7 @@ def cd_by_layer(cell: Cell) -> Figure:
     for axis, arm in zip(panels.axes, cell.arms, strict=True):
         for block in cell.blocks[arm]:
             axis.axvspan(block - 0.5, block + 0.5, color="#F2D7A6", linewidth=0, zorder=0, gid=f"tuned/{arm}/{block}")
-        panels.chance(axis, cell.pooled, f"chance/{arm}")
+        panels.chance(axis, 1 / cell.pooled, f"chance/{arm}")
         panels.line(axis, before, f"cd/before/{arm}", "before", **BEFORE)
         for number, curve in enumerate(_curves(cell, arm, "cd")):
             panels.line(axis, curve, f"cd/{arm}/{number}", "after", color=style.BEST_COLOR)

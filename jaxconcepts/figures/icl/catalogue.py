@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from functools import partial
 
-import numpy as np
-
 from jaxconcepts.figures.icl import concepts as icl_concepts
 from jaxconcepts.figures.icl import curves as icl
 from jaxconcepts.figures.icl.tables import CONTROLS as CONTROL_NAMES
 from jaxconcepts.figures.icl.tables import IclTables
-from jaxconcepts.figures.section import Entry, Section, Table, drawn
+from jaxconcepts.figures.section import Entry, Section, Table, drawn, known, number
 
 CD = (
     "CD is the share of prompts whose concept is that of the majority of their {k} nearest neighbours among hidden "
@@ -137,9 +135,9 @@ def sections(tables: IclTables) -> Iterator[Section]:
         caption = entry.caption.format(**numbers)
         if not entry.each:
             yield drawn(entry, tables, caption=caption)
-        for number, family in enumerate(tables.families if entry.each else ()):
+        for place, family in enumerate(tables.families if entry.each else ()):
             title = f"{entry.title}: {family}"
-            yield drawn(entry, tables, family, suffix=f"_{number}", title=title, caption=caption)
+            yield drawn(entry, tables, family, suffix=f"_{place}", title=title, caption=caption)
 
 
 def _heading(tables: IclTables) -> str:
@@ -173,11 +171,11 @@ def _table(tables: IclTables) -> Table:
                 at_headline = partial(tables.headline, family=family, **keys)
                 cells.append(_ends(at_headline, "cd"))
                 if names:
-                    cells.append(_number(at_headline("cd_with_query")))
+                    cells.append(number(at_headline("cd_with_query")))
                     cells += [_ends(partial(tables.value, family=family, **keys), f"cd_{c}") for c in tables.controls]
                     cells.append(_ends(at_headline, "cd_above"))
                 cells.append(f"{tables.value('headline_layer', family, **keys):.0f}")
-                cells.append(_number(tables.headline("cd_p", family, **keys)))
+                cells.append(number(tables.headline("cd_p", family, **keys)))
                 rows.append(cells + _association(partial(tables.value, family=family, **keys)))
             fit = partial(tables.fit, family=family, variant=variant)
             rows.append([family, variant, "all", *[""] * (4 + len(between)), *_association(fit)])
@@ -186,12 +184,8 @@ def _table(tables: IclTables) -> Table:
 
 def _ends(take: Callable[..., float], metric: str) -> str:
     value, low, high = (take(f"{metric}{end}") for end in ("", "_low", "_high"))
-    return _number(value) + (f" [{low:.2f}, {high:.2f}]" if np.isfinite(low) else "")
+    return number(value) + (f" [{low:.2f}, {high:.2f}]" if known(low) else "")
 
 
 def _association(take: Callable[..., float]) -> list[str]:
-    return [_ends(take, "r2"), *(_number(take(name)) for name in ("r2_adjusted", "r2_p", "spearman"))]
-
-
-def _number(value: float) -> str:
-    return f"{value:.3f}" if np.isfinite(value) else "–"
+    return [_ends(take, "r2"), *(number(take(name)) for name in ("r2_adjusted", "r2_p", "spearman"))]

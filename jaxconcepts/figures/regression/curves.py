@@ -127,7 +127,7 @@ def cd_curves(study: Study, runs: Sequence[str], *, token: str = "x", step_scale
         cd, (best, _) = maps[run], study.best_cd(run, token)
         if not best.steps.size:
             continue
-        panels.chance(axis, study.num_concepts(run), f"{run}/chance")
+        panels.chance(axis, 1 / study.num_concepts(run), f"{run}/chance")
         for layer, values in zip(cd.layers, cd.values, strict=True):
             look = {"color": colors[layer], "linewidth": 0.9}
             panels.line(axis, Curve(cd.steps, values), f"{run}/cd/layer {layer}", f"layer {layer}", **look)
@@ -149,7 +149,7 @@ def cd_concepts(study: Study, runs: Sequence[str], *, step_scale: str = "auto") 
     panels = Panels(titles, STEP, "CD at the x token")
     for run, axis in zip(runs, panels.axes, strict=True):
         for layer in layers[run]:
-            panels.chance(axis, study.num_concepts(run), f"{run}/chance")
+            panels.chance(axis, 1 / study.num_concepts(run), f"{run}/chance")
             for concept in range(study.num_concepts(run)):
                 curve = study.curve(run, "cd", layer=layer, token="x", concept=concept)
                 label = study.concept_label(concept)
@@ -173,7 +173,7 @@ def cd_against_loss(study: Study, runs: Sequence[str], *, step_scale: str = "aut
         if not at.size:
             panels.absent(axis)
             continue
-        panels.chance(axis, study.num_concepts(run), f"{run}/chance")
+        panels.chance(axis, 1 / study.num_concepts(run), f"{run}/chance")
         for reference in ("ridge", "bayes"):
             level = study.level(run, f"loss_{reference}") / study.rank(run)
             panels.reference(axis, level, reference, f"{run}/loss_{reference}/all", vertical=True)

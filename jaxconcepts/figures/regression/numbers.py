@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 import polars as pl
 
 from jaxconcepts.figures import style
-from jaxconcepts.figures.section import Table
+from jaxconcepts.figures.section import Table, known, number
 from jaxconcepts.figures.sweeps import verdict
 from jaxconcepts.figures.sweeps.tables import emergence, is_sweep
 from jaxconcepts.figures.tables import MissingData, Study
@@ -43,20 +42,19 @@ def sentences(study: Study) -> list[str]:
         splits = emergence(study)
     except MissingData:
         splits = None
-    lines = []
+    lines, last = [], {row["run"]: row for row in study.summary().iter_rows(named=True)}
     for run in study.names:
-        parts = [part for part in (_cd(study, run), _follows(study, run), _first(study, run, splits)) if part]
+        parts = [part for part in (_cd(study, last[run]), _follows(study, run), _first(study, run, splits)) if part]
         if parts:
             lines.append(f"{study.label(run)}: {'; '.join(parts)}.")
     return lines
 
 
-def _cd(study: Study, run: str) -> str:
-    row = study.summary().filter(run=run).row(0, named=True)
-    if not _known(row["cd"]):
+def _cd(study: Study, row: dict) -> str:
+    if not known(row["cd"]):
         return ""
-    interval = f" [{row['cd_low']:.2f}, {row['cd_high']:.2f}]" if _known(row["cd_low"]) else ""
-    return f"CD {row['cd']:.2f}{interval} at layer {row['cd_layer']}, chance {1 / study.num_concepts(run):.2f}"
+    interval = f" [{row['cd_low']:.2f}, {row['cd_high']:.2f}]" if known(row["cd_low"]) else ""
+    return f"CD {row['cd']:.2f}{interval} at layer {row['cd_layer']}, chance {1 / study.num_concepts(row['run']):.2f}"
 
 
 def _follows(study: Study, run: str) -> str:
@@ -105,25 +103,17 @@ def table(study: Study) -> Table:
     header = ("run", "status", "step", "best", "layer", "best", "layer", *losses, *losses)
     rows, ids = [], []
     for row in study.summary().iter_rows(named=True):
-        interval = f" [{row['cd_low']:.2f}, {row['cd_high']:.2f}]" if _known(row["cd_low"]) else ""
-        cells = [row["label"], row["status"] or "–", _number(row["step"], "d")]
-        cells += [_number(row["cd"], ".3f") + interval, _number(row["cd_layer"], "d")]
-        cells += [_number(row["cd_y"], ".3f"), _number(row["cd_y_layer"], "d")]
+        interval = f" [{row['cd_low']:.2f}, {row['cd_high']:.2f}]" if known(row["cd_low"]) else ""
+        cells = [row["label"], row["status"] or "–", number(row["step"], "d")]
+        cells += [number(row["cd"], ".3f") + interval, number(row["cd_layer"], "d")]
+        cells += [number(row["cd_y"], ".3f"), number(row["cd_y_layer"], "d")]
         for where in ("last", "mean"):
-            cells += [_number(row[f"{name}_{where}"], ".3g") for name in ("loss", "bayes", "ridge")]
+            cells += [number(row[f"{name}_{where}"], ".3g") for name in ("loss", "bayes", "ridge")]
             bayes = row[f"bayes_{where}"]
             # Without noise the mixture's loss is rounding, and a ratio to it says nothing.
-            cells.append(_number(row[f"loss_{where}"] / bayes if (bayes or 0) > LEAST_BAYES else math.nan, ".2f"))
+            cells.append(number(row[f"loss_{where}"] / bayes if (bayes or 0) > LEAST_BAYES else math.nan, ".2f"))
         rows.append(cells)
         ids.append(f"run-{row['run']}")
     points = sorted({study.cd_points(run) for run in study.names} - {None})
     counted = f" CD was computed on {' or '.join(map(str, points))} sequences." if points else ""
     return Table("summary", header, rows, ids, groups, TABLE_NOTE + counted)
-
-
-def _known(value: Any) -> bool:
-    return value is not None and math.isfinite(value)
-
-
-def _number(value: Any, form: str) -> str:
-    return format(value, form) if _known(value) else "–"

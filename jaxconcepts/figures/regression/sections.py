@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from etils import epath
 
 from jaxconcepts import store
+from jaxconcepts.figures import quantities
 from jaxconcepts.figures.interactive import FRAMES
 from jaxconcepts.figures.regression import catalogue, numbers, projection
 from jaxconcepts.figures.section import Section, drawn
@@ -46,7 +47,7 @@ def of_training(
 def courses(study: Study, step_scale: str, runs: list[str], lead: bool = True) -> Iterator[Section]:
     """How losses and CD went, a panel a run. lead: not all of them folded."""
     pages = [runs[start : start + RUNS_PER_FIGURE] for start in range(0, len(runs), RUNS_PER_FIGURE)]
-    for entry in catalogue.ENTRIES:
+    for entry in (*catalogue.ENTRIES, *quantities.entries(study)):
         for number, of_page in enumerate(pages, 1):
             suffix = "" if number == 1 else f"_{number}"
             title = entry.title + (f" ({number} of {len(pages)})" if len(pages) > 1 else "")

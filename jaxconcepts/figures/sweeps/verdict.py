@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
-from jaxconcepts.figures.claims import interval
 from jaxconcepts.figures.section import Table
 from jaxconcepts.figures.sweeps.tables import CD, LOSS, Field, influence, outcomes, short, swept
 from jaxconcepts.figures.tables import Study
+from jaxconcepts.intervals import mean_interval
 
 MOST_POINTS = 10
 NOTE = (
@@ -63,5 +63,5 @@ def _mean(values: list[float | None]) -> str:
     known = np.array([value for value in values if value is not None], float)
     if not known.size:
         return "–"
-    low_high = " [{:.3g}, {:.3g}]".format(*interval(known)) if known.size > 1 else ""
+    low_high = " [{:.3g}, {:.3g}]".format(*mean_interval(known)) if known.size > 1 else ""
     return f"{known.mean():.3g}{low_high}"

@@ -50,7 +50,7 @@ def read_prompts(config: IclConfig, model: Decoder, params, tokenizer, encoded: 
             asked = (encoded.continuations[indices], encoded.continuation_lengths[indices])
             found = scoring.score(
                 model, params, tokens, lengths, max_new_tokens=encoded.max_new_tokens, stop_tokens=stops,
-                continuations=asked[0], continuation_lengths=asked[1],
+                continuations=asked,
             )  # fmt: skip
             # Rows that only fill up the batch are written past the end, which drops them.
             states = _keep(states, np.where(indices < 0, count, indices), found.states)

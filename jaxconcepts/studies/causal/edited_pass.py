@@ -178,9 +178,10 @@ def ask(session: Session, asked: Asked, change: Change | Callable[[Int[np.ndarra
             made = made._replace(
                 states=np.broadcast_to(made.states, rows), direction=np.broadcast_to(made.direction, rows)
             )
-            given = (asked.continuations[places], asked.continuation_lengths[places], made)
+            continuations = (asked.continuations[places], asked.continuation_lengths[places])
+            wanted = scoring.Wanted(False, budget, stops)
             with language.exact_products(model):
-                found = _asked(model, session.params, tokens, lengths, *given, budget, stops)
+                found = _asked(model, session.params, tokens, lengths, continuations, made, wanted)
         if waiting is not None:
             real = waiting[0] >= 0
             for i, answer in zip(waiting[0][real], np.asarray(waiting[1].answers)[real], strict=True):
@@ -215,12 +216,10 @@ def edits_of(change: Change, blocks: int, lengths: Int[Array, " B"], width: int)
     return replace._replace(add=add.add, head_mask=where, head_value=change.outputs[:, None, None])
 
 
-@partial(jax.jit, static_argnums=(0, 7, 8))
-def _asked(model, params, tokens, lengths, continuations, continuation_lengths, change, max_new_tokens, stops):
+@partial(jax.jit, static_argnums=(0, 6))
+def _asked(model, params, tokens, lengths, continuations, change, wanted):
     edits = edits_of(change, model.layers, lengths, tokens.shape[1])
-    return scoring.scored(
-        model, params, tokens, lengths, continuations, continuation_lengths, False, max_new_tokens, stops, edits
-    )
+    return scoring.scored(model, params, tokens, lengths, continuations, wanted, edits)
 
 
 @partial(jax.jit, static_argnums=0)

@@ -19,6 +19,7 @@ from jaxconcepts.interventions import heads as head_edits
 from jaxconcepts.interventions.steering import random_like
 from jaxconcepts.prompts import render
 from jaxconcepts.prompts.family import Family
+from jaxconcepts.studies.causal import contrasts
 from jaxconcepts.studies.causal import edited_pass as causal_pass
 from jaxconcepts.studies.causal import interchange as interchange_study
 from jaxconcepts.studies.causal.edited_pass import Asked, Session
@@ -190,7 +191,7 @@ def interchange(session: Session, family: Family, prepared: Prepared) -> pl.Data
             continue
         first = number * config.test_prompts
         prompts = prepared.test.prompts[first : first + config.test_prompts]
-        pairs = _pairs(session, family, prompts, prepared.others[concept])[: config.pairs]
+        pairs = contrasts.pairs(session, family, prompts, prepared.others[concept])[: config.pairs]
         if not pairs:
             continue
         lengths = np.array([len(clean) for clean, _, _ in pairs])
@@ -210,16 +211,6 @@ def interchange(session: Session, family: Family, prepared: Prepared) -> pl.Data
     return pl.DataFrame(rows, schema)
 
 
-def shuffled(prompt: render.Prompt, template: render.Template, seed: int) -> render.Prompt:
-    """The prompt with its demonstrations' outputs dealt out anew among them."""
-    order = np.random.default_rng(seed).permutation(len(prompt.demonstrations))
-    shown = [
-        example._replace(output=prompt.demonstrations[place].output)
-        for example, place in zip(prompt.demonstrations, order, strict=True)
-    ]
-    return _shown(prompt, template, shown)
-
-
 def _with_shuffled_labels(session: Session, family: Family, prepared: Prepared, split: str):
     """(prompts of every concept with shuffled labels, encoded, each one's concept as a place among the prepared)."""
     config, prompts = session.config, []
@@ -227,30 +218,9 @@ def _with_shuffled_labels(session: Session, family: Family, prepared: Prepared, 
         drawn = render.prompts(
             family, concept, config.shots, config.effects, seed=config.seed + 3, template=config.template, split=split
         )
-        prompts += [shuffled(prompt, config.template, config.seed + i) for i, prompt in enumerate(drawn)]
+        prompts += [contrasts.shuffled(prompt, config.template, config.seed + i) for i, prompt in enumerate(drawn)]
     asked = causal_pass.encode(session, family, prompts, prepared.others)
     return asked, _places(asked, prepared.concepts)
-
-
-def _shown(prompt, template, demonstrations):
-    text = "".join(template.demonstration(example) + template.separator for example in demonstrations)
-    return prompt._replace(text=text + template.query(prompt.query), demonstrations=tuple(demonstrations))
-
-
-def _pairs(session, family, prompts, other):
-    """(clean ids, corrupted ids, first answer tokens) of the prompts that can be compared token by token."""
-    found = []
-    for prompt in prompts:
-        ruled = [family.answers(example.input).get(other) for example in (*prompt.demonstrations, prompt.query)]
-        if None in ruled:
-            continue
-        shown = [e._replace(output=output) for e, output in zip(prompt.demonstrations, ruled, strict=False)]
-        corrupted = _shown(prompt, session.config.template, shown)._replace(answer=ruled[-1])
-        (clean_ids, right), (ids, wrong) = causal_pass.pair(session, [prompt, corrupted])
-        # Where all demonstrations are answered alike by both concepts there is nothing to restore.
-        if len(clean_ids) == len(ids) and list(clean_ids) != list(ids) and right[0] != wrong[0]:
-            found.append((list(clean_ids), list(ids), (right[0], wrong[0])))
-    return found
 
 
 def _vectors(session, family, prepared, name, change) -> pl.DataFrame:

@@ -103,7 +103,7 @@ def finetune(
     PreemptedError after SIGTERM or SIGINT; WorkdirInUseError.
     """
     prepared = prepare(config, source, revision, using) if prepared is None else prepared
-    folder, model, tokenizer, using, arms, encoded, data = prepared
+    folder, model, _, using, arms, _, data = prepared
     checkpoint = checkpoints.Checkpoint(0, source, revision).label
     record = _plain(recorded(config) | {"model": checkpoint, "model_type": model.MODEL_TYPE})
     record |= {name: getattr(model, name) for name in ("layers", "width", "heads", "kv_heads", "vocab_size")}
@@ -114,9 +114,8 @@ def finetune(
         store.open_study(workdir, STUDY, _without_execution(record)),
     ):
         base = pretrained.read_params(model, folder, sharding.auto_mesh(mesh))
-        for name, family in using.items():
-            own = {cell: prompts for cell, prompts in encoded.items() if cell.family == name}
-            measure = partial(_measure, config, family, model, tokenizer, own, run.workdir, checkpoint)
+        for name in using:
+            measure = partial(_measure, config, prepared, name, run.workdir, checkpoint)
             measure(base, None, 0)
             log.info("%s: tuning %s", name, ", ".join(arm.run for arm in arms[name]))
             made = tuning.make_tuning(config.tune, model)
@@ -130,7 +129,8 @@ def finetune(
             for index, arm in enumerate(arms[name]):
                 tuned, hparams = finetuning_arms.one(state, index), jax.tree.map(lambda a, i=index: a[i], stacked)
                 measure(made.with_tuned(base, tuned, hparams), arm, config.tune.steps)
-                _export(config, model, made, base, tuned, arm, hparams, Path(run.workdir), folder, source)
+                merged = partial(made.merged, base, tuned, hparams)
+                _export(config, prepared, arm, tuned, hparams.masks, merged, Path(run.workdir), source)
     return epath.Path(workdir)
 
 
@@ -161,19 +161,17 @@ def _objective(model, config, params, data, seed, step):
     return answer_loss(model, params, batch_of_step(data, config.tune.batch_size, seed, step), config.remat)
 
 
-def _measure(config, family, model, tokenizer, encoded, root, checkpoint, params, arm: Arm | None, step: int) -> None:
+def _measure(config, prepared: Prepared, family_name, root, checkpoint, params, arm: Arm | None, step: int) -> None:
     """CD at every layer and accuracy, of every cell of a family that is not there yet."""
+    model, family = prepared.model, prepared.families[family_name]
     run = f"{family.name}-before" if arm is None else arm.run
-    for cell, prompts in encoded.items():
+    for cell, prompts in prepared.encoded.items():
         name = f"{files.safe_name(run)}-{cell}"
-        if store.has_result(root, STUDY, "metrics", name):
+        if cell.family != family_name or store.has_result(root, STUDY, "metrics", name):
             continue
-        found = read_prompts(config.measure, model, params, tokenizer, prompts, name)
+        found = read_prompts(config.measure, model, params, prepared.tokenizer, prompts, name)
         measure, own = config.measure, len(family.concepts)
-        scores = icl_scores.reduce_states(
-            found.states, prompts.queries, measure.per_draw, len(family.labels), own, k=measure.k,
-            draws=measure.draws, permutations=measure.permutations, seed=measure.seed,
-        )  # fmt: skip
+        scores = icl_scores.reduce_states(found.states, prompts.queries, measure, len(family.labels), own)
         labels = {"model": checkpoint} | cell._asdict()
         frame = icl_rows.of_cell(found, scores, prompts, family, measure.seed)
         store.write_result(root, STUDY, "metrics", name, finetuning_arms.keyed(frame, arm, step, labels))
@@ -191,12 +189,13 @@ def _by_part(cd: np.ndarray, arm: Arm | None, layers: int) -> str:
     return "; ".join(parts + ([f"{best(moving)} in {moving[0]} to {moving[-1]}"] if moving else []))
 
 
-def _export(config, model, made, base, tuned, arm: Arm, hparams, root: Path, folder: Path, source: str) -> None:
+def _export(config, prepared: Prepared, arm: Arm, tuned, masks, merged, root: Path, source: str) -> None:
+    folder, model = prepared.folder, prepared.model
     if config.tune.lora is not None and arm.blocks:
-        lora.save_peft(config.tune.lora, model, tuned, hparams.masks, root / "adapters" / arm.run, source)
+        lora.save_peft(config.tune.lora, model, tuned, masks, root / "adapters" / arm.run, source)
     if arm.name in config.merged:
         target = root / "models" / arm.run
-        pretrained.save_pretrained(model, made.merged(base, tuned, hparams), target)
+        pretrained.save_pretrained(model, merged(), target)
         if folder.is_file():  # A GGUF file holds its tokenizer.
             tokenizer_file.load(folder).save_pretrained(target)
         for name in (*checkpoints.TOKENIZER_FILES, "special_tokens_map.json", "merges.txt", "added_tokens.json"):

@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import polars as pl
 
+from jaxconcepts.intervals import share_interval
 from jaxconcepts.metrics.association import associate
-from jaxconcepts.metrics.statistics import share_interval
 from jaxconcepts.prompts.family import Family
+from jaxconcepts.store import tidy
 from jaxconcepts.studies.asking.prompt_pass import Read
 from jaxconcepts.studies.icl import controls as icl_controls
 from jaxconcepts.studies.icl import scores as icl_scores
@@ -143,11 +144,7 @@ def _by_layer(metric: str, values) -> list[pl.DataFrame]:
 
 def _rows(metric: str, values, *axes: str) -> pl.DataFrame:
     """A row for every finite value, its place along each axis in the column of that name."""
-    values = np.asarray(values, np.float64)
-    index = np.indices(values.shape).reshape(len(axes), values.size)
-    columns = dict(zip(axes, index, strict=True))
-    frame = pl.DataFrame({"value": values.reshape(-1)} | columns).filter(pl.col("value").is_finite())
-    absent = [pl.lit(None).alias(name) for name in SCHEMA if name not in (*frame.columns, "metric")]
-    return frame.with_columns(pl.lit(metric).alias("metric"), *absent).select(
-        pl.col(name).cast(dtype) for name, dtype in SCHEMA.items()
-    )
+    places = {name: range(size) for name, size in zip(axes, np.shape(values), strict=True)}
+    absent = dict.fromkeys({"layer", "concept", "other"} - set(axes))
+    frame = tidy.entries(values, places, metric=metric, **absent).filter(pl.col("value").is_finite())
+    return frame.select(pl.col(name).cast(dtype) for name, dtype in SCHEMA.items())

@@ -15,6 +15,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxconcepts.metrics import decodability, statistics
+from jaxconcepts.metrics.draws import decodability_draws, key_of_draws, sample_draws
+from jaxconcepts.studies.icl.config import IclConfig
 
 
 class Decodability(NamedTuple):
@@ -42,26 +44,23 @@ class Decodability(NamedTuple):
 def reduce_states(
     hidden: Float[Array, "layers N d"],
     query: Int[np.ndarray, " N"],
-    per_draw: int,
+    settings: IclConfig,
     num_concepts: int,
     averaged: int,
-    *,
-    k: int,
-    draws: int,
-    permutations: int,
-    seed: int,
 ) -> Decodability:
     """CD at every layer from the states of N = K * prompts points, concept by concept.
 
-    The first `per_draw` points of each concept choose the headline layer; the scores come from at most `draws` draws of
-    `per_draw` a concept, which share no point, from the others. query: prompts of the same query do not vote for each
-    other. averaged: how many concepts averages are over: K, or K - 1 with Null.
+    settings: its per_draw, k, draws, permutations and seed. The first `per_draw` points of each concept choose the
+    headline layer; the scores come from at most `draws` draws of `per_draw` a concept, which share no point, from the
+    others. query: prompts of the same query do not vote for each other. averaged: how many concepts averages are over:
+    K, or K - 1 with Null.
     """
     if not bool(jnp.isfinite(hidden).all()):
         raise ValueError("hidden states must be finite: this checkpoint's are not")
-    draws = min(draws, hidden.shape[1] // num_concepts // per_draw - 1)
-    sizes = (per_draw, num_concepts, averaged, k, draws, permutations)
-    scores = _reduced(hidden, jnp.asarray(query), jax.random.key(seed), *sizes)
+    per_draw = settings.per_draw
+    draws = min(settings.draws, hidden.shape[1] // num_concepts // per_draw - 1)
+    sizes = (per_draw, num_concepts, averaged, settings.k, draws, settings.permutations)
+    scores = _reduced(hidden, jnp.asarray(query), jax.random.key(settings.seed), sizes)
     headline, chosen_on, measured, with_query, pairwise = jax.tree.map(np.asarray, scores)
     own = (measured.cd, measured.low, measured.high, measured.null, measured.p)
     wide = (array.astype(np.float64) for array in own)
@@ -70,9 +69,10 @@ def reduce_states(
     )
 
 
-@partial(jax.jit, static_argnums=(3, 4, 5, 6, 7, 8))
-def _reduced(hidden, query, key, per_draw, num_concepts, averaged, k, draws, permutations):
+@partial(jax.jit, static_argnums=3)
+def _reduced(hidden, query, key, sizes):
     """`Decodability`, in one program for all cells of these sizes."""
+    per_draw, num_concepts, averaged, k, draws, permutations = sizes
     each = hidden.shape[1] // num_concepts
     points = np.arange(num_concepts * each).reshape(num_concepts, each)
     apart, pool = points[:, :per_draw].ravel(), points[:, per_draw:].ravel()
@@ -92,10 +92,8 @@ def _reduced(hidden, query, key, per_draw, num_concepts, averaged, k, draws, per
         group=query, **settings,
     )  # fmt: skip
     # The draws that the statistics took.
-    key_draws = statistics.key_of_draws(key)
-    with_query = statistics.decodability_draws(
-        hidden, concepts, key_draws, draws, per_draw, by_concept=True, **settings
-    )
+    key_draws = key_of_draws(key)
+    with_query = decodability_draws(hidden, concepts, key_draws, draws, per_draw, by_concept=True, **settings)
     at_headline = hidden[headline]
     first, second = np.triu_indices(num_concepts, 1)
 
@@ -109,7 +107,7 @@ def _reduced(hidden, query, key, per_draw, num_concepts, averaged, k, draws, per
         upper = jnp.zeros((num_concepts, num_concepts)).at[first, second].set(jax.lax.map(score, both))
         return upper + upper.T + jnp.eye(num_concepts)
 
-    drawn = statistics.sample_draws(key_draws, concepts, num_concepts, per_draw, draws)
+    drawn = sample_draws(key_draws, concepts, num_concepts, per_draw, draws)
     pairs = jax.lax.map(pairwise, drawn).mean(0)
     with_query = statistics.with_average(jnp.mean(with_query, 1), averaged)
     return headline, chosen_on, measured, with_query, pairs

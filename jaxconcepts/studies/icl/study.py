@@ -123,7 +123,8 @@ def run(
                     "checkpoint %d of %d, step %d: %s", number + 1, len(ordered), checkpoint.step, checkpoint.label
                 )
                 with series.fetched(checkpoint, cache, evict) as folder:
-                    _measure(config, using, wanted, left[checkpoint], checkpoint, folder, root, known, mesh)
+                    prepared = _prepared(config, using, wanted, checkpoint, folder, known)
+                    _measure(config, using, left[checkpoint], checkpoint, folder, root, prepared, mesh)
             _fits(config, using, checkpoint, root)
     return root
 
@@ -140,9 +141,9 @@ def _prepared(config, using, wanted, checkpoint, folder, known):
     return model, tokenizer, known[key]
 
 
-def _measure(config, using, wanted, left, checkpoint, folder, root, known, mesh) -> None:
+def _measure(config, using, left, checkpoint, folder, root, prepared, mesh) -> None:
     """Every cell of `left` on one checkpoint."""
-    model, tokenizer, encoded = _prepared(config, using, wanted, checkpoint, folder, known)
+    model, tokenizer, encoded = prepared
     store.write_result(root, STUDY, "models", f"{checkpoint.step:09d}", pl.DataFrame([checkpoint.described(model)]))
     mesh = sharding.auto_mesh(mesh)
     untrained = _untrained(config, using, left, encoded, model, tokenizer, root, mesh) if config.untrained else {}
@@ -154,10 +155,7 @@ def _measure(config, using, wanted, left, checkpoint, folder, root, known, mesh)
         found = read_prompts(config, model, params, tokenizer, encoded[cell], str(cell))
         read = time.monotonic()
         averaged = len(family.concepts)
-        scores = icl_scores.reduce_states(
-            found.states, encoded[cell].queries, config.per_draw, len(family.labels), averaged, k=config.k,
-            draws=config.draws, permutations=config.permutations, seed=config.seed,
-        )  # fmt: skip
+        scores = icl_scores.reduce_states(found.states, encoded[cell].queries, config, len(family.labels), averaged)
         if config.keep_hidden:
             hidden = icl_rows.hidden(name, found.states, len(family.labels), config, scores.headline)
             store.write_result(root, STUDY, "hidden", name, hidden)

@@ -19,6 +19,7 @@ import polars as pl
 
 from jaxconcepts.interventions.heads import ABLATIONS
 from jaxconcepts.interventions.patching import POSITIONS
+from jaxconcepts.store import tidy
 from jaxconcepts.studies.patching.study import AT, PATCHES, Scores
 
 References = Sequence[tuple[str, int | None]]
@@ -40,14 +41,16 @@ def grid(
     alone = {"source": concepts, "at": AT}
     frames = []
     for scores, named in ((clean, alone), (found, axes)):
-        frames.append(_tidy(scores.loss, named, metric="loss"))
+        frames.append(tidy.entries(scores.loss, named, metric="loss"))
         if named is axes:
-            frames.append(_tidy(scores.loss - clean.loss, named, metric="loss_change"))
+            frames.append(tidy.entries(scores.loss - clean.loss, named, metric="loss_change"))
         for place, (name, concept) in enumerate(references):
-            frames.append(_tidy(scores.distance[..., place], named, metric="distance", reference=name, concept=concept))
+            frames.append(
+                tidy.entries(scores.distance[..., place], named, metric="distance", reference=name, concept=concept)
+            )
         for concept in concepts if scores.weight is not None else ():
             frames.append(
-                _tidy(scores.weight[..., concept], named, metric="weight", reference="oracle", concept=concept)
+                tidy.entries(scores.weight[..., concept], named, metric="weight", reference="oracle", concept=concept)
             )
     return _named(run, step, pl.concat(frames, how="diagonal_relaxed").with_columns(pl.col("patch").fill_null("none")))
 
@@ -81,18 +84,18 @@ def summary(
         pick = lambda a, p=patch, j=patched, s=source: a[s] if p is None else a[:, :, :, p, j, s]  # noqa: E731
         axes = {"at": AT} if patch is None else {"layer": layers, "positions": POSITIONS, "mode": modes, "at": AT}
         change = pick(found.loss - clean.loss) if patch is not None else np.zeros((len(cells), len(AT)))
-        frames.append(_tidy(change.mean(-2), axes, metric="loss_change", patch=kind))
+        frames.append(tidy.entries(change.mean(-2), axes, metric="loss_change", patch=kind))
         distance, named = _from_pairs(pick(found.distance if patch is not None else clean.distance), references, cells)
         nearest = distance.argmin(-1)
         for place, name in enumerate(named):
             how = {"patch": kind, "reference": name}
-            frames.append(_tidy(distance[..., place].mean(-2), axes, metric="distance", **how))
-            frames.append(_tidy((nearest == place).mean(-2), axes, metric="nearest", **how))
+            frames.append(tidy.entries(distance[..., place].mean(-2), axes, metric="distance", **how))
+            frames.append(tidy.entries((nearest == place).mean(-2), axes, metric="nearest", **how))
         if found.weight is not None:
             weights = pick(found.weight if patch is not None else clean.weight)
             for name, concept in (("source oracle", source), ("target oracle", target)):
                 own = np.take_along_axis(weights, _index(concept, weights), -1)[..., 0]
-                frames.append(_tidy(own.mean(-2), axes, metric="weight", patch=kind, reference=name))
+                frames.append(tidy.entries(own.mean(-2), axes, metric="weight", patch=kind, reference=name))
     return _named(run, step, pl.concat(frames, how="diagonal_relaxed"))
 
 
@@ -103,7 +106,7 @@ def heads(run: str, step: int, pairs: Sequence[tuple[int, int]], clean: Scores, 
     frames = []
     for metric, values in (("loss", found.loss), ("loss_change", found.loss - clean.loss)):
         every = {name: axis for name, axis in axes.items() if name != "concept"}
-        frames += [_tidy(values, axes, metric=metric), _tidy(values.mean(-2), every, metric=metric)]
+        frames += [tidy.entries(values, axes, metric=metric), tidy.entries(values.mean(-2), every, metric=metric)]
     table = pl.concat(frames, how="diagonal_relaxed")
     block, head = np.array(pairs).T
     return _named(
@@ -135,15 +138,6 @@ def _index(concept, values):
     shape = [1] * values.ndim
     shape[-3] = len(concept)
     return np.broadcast_to(concept.reshape(shape), (*values.shape[:-1], 1))
-
-
-def _tidy(values, axes: dict[str, Sequence], **constant) -> pl.DataFrame:
-    """A row for each entry of `values`, whose axes are named and labelled by `axes`."""
-    values = np.asarray(values, np.float64)
-    index = np.indices(values.shape).reshape(values.ndim, -1)
-    columns = {name: np.array(labels)[place] for (name, labels), place in zip(axes.items(), index, strict=True)}
-    frame = pl.DataFrame(columns | {"value": values.ravel()})
-    return frame.with_columns(*(pl.lit(value).alias(name) for name, value in constant.items()))
 
 
 def _named(run: str, step: int, frame: pl.DataFrame) -> pl.DataFrame:

@@ -31,7 +31,7 @@ from jaxtyping import Array, Float, PyTree
 from jaxconcepts.experiments.regression import predictions
 from jaxconcepts.interventions import heads as head_edits
 from jaxconcepts.interventions import patching, steering
-from jaxconcepts.models import gpt2, language, residual
+from jaxconcepts.models import continuous, language, residual
 from jaxconcepts.tasks import references, regression
 
 PATCHES = ("mean", "random")
@@ -124,98 +124,134 @@ def reference_names(task: regression.RegressionConfig) -> list[tuple[str, int | 
     return plain + [("oracle", k) for k in range(task.num_concepts if _has_oracles(task) else 0)]
 
 
-def make_patching(task: regression.RegressionConfig, model: gpt2.GPT2Config, config: PatchConfig) -> Patching:
+def make_patching(task: regression.RegressionConfig, model: continuous.Model, config: PatchConfig) -> Patching:
     """The patch study of models of one shape: each function compiles once, whatever the checkpoint.
 
     Raises ValueError for a task with one concept, and for layers and heads that the model does not have.
     """
     if task.num_concepts < 2:
         raise ValueError("patching needs a task with at least two concepts, got task.num_concepts = 1")
-    layers = jnp.array(config.chosen_layers(model.layers))
-    concepts, n = task.num_concepts, task.num_pairs
-    heads = config.chosen_heads(model.layers, model.heads)
-    at = jnp.stack([jax.nn.one_hot(n - 1, n), jnp.full(n, 1 / n)])
-    at_once = config.cells_at_once or (1 if jax.default_backend() == "cpu" else 8)
-    key = jax.random.fold_in(jax.random.key(20241213), config.seed)
-    dot = partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
+    if not model.ATTENDS:
+        raise ValueError(f"patching ablates heads, and a {model.MODEL_TYPE} model has none")
+    study = _Study(
+        task, model, config, config.chosen_layers(model.layers), config.chosen_heads(model.layers, model.heads)
+    )
+    return Patching(jax.jit(study.prepare), *(jax.jit(study.exactly(what)) for what in (study.grid, study.ablate)))
 
-    def by_source(values):
-        return values.reshape(concepts, config.per_concept, *values.shape[1:])
 
-    def prepare(hparams):
-        patched_key, mean_key, _ = jax.random.split(key, 3)
-        batch = regression.balanced(task, hparams, patched_key, config.per_concept)
-        for_means = regression.balanced(task, hparams, mean_key, config.mean_per_concept)
-        plain = references.predict(
-            task, hparams, batch, tuple(name for name, concept in reference_names(task) if concept is None)
-        )
-        stacked, inverse = jnp.stack(list(plain.values())), None
+@dataclass(frozen=True)
+class _Study:
+    """What is patched in which models; its methods are traced."""
+
+    task: regression.RegressionConfig
+    model: continuous.Model
+    config: PatchConfig
+    layers: tuple[int, ...]
+    heads: tuple[tuple[int, int], ...]
+
+    @property
+    def keys(self):
+        """Of the sequences patched, of those behind the means, of the random directions."""
+        return jax.random.split(jax.random.fold_in(jax.random.key(20241213), self.config.seed), 3)
+
+    @property
+    def at(self):
+        """[at, n]: the weights of x tokens at the places where predictions are scored."""
+        n = self.task.num_pairs
+        return jnp.stack([jax.nn.one_hot(n - 1, n), jnp.full(n, 1 / n)])
+
+    def exactly(self, function):
+        def wrapped(*arguments):
+            with language.exact_products(self.model):
+                return function(*arguments)
+
+        return wrapped
+
+    def prepare(self, hparams):
+        task, config = self.task, self.config
+        batch = regression.balanced(task, hparams, self.keys[0], config.per_concept)
+        for_means = regression.balanced(task, hparams, self.keys[1], config.mean_per_concept)
+        plain = tuple(name for name, concept in reference_names(task) if concept is None)
+        stacked, inverse = jnp.stack(list(references.predict(task, hparams, batch, plain).values())), None
         if _has_oracles(task):
             oracles = references.oracles(task, hparams, batch)
-            grams = dot("kpni,kpnj,an->kaij", by_source(oracles), by_source(oracles), at) / config.per_concept
+            of_source = self.by_source(oracles)
+            grams = _dot("kpni,kpnj,an->kaij", of_source, of_source, self.at) / config.per_concept
             inverse = jnp.linalg.pinv(grams, hermitian=True)
             stacked = jnp.concatenate([stacked, jnp.moveaxis(oracles, -1, 0)])
         return Prepared(batch, stacked, inverse, for_means)
 
-    def score(out, prepared):
-        out, targets = by_source(out), by_source(prepared.batch.targets)
-        guesses = jax.vmap(by_source)(prepared.predictions)
-        loss = dot("kpn,an->ka", jnp.square(out - targets), at) / config.per_concept
-        distance = dot("rkpn,an->kar", jnp.square(out - guesses), at) / config.per_concept
+    def by_source(self, values):
+        return values.reshape(self.task.num_concepts, self.config.per_concept, *values.shape[1:])
+
+    def score(self, out, prepared):
+        out, targets = self.by_source(out), self.by_source(prepared.batch.targets)
+        guesses = jax.vmap(self.by_source)(prepared.predictions)
+        each = self.config.per_concept
+        loss = _dot("kpn,an->ka", jnp.square(out - targets), self.at) / each
+        distance = _dot("rkpn,an->kar", jnp.square(out - guesses), self.at) / each
         weight = None
         if prepared.inverse is not None:
-            moments = dot("kpn,jkpn,an->kaj", out, guesses[-concepts:], at) / config.per_concept
-            weight = dot("kaij,kaj->kai", prepared.inverse, moments)
+            moments = _dot("kpn,jkpn,an->kaj", out, guesses[-self.task.num_concepts :], self.at) / each
+            weight = _dot("kaij,kaj->kai", prepared.inverse, moments)
         return Scores(loss, distance, weight)
 
-    def means(params, batch, **what):
+    def means(self, params, batch, **what):
         """The mean of what is captured at every position: [K, ...], one concept at a time."""
 
         def of_concept(inputs):
-            found = gpt2.apply(model, params, inputs, capture="all", **what)
-            return jax.tree.map(lambda a: a.mean(1), (found.captured, found.heads))
+            trace = continuous.apply(self.model, params, inputs, capture="all", **what)
+            return jax.tree.map(lambda a: a.mean(1), (trace.captured, trace.heads))
 
         tokens = regression.interleave(batch)
-        return jax.lax.map(of_concept, tokens.reshape(concepts, -1, *tokens.shape[1:]))
+        return jax.lax.map(of_concept, tokens.reshape(self.task.num_concepts, -1, *tokens.shape[1:]))
 
-    def grid(params, prepared):
-        states = jnp.moveaxis(means(params, prepared.for_means)[0], 0, 1)
-        clean = predictions(model, params, prepared.batch, capture="all")
-        places = jnp.array([patching.sequence_positions(n, name) for name in patching.POSITIONS])
-        axes = (len(places), len(config.modes), len(PATCHES), concepts)
-        scales = jnp.array([1.0, *config.scales])
+    def grid(self, params, prepared):
+        states = jnp.moveaxis(self.means(params, prepared.for_means)[0], 0, 1)
+        clean = predictions(self.model, params, prepared.batch, capture="all")
+        axes = (len(patching.POSITIONS), len(self.config.modes), len(PATCHES), self.task.num_concepts)
         cells = tuple(index.ravel() for index in np.indices(axes))
+        at_once = self.config.cells_at_once or (1 if jax.default_backend() == "cpu" else 8)
 
         def at_layer(layer):
-            own = states[layer]
-            directions = own[:, None] - own  # [target, source, T, d]
-            unit_key = jax.random.fold_in(jax.random.split(key, 3)[2], layer)
-            units = steering.random_like(unit_key, jnp.ones((concepts, concepts, 1, model.width)))
-            units = units / jnp.linalg.norm(units, axis=-1, keepdims=True)
-            lengths = jnp.linalg.norm(directions, axis=-1, keepdims=True)
-            choices = jnp.stack([directions, units * lengths])
-            stream = clean.captured[layer]
+            directions = self.directions(states[layer], layer)
 
             def cell(index):
-                place, mode, patch, target = index
-                adding = mode > 0
-                change = scales[mode] * choices[patch, target]
-                of_sequences = lambda a: jnp.repeat(a, config.per_concept, axis=0)  # noqa: E731
-                edit = residual.Edits(
-                    mask=(places[place] & ~adding)[None],
-                    value=of_sequences(own + change),
-                    add=jnp.where((places[place] & adding)[:, None], of_sequences(change), 0.0),
-                )
-                out = gpt2.resume(model, params, residual.edited(stream, edit), layer)
-                return score(out[:, ::2, 0], prepared)
+                edit = self.edit(states[layer], directions, index)
+                out = continuous.resume(self.model, params, residual.edited(clean.captured[layer], edit), layer)
+                return self.score(out[:, ::2, 0], prepared)
 
             return jax.lax.map(cell, cells, batch_size=None if at_once == 1 else at_once)
 
-        found = jax.lax.map(at_layer, layers)
-        return score(clean.out, prepared), jax.tree.map(lambda a: a.reshape(len(a), *axes, *a.shape[2:]), found)
+        scores = jax.lax.map(at_layer, jnp.array(self.layers))
+        shaped = jax.tree.map(lambda a: a.reshape(len(a), *axes, *a.shape[2:]), scores)
+        return self.score(clean.out, prepared), shaped
 
-    def ablate(params, prepared):
-        outputs = means(params, prepared.for_means, with_heads=True)[1].mean(0)[:, None]
+    def directions(self, states, layer):
+        """[patches, target, source, T, d]: from the source's mean to the target's, and random ones as long."""
+        concepts = self.task.num_concepts
+        directions = states[:, None] - states
+        unit_key = jax.random.fold_in(self.keys[2], layer)
+        units = steering.random_like(unit_key, jnp.ones((concepts, concepts, 1, self.model.width)))
+        units = units / jnp.linalg.norm(units, axis=-1, keepdims=True)
+        return jnp.stack([directions, units * jnp.linalg.norm(directions, axis=-1, keepdims=True)])
+
+    def edit(self, states, directions, index) -> residual.Edits:
+        """Of one cell of the grid: (positions, mode, patch, target)."""
+        place, mode, patch, target = index
+        positions = [patching.sequence_positions(self.task.num_pairs, name) for name in patching.POSITIONS]
+        positions, adding = jnp.array(positions)[place], mode > 0
+        change = jnp.array([1.0, *self.config.scales])[mode] * directions[patch, target]
+        value, add = (jnp.repeat(a, self.config.per_concept, axis=0) for a in (states + change, change))
+        return residual.Edits(
+            mask=(positions & ~adding)[None],
+            value=value,
+            add=jnp.where((positions & adding)[:, None], add, 0.0),
+        )
+
+    def ablate(self, params, prepared):
+        model, heads = self.model, self.heads
+        outputs = self.means(params, prepared.for_means, with_heads=True)[1].mean(0)[:, None]
         clean = predictions(model, params, prepared.batch, capture="all")
         masks = jnp.stack([jnp.asarray(head_edits.chosen([pair], model.layers, model.heads)) for pair in heads])
         before = jnp.array([block - 1 for block, _ in heads])
@@ -223,23 +259,18 @@ def make_patching(task: regression.RegressionConfig, model: gpt2.GPT2Config, con
 
         def cell(index):
             keep, mask, layer = index
-            out = gpt2.resume(model, params, clean.captured[layer], layer, head_edits.replace(mask, keep * outputs))
-            return score(out[:, ::2, 0], prepared)
+            out = continuous.resume(
+                model, params, clean.captured[layer], layer, head_edits.replace(mask, keep * outputs)
+            )
+            return self.score(out[:, ::2, 0], prepared)
 
         # One after another: side by side, cells would each start at another layer.
-        found = jax.lax.map(cell, cells)
-        return score(clean.out, prepared), jax.tree.map(lambda a: a.reshape(2, len(heads), *a.shape[1:]), found)
-
-    exact = lambda function: _in_full_precision(model, function)  # noqa: E731
-    return Patching(jax.jit(prepare), jax.jit(exact(grid)), jax.jit(exact(ablate)))
+        scores = jax.lax.map(cell, cells)
+        shaped = jax.tree.map(lambda a: a.reshape(2, len(heads), *a.shape[1:]), scores)
+        return self.score(clean.out, prepared), shaped
 
 
-def _in_full_precision(model, function):
-    def wrapped(*arguments):
-        with language.exact_products(model):
-            return function(*arguments)
-
-    return wrapped
+_dot = partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
 
 
 def _has_oracles(task: regression.RegressionConfig) -> bool:

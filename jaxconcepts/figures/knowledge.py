@@ -1,0 +1,117 @@
+"""Figures of trainings on biographies: what is extracted by arm, and how many bits a parameter stores."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import polars as pl
+from matplotlib.figure import Figure
+
+from jaxconcepts.figures import claims, style
+from jaxconcepts.figures.section import Entry, Section, drawn
+from jaxconcepts.figures.tables import MissingData, Study
+
+ARMS = ("task.regime", "task.tuning", "task.variant", "model.causal")
+EXTRACTION_CAPTION = (
+    "Whole answers that are right at the last measurement, by arm: hollow dots are people that questions of training "
+    "were about, full ones the people that none was about; a dot a seed. The bar is the mean of these with a 95 % t "
+    "interval over seeds. The dotted line is how often the commonest answer is right."
+)
+CAPACITY_CAPTION = (
+    "Bits about people that a parameter stores, by the model's losses on names and values, against how often each "
+    "person's biography has been read; a line a run. The dotted line is at 2 bits, which larger models reach after "
+    "1 000 readings. Crosses at the right are the ceilings: all there is to know of the people, over the parameters. "
+    "A run whose line ends at its cross knows everything."
+)
+
+
+@style.styled
+def extraction(study: Study) -> Figure:
+    """Exact answers by arm, a dot a seed; gids "<arm>/asked", "<arm>/held_out", "<arm>/interval", "majority"."""
+    rows = _last(study, "exact").filter(pl.col("label") == "extract")
+    if not rows.height:
+        raise MissingData("no exact answers to the questions extract")
+    arms = dict(_by_arm(study, rows))
+    majority = study.metrics.filter(pl.col("metric") == "majority", pl.col("label") == "extract")["value"]
+    figure = Figure(figsize=(max(style.ONE_COLUMN, 1.3 * len(arms) + 0.8), 2.8), layout="constrained")
+    axis = figure.subplots()
+    for place, (name, part) in enumerate(arms.items()):
+        for side, at, filled in (("asked", place - 0.15, "none"), ("held_out", place + 0.15, style.MODEL_COLOR)):
+            values = part.filter(pl.col("token") == side)["value"].to_numpy()
+            axis.plot(
+                np.full(len(values), at), values, linestyle="none", marker="o", markersize=4, alpha=0.7,
+                markerfacecolor=filled, color=style.MODEL_COLOR, gid=f"{name}/{side}",
+            )  # fmt: skip
+        if len(values) > 1:
+            axis.plot([at + 0.12] * 2, claims.interval(values), color=style.BEST_COLOR, gid=f"{name}/interval")
+            axis.plot([at + 0.12], [values.mean()], color=style.BEST_COLOR, marker="_", markersize=8)
+    if majority.len():
+        axis.axhline(majority.mean(), gid="majority", **style.CHANCE_STYLE)
+    axis.set(xlim=(-0.5, len(arms) - 0.5), ylim=(-0.03, 1.03), ylabel="whole answers right")
+    axis.set_xticks(range(len(arms)), list(arms))
+    return figure
+
+
+@style.styled
+def capacity(study: Study) -> Figure:
+    """Bits a parameter against exposures; gids "<run>" of lines and "<run>/ceiling"."""
+    rows = study.metrics.filter(pl.col("metric") == "bits_a_parameter")
+    if not rows.height:
+        raise MissingData("no bits a parameter")
+    ceilings = dict(study.metrics.filter(pl.col("metric") == "bits_ceiling").select("run", "value").iter_rows())
+    widths = sorted(set(study.runs["model.width"]))
+    counts = sorted(set(study.runs["task.people"]))
+    figure = Figure(figsize=(style.TWO_COLUMNS, 2.2), layout="constrained")
+    axes = figure.subplots(1, len(widths), sharey=True, squeeze=False)[0]
+    for run in study.names:
+        row = study.row(run)
+        part = rows.filter(pl.col("run") == run).sort("step")
+        axis, color = axes[widths.index(row["model.width"])], style.concept_color(counts.index(row["task.people"]))
+        read = exposures(row, part["step"].to_numpy())
+        axis.plot(read, part["value"], color=color, marker="o", markersize=2, gid=run, label=str(row["task.people"]))
+        axis.plot(read[-1:] * 1.06, [ceilings[run]], color=color, marker="x", linestyle="none", gid=f"{run}/ceiling")
+    for axis, width in zip(axes, widths, strict=True):
+        axis.axhline(2.0, **style.CHANCE_STYLE)
+        axis.set_xlabel("readings of each biography")
+        axis.set_title(f"{width} wide", loc="left")
+    axes[0].set_ylabel("bits a parameter")
+    handles, labels = axes[0].get_legend_handles_labels()
+    first = {label: handle for handle, label in zip(handles, labels, strict=True)}
+    figure.legend(first.values(), first, loc="outside right center", title="people")
+    return figure
+
+
+def exposures(row: dict, steps: np.ndarray) -> np.ndarray:
+    """How often each person has been read about, in the mean, in a run without questions and of one text a window."""
+    return steps * row["train.batch_size"] / row["task.people"]
+
+
+def sections(study: Study) -> Iterator[Section]:
+    """What a run directory of this experiment has."""
+    for entry in ENTRIES:
+        yield drawn(entry, study)
+
+
+def _last(study: Study, metric: str) -> pl.DataFrame:
+    rows = study.metrics.filter(pl.col("metric") == metric)
+    return rows.filter(pl.col("step") == pl.col("step").max().over("run"))
+
+
+def _by_arm(study: Study, rows: pl.DataFrame) -> Iterator[tuple[str, pl.DataFrame]]:
+    """The rows of the runs that agree in `ARMS`, in the order of the runs."""
+    known: dict[str, list[str]] = {}
+    for run in study.names:
+        row = study.row(run)
+        tuning = f",\n{row['task.tuning'].replace('_', ' ')}" if row["task.regime"] == "staged" else ""
+        encoder = "" if row.get("model.causal", True) else ",\nencoder"
+        variant = "" if row["task.variant"] == "single" else f"\n{row['task.variant']}"
+        known.setdefault(f"{row['task.regime']}{tuning}{encoder}{variant}", []).append(run)
+    for name, runs in known.items():
+        yield name, rows.filter(pl.col("run").is_in(runs))
+
+
+ENTRIES = (
+    Entry("extraction", "What is extracted, by arm", extraction, EXTRACTION_CAPTION),
+    Entry("capacity", "Bits a parameter stores", capacity, CAPACITY_CAPTION),
+)

@@ -1,0 +1,117 @@
+"""Figures of whatever was measured that no other figure shows, such as a user's own evaluator: a figure a metric.
+
+Values over steps, a line a layer where there are layers, with the unit on the axis and the line of chance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+import matplotlib
+import numpy as np
+import polars as pl
+from matplotlib.figure import Figure
+
+from jaxconcepts.figures import style
+from jaxconcepts.figures.panels import Panels
+from jaxconcepts.figures.section import Entry
+from jaxconcepts.figures.tables import REFERENCES, Curve, Study
+
+DRAWN = {"loss", "train_loss", "cd", "cd_low", "cd_high", "cd_points"}
+DRAWN |= {f"{metric}_{reference}" for metric in ("loss", "distance") for reference in REFERENCES}
+"""Metrics that the figures of `regression.catalogue` show, where their rows have no label."""
+TOKENS = ("x", "y")
+PANELS = 12
+LINES = 8
+CAPTION = (
+    "{metric}{unit} of every run at every measured step{over}. The mean over concepts and positions if there is one, "
+    "else each. A dotted line is what something that knows nothing scores, where the evaluator says so."
+)
+
+
+def entries(study: Study) -> list[Entry]:
+    """An entry for each metric with rows that no other figure shows, in the order of names."""
+    rows = _rest(study.metrics)
+    made = []
+    for metric in rows["metric"].unique().sort().to_list():
+        unit, _ = _about(study, metric)
+        layers = rows.filter(metric=metric)["layer"].null_count() == 0
+        over = ", a line a layer (0: the embeddings)" if layers else ""
+        caption = CAPTION.format(metric=metric, unit=f" in {unit}" if unit else "", over=over)
+        name = f"measured_{''.join(c if c.isalnum() else '_' for c in metric)}"
+        made.append(Entry(name, _title(metric), partial(draw, metric=metric), caption, over_steps=True))
+    return made
+
+
+@style.styled
+def draw(study: Study, runs: Sequence[str], *, metric: str, step_scale: str = "auto") -> Figure:
+    """A panel a run, label and token. Lines have gids "<run>/<metric>/<label>/<token>/<layer, concept or position>".
+
+    Raises MissingData where none of the runs has the metric.
+    """
+    rows = _rest(study.metrics).filter(pl.col("metric") == metric, pl.col("run").is_in(list(runs)))
+    keys = list(rows.select("run", "label", "token").unique(maintain_order=True).iter_rows())
+    keys = sorted(keys, key=lambda key: (runs.index(key[0]), key[1] or "", key[2] or ""))[:PANELS]
+    unit, _ = _about(study, metric)
+    several = len(runs) > 1
+    titles = [", ".join(filter(None, (several and study.label(run), *of))) or study.label(run) for run, *of in keys]
+    panels = Panels(titles or [""], "training step", f"{_title(metric)} ({unit})" if unit else _title(metric))
+    for axis, (run, label, token) in zip(panels.axes, keys, strict=False):
+        part = rows.filter(
+            pl.col("run") == run, pl.col("label").eq_missing(pl.lit(label)), pl.col("token").eq_missing(pl.lit(token))
+        )
+        chance = _about(study, metric, run, label)[1]
+        if chance is not None:
+            panels.chance(axis, chance, f"{run}/{metric}/{label}/chance")
+        for what, place, color, curve in _curves(part):
+            gid = "/".join(
+                str(key) for key in (run, metric, label or "", token or "", what if place is None else place)
+            )
+            panels.line(axis, curve, gid, what if place is None else f"{what} {place}", color=color)
+    return panels.finish(metric, step_scale=step_scale, errors=False if unit == "fraction" else None)
+
+
+def _rest(metrics: pl.DataFrame) -> pl.DataFrame:
+    token_shown = pl.col("token").is_null() | pl.col("token").is_in(TOKENS)
+    shown = pl.col("metric").is_in(sorted(DRAWN)) & pl.col("label").is_null() & token_shown
+    of_ends = pl.col("metric").is_in(["cd_points", "cd_low", "cd_high"])
+    return metrics.filter(~shown & ~of_ends)
+
+
+def _about(study: Study, metric: str, run: str | None = None, label: str | None = None) -> tuple[str, float | None]:
+    """The unit and the chance of a metric, of one run and label where they differ; what is not known is "" and None."""
+    table = study.quantities.filter(pl.col("metric") == metric)
+    if run is not None:
+        labelled = pl.col("label").is_null() | pl.col("label").eq_missing(pl.lit(label))
+        table = table.filter(pl.col("run") == run, labelled)
+    return (table["unit"][0], table["chance"][0]) if table.height else ("", None)
+
+
+def _curves(part: pl.DataFrame):
+    """(axis, place on it, colour, curve) of the lines of a panel: by layer, else concept, else position."""
+    for axis in ("concept", "position"):
+        whole = part.filter(pl.col(axis).is_null())
+        part = whole if whole.height else part
+    axis = next((axis for axis in ("layer", "concept", "position") if part[axis].null_count() < part.height), None)
+    if axis is None:
+        yield "model", None, style.MODEL_COLOR, _curve(part)
+        return
+    places = part[axis].drop_nulls().unique().sort().to_list()
+    kept = [places[i] for i in np.unique(np.linspace(0, len(places) - 1, min(LINES, len(places))).round().astype(int))]
+    colors = matplotlib.colormaps[style.STEP_COLORMAP](np.linspace(0.05, 0.9, max(len(kept), 2)))
+    for place, color in zip(kept, colors, strict=False):
+        color = style.concept_color(place) if axis == "concept" else color
+        yield axis, place, color, _curve(part.filter(pl.col(axis) == place))
+
+
+def _curve(part: pl.DataFrame) -> Curve:
+    """The mean over what is left, by step."""
+    mean = part.group_by("step").agg(pl.col("value").mean()).sort("step")
+    values = mean["value"].to_numpy().copy()
+    values[~np.isfinite(values)] = np.nan
+    return Curve(mean["step"].to_numpy(), values)
+
+
+def _title(metric: str) -> str:
+    return metric.replace("_", " ")

@@ -1,0 +1,68 @@
+"""Intervals: of shares of independent trials (Wilson), of answers that stand or fall together, and of means."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from jaxtyping import Float, Int, Shaped
+from scipy.stats import norm, t
+
+LEVEL = 0.95
+Z = float(norm.ppf((1 + LEVEL) / 2))
+
+
+def wilson(share, count):
+    """Wilson's 95 % interval of a share of `count` independent trials (Wilson 1927): (low, high), within [0, 1].
+
+    Arrays of NumPy or JAX; count may be a number of effective trials, no integer.
+    """
+    centre = (share + Z * Z / (2 * count)) / (1 + Z * Z / count)
+    half = Z / (1 + Z * Z / count) * (share * (1 - share) / count + (Z / (2 * count)) ** 2) ** 0.5
+    return (centre - half).clip(0, 1), (centre + half).clip(0, 1)
+
+
+def share_interval(
+    right: Shaped[np.ndarray, " N"], strata: Int[np.ndarray, " N"], group: Shaped[np.ndarray, " N"] | None = None
+) -> tuple[Float[np.ndarray, " K1"], Float[np.ndarray, " K1"]]:
+    """95 % interval of the share of right answers in each stratum and, last, in all: (low, high), [K + 1] each.
+
+    right: 1 and 0. strata: integers from 0 to K - 1 (concepts, each with its own share). group: answers that stand or
+    fall together (prompts of one query). Their variance is that of sums over groups, and Wilson's interval takes as
+    many trials as have it, no more than there are; where all are right or all wrong it takes a trial a group.
+    """
+    right, strata = np.asarray(right, np.float64), np.asarray(strata)
+    group = np.arange(len(right)) if group is None else np.unique(group, return_inverse=True)[1]
+    counts = np.bincount(strata)
+    shares = np.bincount(strata, right) / counts
+    bounds = [
+        _clustered(right[strata == stratum] - shares[stratum], shares[[stratum]], group[strata == stratum])
+        for stratum in range(len(counts))
+    ]
+    bounds.append(_clustered(right - shares[strata], shares[strata], group))
+    low, high = np.transpose(bounds)
+    return low, high
+
+
+def _clustered(residuals, shares, group):
+    """Wilson's interval of mean(shares) from residuals [n] about the strata's shares [n or 1], by group [n]."""
+    sums = np.bincount(group, residuals)[np.unique(group)]
+    total, groups = len(residuals), len(sums)
+    share = float(np.mean(shares))
+    independent = np.mean(np.broadcast_to(shares * (1 - shares), (total,)))
+    if groups == 1:
+        return wilson(np.float64(share), 1)
+    effect = total / groups
+    if independent > 0:
+        effect = max(groups / (groups - 1) * np.sum(sums**2) / total / independent, 1)
+    # The variance is itself estimated, from so many groups (Korn and Graubard 1998, Survey Methodology 24).
+    return wilson(np.float64(share), total / effect * (Z / t.ppf((1 + LEVEL) / 2, groups - 1)) ** 2)
+
+
+def mean_interval(values: Float[np.ndarray, " n"], level: float = LEVEL) -> tuple[float, float]:
+    """Student's interval (low, high) of the mean; NaN for fewer than two values."""
+    mean = float(np.mean(values))
+    if len(values) < 2:
+        return math.nan, math.nan
+    half = float(t.ppf((1 + level) / 2, len(values) - 1) * np.std(values, ddof=1) / math.sqrt(len(values)))
+    return mean - half, mean + half

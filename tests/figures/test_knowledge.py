@@ -1,0 +1,58 @@
+"""Figures of trainings on biographies, against the numbers in the tables."""
+
+import numpy as np
+import polars as pl
+import pytest
+
+from jaxconcepts.figures import claims, knowledge
+from jaxconcepts.figures.tables import MissingData, Study
+
+FIELDS = {"task.tuning": "low_rank", "task.variant": "single", "model.causal": True, "train.batch_size": 10}
+
+
+def study(rows, runs):
+    columns = ("run", "step", "metric", "token", "label", "value")
+    table = pl.DataFrame([dict(zip(columns, row, strict=True)) for row in rows], schema_overrides={"value": pl.Float64})
+    return Study(table, pl.DataFrame(runs), {})
+
+
+def lines(figure):
+    return {line.get_gid(): line for axis in figure.axes for line in axis.lines}
+
+
+def test_extraction_shows_every_seed_its_interval_and_the_commonest_answer():
+    rows, runs, values = [], [], {"mixed": [0.5, 0.6, 0.8], "staged": [0.1, 0.1, 0.2]}
+    for regime, of_seed in values.items():
+        for seed, value in enumerate(of_seed):
+            run = f"{regime}{seed}"
+            runs.append({"run": run, "seed": seed, "status": "done", "task.regime": regime, "task.people": 40} | FIELDS)
+            rows += [(run, 0, "majority", None, "extract", 0.15), (run, 9, "exact", "held_out", "extract", value)]
+            rows += [(run, 5, "exact", "held_out", "extract", 0.0), (run, 9, "exact", "held_out", "extract:major", 0.0)]
+            rows.append((run, 9, "exact", "asked", "extract", 1.0))
+    drawn = lines(knowledge.extraction(study(rows, runs)))
+    for name, of_seed in (("mixed", values["mixed"]), ("staged,\nlow rank", values["staged"])):
+        np.testing.assert_allclose(drawn[f"{name}/held_out"].get_ydata(), of_seed)
+        np.testing.assert_allclose(drawn[f"{name}/asked"].get_ydata(), [1.0] * 3)
+        np.testing.assert_allclose(drawn[f"{name}/interval"].get_ydata(), claims.interval(np.array(of_seed)))
+    assert set(drawn["majority"].get_ydata()) == {0.15}
+
+
+def test_capacity_is_drawn_against_readings_with_its_ceiling():
+    rows, runs = [], []
+    for people, width in ((20, 8), (40, 16)):
+        run = f"{people}x{width}"
+        runs.append({"run": run, "seed": 0, "status": "done", "task.people": people, "model.width": width} | FIELDS)
+        rows += [(run, step, "bits_a_parameter", None, None, step / 100) for step in (0, 20, 40)]
+        rows.append((run, 0, "bits_ceiling", None, None, 1.5))
+    drawn = lines(knowledge.capacity(study(rows, runs)))
+    np.testing.assert_allclose(drawn["20x8"].get_xdata(), [0, 10, 20])
+    np.testing.assert_allclose(drawn["40x16"].get_xdata(), [0, 5, 10])
+    np.testing.assert_allclose(drawn["40x16"].get_ydata(), [0, 0.2, 0.4])
+    assert drawn["20x8/ceiling"].get_ydata() == [1.5]
+
+
+def test_what_is_missing_is_named():
+    with pytest.raises(MissingData, match="no exact answers"):
+        knowledge.extraction(study([("a", 0, "loss", None, "x", 1.0)], [{"run": "a", "seed": 0} | FIELDS]))
+    with pytest.raises(MissingData, match="no bits a parameter"):
+        knowledge.capacity(study([("a", 0, "loss", None, "x", 1.0)], [{"run": "a", "seed": 0} | FIELDS]))
