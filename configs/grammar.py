@@ -1,8 +1,9 @@
 """A language model learns a layered grammar, and is read against exact answers at every step.
 
 Command:  python -m jaxconcepts train --config=configs/grammar.py:cpu --workdir=runs/grammar
-Sizes:    smoke, cpu (4 layers of 64 on cfg3b@16), small and paper behind the colon.
-Time:     not run to its end by us.
+Sizes:    smoke, cpu (3 layers of 64 on cfg3b@16), small and paper behind the colon.
+Time:     not run to its end by us. A step took 26 ms of CPU (windows of 96 instead of 80; two busy cores), so that the
+          1 800 of a run are under a minute of CPU; compiling takes about as long.
 Expected: the exact solution's loss is 0.410 nats a token, and the probes' ceilings are 0.84, 0.93 and 0.92 (NT4 to
           NT6) on the held-out strings. No figures of a trained model are stated, for want of a whole run.
 """
