@@ -29,6 +29,9 @@ def get_config(size: str = "cpu") -> config_dict.ConfigDict:
     config.task.update(first=20, middle=20, last=20, qa_share=0.0)
     config.update_from_flattened_dict(fields_of(size))
     config.train.batch_size = BATCH
+    config.task.passes = 1  # A window has one text, and no neighbour to learn it by.
+    if size in ("small", "paper"):
+        config.task.window = 80  # One English text a window: they have 46 to 69 tokens.
     return config
 
 

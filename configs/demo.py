@@ -1,6 +1,9 @@
-"""Demo: the smallest training in which concepts form, for `jaxconcepts demo`.
+"""Demo: a very small training, for `jaxconcepts demo`: how strongly y depends on x is one of three concepts.
 
 Command:  python -m jaxconcepts demo --workdir=runs/demo
+Time:     30 s of training on two cores that ten other programs shared; compiling took as long again or longer there.
+Expected: seed 0: loss at the last position from 1.81 to 0.14 (Bayes mixture: 0.065), best-layer CD from 0.49 in the
+          untrained network to 0.57, chance 0.33. Too short for concepts that must be inferred: see quickstart.py.
 """
 
 from ml_collections import config_dict

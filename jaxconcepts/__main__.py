@@ -27,7 +27,7 @@ COMMANDS = {
     "finetune": "tune some layers of a model; CD and accuracy before and after: --config=... --model=... --workdir=DIR",
     "icl_from_scratch": "train a small model on the tasks, then icl on its checkpoints: --config=... --workdir=DIR",
     "report": "draw the figures and report.html of a run directory: --workdir=DIR, or DIR,DIR to compare",
-    "demo": "one minute: a very small model learns three concepts, and a page shows it: [--workdir=runs/demo]",
+    "demo": "a very small training that ends with a page, in a minute or two: [--workdir=runs/demo]",
 }
 
 WITH_PULSE = ("demo", "train", "sweep", "report")

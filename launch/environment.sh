@@ -4,11 +4,16 @@
 # The versions are those that were tested (constraints-<Python's version>.txt); with LATEST=1 they are the newest.
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit
 VENV=${VENV:-.venv}
+# Says every few seconds that it goes on; the sleep must not hold the terminal open once that is over.
+while sleep 3 > /dev/null 2>&1; do echo "  … installing: $SECONDS s"; done &
+ticker=$!
+trap 'kill "$ticker" 2> /dev/null || true' EXIT
 if [ ! -x "$VENV/bin/python" ]; then
   "${PYTHON:-python3}" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
     echo "Python 3.11 or later is needed, got $("${PYTHON:-python3}" --version); choose one with PYTHON=..." >&2
     exit 2
   }
+  echo "making $VENV"
   "${PYTHON:-python3}" -m venv "$VENV"
 fi
 tested=launch/constraints-$("$VENV/bin/python" -c 'import sys; print(*sys.version_info[:2], sep=".")').txt
@@ -22,10 +27,6 @@ else
   versions=()
   echo "installing jaxconcepts${1:+[$1]} into $VENV; there is no $tested, so what it needs comes in its newest versions"
 fi
-# Says every few seconds that it goes on; the sleep must not hold the terminal open once that is over.
-while sleep 3 > /dev/null 2>&1; do echo "  … installing: $SECONDS s"; done &
-ticker=$!
-trap 'kill "$ticker" 2> /dev/null || true' EXIT
 "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check "${versions[@]}" --editable ".${1:+[$1]}"
 kill "$ticker" 2> /dev/null || true
 trap - EXIT

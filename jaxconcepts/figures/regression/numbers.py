@@ -72,7 +72,7 @@ def _follows(study: Study, run: str) -> str:
     others = np.flatnonzero(nearest != nearest[-1])
     since = steps[others[-1] + 1] if others.size else steps[0]
     label = style.REFERENCE_LABELS.get(names[nearest[-1]], names[nearest[-1]])
-    return f"predictions are nearest to {label} from step {since:,} on".replace(",", " ")
+    return f"predictions are nearest to {label} from step {f'{since:,}'.replace(',', ' ')} on"
 
 
 def _first(study: Study, run: str, splits: pl.DataFrame | None) -> str:
