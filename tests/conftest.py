@@ -46,13 +46,14 @@ def compiles_fast():
 
 
 @pytest.fixture(scope="module")
-def environment():
+def environment(tmp_path_factory):
     """Compiles fast and keeps what is compiled: these programs run for milliseconds."""
     kept = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
     return kept | {
         "JAX_PLATFORMS": "cpu",
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+        "JAXCONCEPTS_BANKS": str(tmp_path_factory.mktemp("banks")),
         "PYTHONPATH": str(ROOT),
     }
 

@@ -44,6 +44,10 @@ GRAMMAR = {
     "measure.per_concept": 8, "measure.cd_per_concept": 8, "measure.neighbours": 3, "measure.points": 40,
     "measure.generations": 2, "measure.prefix": 3,
 }  # fmt: skip
+REASONING = {
+    "num_seeds": 1, "task.problems": 300, "train.steps": 2, "train.batch_size": 2, "train.warmup_steps": 0,
+    "measure.count": 2, "measure.per_concept": 12,
+}  # fmt: skip
 BIOGRAPHIES = {"num_seeds": 1, "train.steps": 4, "train.batch_size": 2, "train.warmup_steps": 0, "measure.count": 2}
 PREFIXED = {name: {f"{name}.{key}": value for key, value in ASKING.items()} for name in ("measure", "study")}
 # Pages whose snippets another module runs, which names the page.
@@ -57,6 +61,8 @@ SMALL = {
     "dynamics": TRAINING | SIZES | {"model.layers": 2},  # Its first two blocks are tuned.
     "garg": TRAINING | SIZES,
     **dict.fromkeys(("grammar", "grammar_positions", "grammar_noise", "grammar_encoder"), GRAMMAR),
+    "reasoning": REASONING,
+    **dict.fromkeys(("reasoning_depth", "reasoning_retry"), REASONING | {"measure.metrics": "loss,solving"}),
     **dict.fromkeys(
         ("biographies", "biographies_regimes", "biographies_reversal", "biographies_capacity"), BIOGRAPHIES
     ),
@@ -138,7 +144,8 @@ class Runs:
         """The config file of that name, in its smallest size where it has several."""
         if name == "my_config":
             return str(ROOT / "tests" / "example_config.py")
-        return str(ROOT / "configs" / f"{name}.py") + (":smoke" if name.startswith(("grammar", "biographies")) else "")
+        sized = name.startswith(("grammar", "reasoning", "biographies"))
+        return str(ROOT / "configs" / f"{name}.py") + (":smoke" if sized else "")
 
     def _flag(self, command, flag):
         name, _, text = flag.partition("=")

@@ -20,6 +20,7 @@ BUILT_IN = {
     "biographies": "jaxconcepts.experiments.biographies:Biographies",
     "grammar": "jaxconcepts.experiments.grammar:Grammar",
     "language": "jaxconcepts.experiments.language:Language",
+    "reasoning": "jaxconcepts.experiments.reasoning:Reasoning",
     "regression": "jaxconcepts.experiments.regression:Regression",
 }
 ENTRY_POINTS = "jaxconcepts.experiments"

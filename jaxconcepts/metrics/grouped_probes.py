@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 
 def read_off(
@@ -79,6 +79,72 @@ def _scores(states, targets, fitted, alpha):
     gram = product(x.T, x) + alpha * jnp.eye(states.shape[1], dtype=states.dtype)
     coefficients = jax.scipy.linalg.cho_solve(jax.scipy.linalg.cho_factor(gram), product(x.T, y))
     return product(states - mean, coefficients) + intercept
+
+
+def fit(
+    states: Float[Array, "N d"], labels: Int[Array, " N"], fitted: Bool[Array, " N"], classes: int, alpha: float
+) -> tuple[Float[Array, "d classes"], Float[Array, " classes"]]:
+    """Coefficients and intercepts of a probe on the points in `fitted`, every class with the same weight.
+
+    As scikit-learn's RidgeClassifier(alpha, class_weight="balanced"), whose scores are states @ coefficients +
+    intercepts. A class that no point has is never read off.
+    """
+    of_class = (labels[:, None] == jnp.arange(classes)) & fitted[:, None]
+    counts = jnp.sum(of_class, 0)
+    # A class' points together weigh as much as another's, and all of them as many as there are.
+    each = jnp.sum(counts) / jnp.maximum(jnp.sum(counts > 0) * counts, 1)
+    weight = jnp.sum(of_class * each, 1, keepdims=True).astype(states.dtype)
+    targets = jnp.where(of_class, 1.0, -1.0).astype(states.dtype)
+    mean, centre = (jnp.sum(weight * x, 0) / jnp.maximum(jnp.sum(weight), 1) for x in (states, targets))
+    product = partial(jnp.matmul, precision=lax.Precision.HIGHEST)
+    x = states - mean
+    gram = product((weight * x).T, x) + alpha * jnp.eye(states.shape[1], dtype=states.dtype)
+    right = product((weight * x).T, targets - centre)
+    coefficients = jax.scipy.linalg.cho_solve(jax.scipy.linalg.cho_factor(gram), right)
+    return coefficients, centre - product(mean, coefficients)
+
+
+@partial(jax.jit, static_argnums=(3, 5))
+def read_masked(
+    hidden: Float[Array, "*lead N d"],
+    labels: Int[Array, "C N"],
+    valid: Bool[Array, "C N"],
+    classes: int,
+    group: Int[Array, " N"],
+    folds: int,
+    alpha: float,
+) -> Int[Array, "*lead C N"]:
+    """As `read_off`, of concepts that are each defined at the `valid` points alone, with classes of equal weight
+    (`fit`). What stands at other points means nothing."""
+
+    def of_concept(states, label, counts):
+        def scores(fold):
+            coefficients, intercepts = fit(states, label, counts & (group % folds != fold), classes, alpha)
+            return jnp.matmul(states, coefficients, precision=lax.Precision.HIGHEST) + intercepts
+
+        of_folds = lax.map(scores, jnp.arange(folds))
+        return jnp.argmax(of_folds[group % folds, jnp.arange(len(label))], -1)
+
+    flat = hidden.reshape(-1, *hidden.shape[-2:])
+    of_layer = lambda states: lax.map(lambda one: of_concept(states, *one), (labels, valid))  # noqa: E731
+    return lax.map(of_layer, flat).reshape(*hidden.shape[:-2], *labels.shape)
+
+
+def agreement(
+    predicted: Int[Array, "*lead C N"], labels: Int[Array, "C N"], valid: Bool[Array, "C N"], classes: int
+) -> tuple[Float[Array, "*lead C"], Float[Array, "*lead C"], Float[Array, "*lead C"]]:
+    """Accuracy, balanced accuracy (the mean recall of the classes that there are) and Matthews' correlation of any
+    number of classes (0 where either side is always the same), over the `valid` points of each concept."""
+    one_hot = lambda a: jax.nn.one_hot(a, classes) * valid[..., None]  # noqa: E731
+    counts = jnp.einsum("...cnt,...cnp->...ctp", one_hot(labels), one_hot(predicted))
+    true, read, total = counts.sum(-1), counts.sum(-2), counts.sum((-1, -2))
+    right = jnp.trace(counts, axis1=-2, axis2=-1)
+    hits = jnp.diagonal(counts, axis1=-2, axis2=-1)
+    recall = jnp.sum(hits / jnp.maximum(true, 1), -1) / jnp.maximum(jnp.sum(true > 0, -1), 1)
+    spread = jnp.sqrt((total**2 - jnp.sum(true**2, -1)) * (total**2 - jnp.sum(read**2, -1)))
+    covariance = right * total - jnp.sum(true * read, -1)
+    correlation = jnp.where(spread > 0, covariance / jnp.where(spread > 0, spread, 1), 0.0)
+    return right / jnp.maximum(total, 1), recall, correlation
 
 
 def matthews(predicted: Int[Array, "*lead N"], labels: Int[Array, "*lead N"]) -> Float[Array, "*lead"]:

@@ -56,8 +56,6 @@ class Record:
         row: whether the chunk's means belong in the tables; if not, they cover only some of the steps up to a row.
         """
         self._pending.append((step, result, measured, row))
-        if measured is not None:
-            self._note(measured)
 
     def hidden(self, step, hidden_and_labels):
         hidden, labels = self._fetch(hidden_and_labels)
@@ -77,6 +75,8 @@ class Record:
                 if row and self._runs:
                     self._frames += [tidy.scalars(self._runs, step, *item) for item in reported.items()]
             if measured is not None and self._runs:
+                measured = self._experiment.on_host(measured)
+                self._note(measured)
                 self._frames.append(tidy.rows(self._runs, step, measured, self._detail))
             progress.update(step, losses, measured)
         self._pending.clear()

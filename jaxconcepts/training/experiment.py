@@ -160,6 +160,11 @@ class Experiment:
         """All that is measured at a step. "name/label" puts the label into the rows' label column."""
         raise NotImplementedError
 
+    def on_host(self, measured: Mapping[str, Named]) -> dict[str, Named]:
+        """What becomes rows of a measurement that was fetched: NumPy values with an axis of runs in front. For what a
+        compiled program cannot do, such as judging a text; the device goes on meanwhile."""
+        return dict(measured)
+
     def hidden(self, params: PyTree, held_out: PyTree) -> tuple[Float[Array, "layers N d"], Int[Array, " N"]]:
         """Hidden states for projections, and their labels; for `measure.hidden_count`."""
         raise ValueError("measure.hidden_count must be 0 for an experiment without `hidden`")

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from sklearn.linear_model import RidgeClassifier
-from sklearn.metrics import matthews_corrcoef
+from sklearn.metrics import balanced_accuracy_score, matthews_corrcoef
 
 from jaxconcepts.metrics import grouped_probes
 
@@ -60,3 +60,23 @@ def test_bad_input_is_named(points):
         grouped_probes.read_off(hidden, labels, (2, 3), group)
     with pytest.raises(ValueError, match="folds must be an integer of at least 2, got 1"):
         grouped_probes.read_off(hidden, labels, CLASSES, group, folds=1)
+
+
+def test_concepts_with_points_of_their_own_and_equal_classes_are_read_as_scikit_learn_reads_them(points):
+    hidden, labels, group = points
+    random = np.random.default_rng(3)
+    three, valid = np.minimum(labels, 2), random.random(labels.shape) < 0.7
+    three[0] = (three[0] == 1) & (random.random(120) < 0.4)
+    read = np.asarray(grouped_probes.read_masked(hidden, three, valid, 3, group, 4, 2.0))
+    scores = [np.asarray(score) for score in grouped_probes.agreement(read, three, valid, 3)]
+    for layer, concept in np.ndindex(2, 3):
+        label, counts = three[concept], valid[concept]
+        for fold in range(4):
+            out, fitted = group % 4 == fold, counts & (group % 4 != fold)
+            probe = RidgeClassifier(alpha=2.0, class_weight="balanced").fit(
+                hidden[layer, fitted].astype(np.float64), label[fitted]
+            )
+            np.testing.assert_array_equal(read[layer, concept, out], probe.predict(hidden[layer, out]))
+        true, given = label[counts], read[layer, concept, counts]
+        expected = [np.mean(true == given), balanced_accuracy_score(true, given), matthews_corrcoef(true, given)]
+        np.testing.assert_allclose([score[layer, concept] for score in scores], expected, atol=1e-6)

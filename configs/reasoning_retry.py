@@ -1,0 +1,66 @@
+"""Do mistakes with their corrections in the training data make a model reason better?
+
+Command:  python -m jaxconcepts sweep --config=configs/reasoning_retry.py:cpu --workdir=runs/reasoning_retry
+          (then: python -m jaxconcepts report --workdir=runs/reasoning_retry)
+Sizes:    smoke, cpu, small and paper behind the colon.
+Time:     not run to its end by us.
+Expected: by the paper, better with more retries, also with the weak kind, and worse with the kind "miss". Not measured
+          by us.
+"""
+
+from ml_collections import config_dict
+
+from jaxconcepts.experiments.reasoning_sizes import fields_of
+from jaxconcepts.figures.claims import Arm, Claim, Quantity
+from jaxconcepts.runs.loop import default_config
+from jaxconcepts.sweeps import Space, zip_
+
+ARMS = {
+    "no retries": (0.0, "uncomputable"), "rate .2": (0.2, "uncomputable"), "rate .5": (0.5, "uncomputable"),
+    "weak": (0.2, "weak"), "miss": (0.2, "miss"),
+}  # fmt: skip
+SOURCE = "arXiv 2408.16293 (operations 23, clean 76.8 %; rates .2 and .5 of solutions 91.6 and 93.6 %; miss 61 %)"
+
+
+def get_config(size: str = "cpu") -> config_dict.ConfigDict:
+    config = config_dict.ConfigDict(default_config("reasoning"))
+    config.num_seeds = 5
+    config.measure.metrics = ("loss", "accuracy", "solving")
+    config.measure.count = 4
+    config.update_from_flattened_dict(fields_of(size))
+    # Wrong names make solutions longer.
+    config.task.window = 2 * config.task.window
+    return config
+
+
+def get_sweep() -> Space:
+    rates, kinds = zip(*ARMS.values(), strict=True)
+    return zip_(**{"task.retry": rates, "task.retry_kind": kinds})
+
+
+def get_claims() -> list[Claim]:
+    published = {"no retries": 0.768, "rate .2": 0.916, "rate .5": 0.936, "miss": 0.61}
+    arm = {
+        name: Arm(name, {"task.retry": rate, "task.retry_kind": kind}, published.get(name))
+        for name, (rate, kind) in ARMS.items()
+    }
+    hardest = Quantity("solved", {"label": "hardest"})
+    hazards = "equal tokens hold fewer problems with retries; a wrong name that is taken back is not counted as wrong"
+
+    def claim(name, statement, **expected):
+        return Claim(
+            f"{name} over no retries", statement, hardest, (arm[name], arm["no retries"]), unit="share solved",
+            source=SOURCE, hazards=hazards, **expected,
+        )  # fmt: skip
+
+    return [
+        claim("rate .2", "Trained on solutions with mistakes that are taken back, a model solves more"),
+        claim("rate .5", "And so with many of them"),
+        claim("weak", "Names of later sentences are as good as mistakes"),
+        claim("miss", "Any name that was not computed is harmful as a mistake", expected="less"),
+        Claim(
+            "few retries in right answers", "At rate .2 a right solution takes back fewer than .3 names itself",
+            Quantity("retries", {"label": "hardest"}), (arm["rate .2"],), reference=0.3, expected="less", unit="names",
+            source=SOURCE, hazards="of right solutions alone",
+        ),
+    ]  # fmt: skip
