@@ -1,0 +1,186 @@
+"""SIGTERM and Ctrl-C, wherever they meet a command: exit code 75, one line, and the same command goes on."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jaxconcepts import __main__, store
+from jaxconcepts.runs import preemption
+from jaxconcepts.studies.extraction import study as extraction
+
+ROOT = Path(__file__).parents[2]
+TOKENIZERS = ("transformers.models.auto.tokenization_auto",)
+STOPPED = {int(signal.SIGTERM): "stopped by SIGTERM", int(signal.SIGINT): "stopped by SIGINT"}
+
+
+@pytest.mark.parametrize("command", ["extract", "patch", "report", "sweep"])
+def test_a_signal_while_a_command_is_imported(server, command, tmp_path):
+    number = list(STOPPED)[len(command) % 2]
+    code, output, seen = server(
+        command, f"--workdir={tmp_path}/run", signal=number, match=rf"commands/(__pycache__/)?{command}\."
+    )
+    assert (code, output) == (75, f"{STOPPED[number]}; start again to go on\n") and seen == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_ctrl_c_as_the_process_starts_and_imports_jax(environment, tmp_path):
+    """As a process of its own, at moments from its first instructions on."""
+    number = int(signal.SIGINT)
+    command = [sys.executable, "-X", "importtime", "-m", "jaxconcepts", "train", "--config=quickstart"]
+    with subprocess.Popen(
+        [*command, f"--workdir={tmp_path}/run"], env=environment, stderr=-1, stdout=-1, text=True, cwd=ROOT
+    ) as process:
+        for line in process.stderr:
+            if line.endswith("jax._src.config\n"):
+                process.send_signal(number)
+                break
+        rest = [line for line in process.stderr if not line.startswith("import time:")]
+    assert process.returncode == 75 and rest == [f"{STOPPED[number]}; start again to go on\n"]
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_signal_during_one_long_instruction_is_not_waited_with(environment):
+    """As a compilation is one: the interpreter runs no handler before it ends."""
+    script = "import hashlib; from jaxconcepts.runs import preemption; preemption.end_on_signals()\n"
+    script += "print('on', flush=True); hashlib.pbkdf2_hmac('sha256', b'x', b'y', 10**9)"
+    with subprocess.Popen([sys.executable, "-c", script], env=environment, stdout=-1, stderr=-1, cwd=ROOT) as process:
+        process.stdout.readline()
+        time.sleep(0.3)
+        start = time.monotonic()
+        process.terminate()
+        assert process.wait() == 75 and time.monotonic() - start < 5
+        assert process.stderr.read() == b"stopped by SIGTERM; start again to go on\n"
+
+
+def test_signals_are_collected_where_work_is_unsaved_and_told_at_the_end():
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(preemption.PreemptedError, match="start again"), preemption.stop_requested() as received:
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert received == [signal.SIGTERM]
+    assert signal.getsignal(signal.SIGTERM) is before
+    with preemption.stop_requested() as received:
+        pass
+    with pytest.raises(KeyError), preemption.stop_requested():
+        os.kill(os.getpid(), signal.SIGINT)
+        raise KeyError  # The body's own error is the one that is told.
+
+
+@pytest.fixture(scope="module")
+def trained(server, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("trained") / "run"
+    code, output, _ = server("train", f"--config={ROOT}/tests/small_train.py", f"--workdir={workdir}")
+    assert code == 0, output
+    return workdir
+
+
+def test_a_signal_in_patch(trained, server):
+    order = ("patch", f"--workdir={trained}", "--per_concept=4", "--mean_per_concept=4", "--step=24")
+    at = {"signal": int(signal.SIGTERM), "match": r"patching/summary/.*parquet\.tmp"}
+    code, output, _ = server(*order, **at)
+    assert code == 75 and output.endswith("stopped by SIGTERM; start again to go on\n") and "Traceback" not in output
+    code, output, _ = server(*order)
+    assert code == 0, output
+    assert store.results(trained, "patching", "summary")["run"].n_unique() == 2
+
+
+@pytest.fixture(scope="module")
+def prompts(tmp_path_factory):
+    path = tmp_path_factory.mktemp("prompts") / "prompts with a space.jsonl"
+    rows = [{"prompt": f"{i % 2}{i % 4 // 2} 01", "c": "ab"[i % 2]} for i in range(12)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.mark.parametrize("match", [r"prompts/\d+\.parquet", r"done\.json"])
+def test_a_signal_in_extract(server, checkpoint, prompts, tmp_path, match):
+    order = ("extract", f"--model={checkpoint.folder}", f"--prompts={prompts}", "--nobos", "--batch_size=4")
+    order += (f"--workdir={tmp_path}/a[b]/run",)
+    at = {"imports": TOKENIZERS, "signal": int(signal.SIGTERM), "match": match, "nth": 2 if "json" in match else 1}
+    code, output, _ = server(*order, **at)
+    assert code == 75 and output.endswith("stopped by SIGTERM; start again to go on\n") and "Traceback" not in output
+    code, output, _ = server(*order, imports=TOKENIZERS)
+    assert code == 0, output
+    extraction.verify(tmp_path / "a[b]" / "run")
+    states = extraction.hidden_states(tmp_path / "a[b]" / "run").read().result()
+    assert states.shape[0] == 12 and np.isfinite(states).all()
+
+
+def test_a_signal_in_icl(server, checkpoint, tmp_path):
+    order = ("icl", f"--model={checkpoint.folder}", f"--config={ROOT}/tests/small_icl.py", f"--workdir={tmp_path}/run")
+    at = {"imports": TOKENIZERS, "signal": int(signal.SIGINT), "match": r"icl/models/.*parquet"}
+    code, output, _ = server(*order, **at)
+    assert code == 75 and output.endswith("stopped by SIGINT; start again to go on\n") and "Traceback" not in output
+
+
+def test_a_signal_in_a_sweep_that_is_about_to_compile_ends_it_at_once(server, tmp_path):
+    """Nothing is unsaved before the first chunk of a pack, so no compilation is waited for."""
+    order = ("sweep", f"--config={ROOT}/tests/sweeps/small_sweep.py", f"--workdir={tmp_path}/run")
+    code, output, _ = server(*order, signal=int(signal.SIGTERM), match=r"run/packs/.*json")
+    assert code == 75 and output.endswith("stopped by SIGTERM; start again to go on\n") and "at step" not in output
+    assert not list((tmp_path / "run" / "checkpoints").iterdir())
+
+
+SMALL = (
+    "--config.families=bitwise",
+    "--config.bitwise.bits=2",
+    "--config.bitwise.train=60",
+    "--config.bitwise.test=40",
+)
+DISKS = [
+    ("extract", ("--model={model}", "--prompts={prompts}", "--nobos")),
+    ("icl", ("--model={model}", "--config={root}/tests/small_icl.py")),
+    ("causal", ("--model={model}", "--config=causal", *SMALL, "--config.shots=1", "--config.tuning.arms=")),
+    ("train", ("--config={root}/tests/small_train.py",)),
+    ("patch", ()),
+    ("decodability", ("--label=c",)),
+    ("status", ()),
+]
+
+
+@pytest.mark.parametrize(("command", "flags"), DISKS, ids=[command for command, _ in DISKS])
+def test_a_workdir_that_cannot_be_written_to_ends_in_one_line(server, checkpoint, prompts, tmp_path, command, flags):
+    under = ("a file", "in a file", "read-only")[len(command) % 3]
+    (tmp_path / "file").touch()
+    workdir = {"a file": tmp_path / "file", "in a file": tmp_path / "file" / "run", "read-only": Path("/proc/run")}
+    names = {"model": checkpoint.folder, "prompts": prompts, "root": ROOT}
+    given = [flag.format(**names) for flag in flags]
+    code, output, _ = server(command, *given, f"--workdir={workdir[under]}", imports=TOKENIZERS)
+    last = output.splitlines()[-1]
+    assert code == 2 and last.startswith("error: ") and "Traceback" not in output, output
+    assert str(workdir[under]) in last
+
+
+BAD_INPUT = [
+    ("extract", ("--model=/nowhere", "--prompts={prompts}", "--nobos")),
+    ("extract", ("--model={model}", "--prompts=/nowhere.jsonl", "--nobos")),
+]
+
+
+@pytest.mark.parametrize(("command", "flags"), BAD_INPUT, ids=[f"{c} {f[0][:20]}" for c, f in BAD_INPUT])
+def test_nothing_is_written_before_the_inputs_are_checked(server, checkpoint, prompts, tmp_path, command, flags):
+    names = {"model": checkpoint.folder, "prompts": prompts, "root": ROOT}
+    given = [flag.format(**names) for flag in flags]
+    code, output, _ = server(command, *given, f"--workdir={tmp_path}/run", imports=TOKENIZERS)
+    assert code == 2 and "/nowhere" in output and len(output.splitlines()) == 1, output
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("command", ["extract", "patch", "report", "sweep"])
+def test_an_empty_workdir_is_refused(command, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    for empty in ("", " "):
+        flags = [f"--workdir={empty}", "--model=x", "--prompts=x", "--bos", "--label=x", "--config=quickstart"]
+        known = {"extract": flags[:4], "decodability": [flags[0], flags[4]], "patch": flags[:1], "report": flags[:1]}
+        known |= {"status": flags[:1], "icl": [flags[0], flags[1], "--config=icl"]}
+        known |= {name: [flags[0], flags[1], f"--config={name}"] for name in ("causal", "finetune")}
+        known |= {"icl_from_scratch": [flags[0], "--config=icl_from_scratch"]}
+        assert __main__.main(["jaxconcepts", command, *known.get(command, [flags[0], flags[5]])]) == 2
+        assert "workdir" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
