@@ -7,6 +7,7 @@ import pytest
 from jaxconcepts.figures import style
 from jaxconcepts.figures.regression import catalogue
 from jaxconcepts.figures.sweeps import tables as sweep_tables
+from jaxconcepts.figures.sweeps import verdict
 from jaxconcepts.figures.sweeps.tables import CD, LOSS, half_way
 from jaxconcepts.figures.tables import MissingData, Study
 
@@ -58,6 +59,20 @@ def test_outcomes_are_the_last_measurement_over_the_rank(study):
     done = table.filter(~diverged)
     np.testing.assert_allclose(done[LOSS], (1 + done["task.noise"] + done["seed"] / 10) / 2)
     np.testing.assert_allclose(done[CD], 1.0)
+
+
+def test_the_verdict_is_computed_from_the_outcomes(study):
+    first, second, third = verdict.sentences(study)
+    assert first == f"{CD} of 16 runs: from 1 to 1, median 1."
+    table = sweep_tables.outcomes(study).drop_nulls(LOSS)
+    within = table.group_by("task.noise").agg(pl.col(LOSS).var(ddof=0))[LOSS].mean()
+    share = 1 - within / table[LOSS].var(ddof=0)
+    assert second.startswith(f"{LOSS} of 16 runs: from 0.5 to 0.85, median ")
+    assert second.endswith(f"; most of it by noise ({share:.0%} of the variance).")
+    # Three seeds of .5, .55 and .6: t of 2 degrees of freedom, 4.303, times .05 / sqrt(3).
+    assert third.startswith("Least loss: noise 0, learning rate 0.001: 0.55 [0.426, 0.674], CD 1 [1, 1], 3 seed(s)")
+    rows = verdict.best_table(study).rows
+    assert len(rows) == 6 and [row[2] for row in rows] == ["3", "3", "2"] * 2
 
 
 def test_half_way_marks_lie_between_measurements(study):

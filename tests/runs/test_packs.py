@@ -135,7 +135,7 @@ def compiled(made, runs):
 def test_a_diverging_run_leaves_its_neighbours_bits_alone(how, mapped, side_by_side):
     made = {"map": mapped, "vmap": side_by_side}[how]
     healthy, usual = train(made, POINTS, steps=40)
-    bad = points.make_point(config(1, learning_rate=float("inf")))
+    bad = points.make_point(config(1, learning_rate=1e38))
     state, losses = train(made, [POINTS[0], bad, POINTS[2]], steps=40)
     assert state.diverged_at.tolist()[:3] == [-1, 0, -1]
     for place in (0, 2):

@@ -45,11 +45,8 @@ def sentences(study: Study) -> list[str]:
         values = table[metric].drop_nulls()
         if len(values):
             low, middle, high = (f"{value:.2g}" for value in (values.min(), values.median(), values.max()))
-            weights = {field: influence(table, field, metric) for field in swept(study)}
-            most = max(weights, key=weights.get)
-            depends = (
-                f"; most of it by {most.label} ({weights[most]:.0%} of the variance)" if weights[most] > 0.05 else ""
-            )
+            share, label = max((influence(table, field, metric), field.label) for field in swept(study))
+            depends = f"; most of it by {label} ({share:.0%} of the variance)" if share > 0.05 else ""
             lines.append(f"{metric} of {len(values)} runs: from {low} to {high}, median {middle}{depends}.")
     if points.height:
         best = points.row(0, named=True)
