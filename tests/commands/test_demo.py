@@ -2,7 +2,7 @@
 
 import pytest
 
-from jaxconcepts.commands import demo
+from jaxconcepts.commands import command_line, demo
 
 SMALL = {
     "train.steps": 4, "train.batch_size": 4, "train.warmup_steps": 0, "train.optimizer": "adam", "model.layers": 1,
@@ -12,7 +12,9 @@ SMALL = {
 
 
 @pytest.mark.slow
-def test_the_demo_ends_with_a_page_and_says_what_it_is_too_short_for(tmp_path, capsys):
+def test_the_demo_ends_with_a_page_and_says_what_it_is_too_short_for(tmp_path, capsys, monkeypatch):
+    # Other tests of this process have started the backend.
+    monkeypatch.setattr(command_line, "make_cpu_devices", lambda count: None)
     workdir = tmp_path / "demo"
     changed = [f"--config.{name}={value}" for name, value in SMALL.items()]
     assert demo.run(["demo", f"--workdir={workdir}", *changed]) == 0
