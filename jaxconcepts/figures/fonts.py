@@ -25,9 +25,12 @@ OTHER_PACKAGE = "fonts-noto-core"
 FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff\ufffe\uffff]")
 
 
-def legal(text: str) -> str:
-    """The text with a replacement character in place of each that no figure or page may hold."""
-    return FORBIDDEN.sub("\ufffd", text)
+def legal(text: object) -> str:
+    """The text with a replacement character in place of each that no figure or page may hold.
+
+    What is no text, such as the number that a formatter of ticks returns, is written as text.
+    """
+    return FORBIDDEN.sub("\ufffd", str(text))
 
 
 def fit(figure: Figure) -> set[str]:

@@ -69,8 +69,10 @@ def described(figure: Figure) -> dict[str, Any] | None:
 
 def packed(content: Any) -> str:
     """JSON, or text, as the page holds it: compressed, in base64."""
-    text = content if isinstance(content, str) else json.dumps(content, separators=(",", ":"), allow_nan=False)
-    return base64.b64encode(gzip.compress(text.encode(), 9, mtime=0)).decode()
+    if not isinstance(content, str):
+        # Properties of artists may be NumPy's scalars.
+        content = json.dumps(content, separators=(",", ":"), allow_nan=False, default=lambda scalar: scalar.item())
+    return base64.b64encode(gzip.compress(content.encode(), 9, mtime=0)).decode()
 
 
 @functools.cache
