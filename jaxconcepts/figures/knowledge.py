@@ -8,9 +8,10 @@ import numpy as np
 import polars as pl
 from matplotlib.figure import Figure
 
-from jaxconcepts.figures import claims, style
+from jaxconcepts.figures import style
 from jaxconcepts.figures.section import Entry, Section, drawn
 from jaxconcepts.figures.tables import MissingData, Study
+from jaxconcepts.intervals import mean_interval
 
 ARMS = ("task.regime", "task.tuning", "task.variant", "model.causal")
 EXTRACTION_CAPTION = (
@@ -44,7 +45,7 @@ def extraction(study: Study) -> Figure:
                 markerfacecolor=filled, color=style.MODEL_COLOR, gid=f"{name}/{side}",
             )  # fmt: skip
         if len(values) > 1:
-            axis.plot([at + 0.12] * 2, claims.interval(values), color=style.BEST_COLOR, gid=f"{name}/interval")
+            axis.plot([at + 0.12] * 2, mean_interval(values), color=style.BEST_COLOR, gid=f"{name}/interval")
             axis.plot([at + 0.12], [values.mean()], color=style.BEST_COLOR, marker="_", markersize=8)
     if majority.len():
         axis.axhline(majority.mean(), gid="majority", **style.CHANCE_STYLE)

@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Array
 
 from jaxconcepts import extras
-from jaxconcepts.models import hf_config, json_file
+from jaxconcepts.models import hf_values, json_file
 from jaxconcepts.models.decoder import Decoder
 
 THROUGH = "transformers"
@@ -69,7 +69,7 @@ def read_config(folder: Path, dtype) -> TransformersModel:
     return TransformersModel(
         str(folder), config.model_type, **sizes, heads=heads, kv_heads=stated("num_key_value_heads") or heads,
         context=stated(*CONTEXTS) or NO_LIMIT, dtype=jnp.dtype(dtype).name,
-        stop_tokens=hf_config.stop_tokens(ids, sizes["vocab_size"], str(folder)),
+        stop_tokens=hf_values.stop_tokens(ids, sizes["vocab_size"], str(folder)),
     )  # fmt: skip
 
 

@@ -3,8 +3,9 @@
 import numpy as np
 import polars as pl
 import pytest
+import scipy.stats
 
-from jaxconcepts.figures import claims, knowledge
+from jaxconcepts.figures import knowledge
 from jaxconcepts.figures.tables import MissingData, Study
 
 FIELDS = {"task.tuning": "low_rank", "task.variant": "single", "model.causal": True, "train.batch_size": 10}
@@ -33,7 +34,8 @@ def test_extraction_shows_every_seed_its_interval_and_the_commonest_answer():
     for name, of_seed in (("mixed", values["mixed"]), ("staged,\nlow rank", values["staged"])):
         np.testing.assert_allclose(drawn[f"{name}/held_out"].get_ydata(), of_seed)
         np.testing.assert_allclose(drawn[f"{name}/asked"].get_ydata(), [1.0] * 3)
-        np.testing.assert_allclose(drawn[f"{name}/interval"].get_ydata(), claims.interval(np.array(of_seed)))
+        ends = scipy.stats.t.interval(0.95, 2, np.mean(of_seed), scipy.stats.sem(of_seed))
+        np.testing.assert_allclose(drawn[f"{name}/interval"].get_ydata(), ends)
     assert set(drawn["majority"].get_ydata()) == {0.15}
 
 

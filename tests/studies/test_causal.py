@@ -331,6 +331,6 @@ def test_one_command_runs_the_experiments_and_the_tuning_and_draws_both(
     assert run(tmp_path) == 0
     output = capsys.readouterr().out
     assert output.index("bitwise: patching (1 of 1)") < output.index("bitwise: tuning bitwise-last-1-seed0")
-    assert output.count(f"report: {tmp_path / 'report.html'}") == 2
+    assert output.count(f"report: {tmp_path / 'report.html'}") == 1
     names = {path.stem for path in (tmp_path / "figures").glob("*.png")}
     assert {"causal_patching_bitwise", "finetuning_cd_bitwise_1_plain", "finetuning_gain_bitwise_1_plain"} <= names

@@ -173,7 +173,7 @@ def _measure(config, prepared: Prepared, family_name, root, checkpoint, params, 
         measure, own = config.measure, len(family.concepts)
         scores = icl_scores.reduce_states(found.states, prompts.queries, measure, len(family.labels), own)
         labels = {"model": checkpoint} | cell._asdict()
-        frame = icl_rows.of_cell(found, scores, prompts, family, measure.seed)
+        frame = icl_rows.of_cell(found, scores, {}, prompts, family, measure.seed)
         store.write_result(root, STUDY, "metrics", name, finetuning_arms.keyed(frame, arm, step, labels))
         cd = scores.cd[:, -1]
         accuracy = found.correct.reshape(len(family.labels), -1)[:own].mean()

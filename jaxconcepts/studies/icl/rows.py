@@ -28,7 +28,7 @@ SCHEMA = pl.Schema(
 def of_cell(
     found: Read, scores: Decodability, controls: Mapping[str, Score], encoded: Encoded, family: Family, seed: int
 ) -> pl.DataFrame:
-    """Every metric of a cell, in `SCHEMA`'s columns. controls: what CD is held against, by name."""
+    """Every metric of a cell, in `SCHEMA`'s columns. controls: what CD is held against, by name, if anything."""
     labels, own = len(family.labels), len(family.concepts)
     right = found.correct.reshape(labels, -1)
     each = right.shape[1]
@@ -66,6 +66,8 @@ def of_cell(
 
 def _beside(scores: Decodability, controls: Mapping[str, Score]) -> list[pl.DataFrame]:
     """CD of each control, "cd_<control>", and by layer how far CD is above the highest, "cd_above"; with intervals."""
+    if not controls:
+        return []
     ends = ("", "_low", "_high")
     parts = [
         part for name, score in controls.items() for end, values in zip(ends, score, strict=True)
