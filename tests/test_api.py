@@ -122,7 +122,8 @@ def test_a_pretrained_model_with_its_tokenizer(tmp_path):
     import jax
 
     jc.save_pretrained(model, model.init(jax.random.key(0)), tmp_path)
-    tokenizer = prompt_corpus.train_tokenizer(["a prompt", "another one"], 300, tmp_path)
+    tokenizer = prompt_corpus.train_tokenizer(["a prompt", "another one"], 300)
+    tokenizer.save_pretrained(tmp_path)
     loaded = jc.load(str(tmp_path))
     states = loaded.hidden_states(["a prompt", "another"], at="last", bos=True)
     assert states.shape == (3, 2, 8)

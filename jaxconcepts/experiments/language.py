@@ -7,11 +7,9 @@ at the query's last token, before the answer.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -103,9 +101,7 @@ def drawn(task: Corpus, per_concept: int) -> Bank:
         families, task.shots, task.prompts, seed=task.seed, variants=task.variants, template=template,
         concept_ratio=task.concept_ratio,
     )  # fmt: skip
-    with tempfile.TemporaryDirectory() as folder:
-        texts = [prompt.whole for prompt in prompts[:4000]]
-        tokenizer = prompt_corpus.train_tokenizer(texts, task.vocab_size, Path(folder))
+    tokenizer = prompt_corpus.train_tokenizer([prompt.whole for prompt in prompts[:4000]], task.vocab_size)
     train = prompt_corpus.examples(tokenizer, prompts, template, task.length)
     asked = [
         render.prompts(family, concept, task.shots, per_concept, seed=task.seed, template=template, split="test")
