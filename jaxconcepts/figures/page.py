@@ -84,7 +84,7 @@ def _shown(folder: epath.Path | None, section: Section) -> _Shown:
     if section.figure is not None:
         described = interactive.described(section.on_page or section.figure)
         if folder is not None:
-            log.info("drawing %s", section.title)
+            log.info("drawing %s", fonts.legal(section.title))
             png, svg = style.render(section.figure)
             contents = {"png": png, "svg": svg, "csv": figure_data.csv(section.figure).encode()}
             kinds = [kind for kind, content in contents.items() if content]

@@ -140,7 +140,7 @@ OTHERS = [
     (("icl", "--workdir=x", "--config=icl", "--model=m", "--config.k=100"), "k must be below per_draw = 100"),
     (("icl", "--workdir=x", "--config=icl", "--model=m", "--config.bos=yes"), "bos must be true or false, got 'yes'"),
     (("icl", "--workdir=x", "--config=icl", "--model=m", "--config.shots=4,x"), "shots must be a tuple"),
-    (("icl", "--workdir=x", "--config=icl", "--model=m"), "'m' is neither a folder nor a repository id"),
+    (("icl", "--workdir=x", "--config=icl", "--model=m"), "'m' is neither a folder nor a GGUF file, a repository id"),
     (("icl", "--workdir=x", "--config=icl", "--model=m", "--config.variants=plain,nme"), "got 'nme'"),
     (("icl", "--workdir=x", "--config=icl", "--model=m", "--config.bitwise.bits=99"), "bitwise.bits must be"),
     (("icl", "--workdir=x", "--config=icl", "--model=m", "--config.prompts=10"), "prompts must be at least 2 * per_"),

@@ -15,7 +15,7 @@ def test_a_silence_is_filled_with_what_goes_on(capsys, monkeypatch):
         log.warning("compiling everything  at 3 steps/s")
         time.sleep(0.75)
     time.sleep(0.5)
-    lines = capsys.readouterr().err.splitlines()
+    lines = capsys.readouterr().out.splitlines()
     assert [re.sub(r"\d+ s", "N s", line) for line in lines][:1] == ["  … starting: N s"]
     assert "  … compiling everything: 0 s" in lines and len(lines) <= 5
     assert log.handlers == []
@@ -32,4 +32,4 @@ def test_what_speaks_often_is_left_alone(capsys):
     finally:
         log.removeHandler(beat)
         beat.stop()
-    assert "…" not in capsys.readouterr().err
+    assert "…" not in capsys.readouterr().out

@@ -170,7 +170,9 @@ def test_the_page_has_every_figure_and_names_what_is_skipped(tables, tmp_path):
 def test_the_report_command_draws_a_causal_study_without_a_run(tables, tmp_path, capsys):
     write_study(tables, tmp_path)
     assert main(["jaxconcepts", "report", f"--workdir={tmp_path}"]) == 0
-    assert capsys.readouterr().out == f"report: {tmp_path / 'report.html'}\n"
+    output = capsys.readouterr().out
+    assert output.endswith(f"\nreport: {tmp_path / 'report.html'}\n")
+    assert all(f"drawing bits: {entry.title}" in output for entry in causal_catalogue.ENTRIES)
 
 
 def write_study(tables, workdir):

@@ -92,7 +92,8 @@ def test_letters_that_no_font_has_are_named_with_a_package_to_install(caplog, mo
     fonts._fallbacks.cache_clear()
 
 
-def test_no_text_of_a_figure_or_page_is_one_that_xml_forbids(tmp_path):
+def test_no_text_of_a_figure_or_page_is_one_that_xml_forbids(tmp_path, caplog):
+    caplog.set_level("INFO", "jaxconcepts")
     bad = "a\x01\x0c\x1b\x7f\x9b\ud800\ufffe"
     figure = Figure()
     axis = figure.add_subplot(title=f"title {bad}", xlabel=bad)
@@ -104,6 +105,7 @@ def test_no_text_of_a_figure_or_page_is_one_that_xml_forbids(tmp_path):
     path = page.write(
         epath.Path(tmp_path), page.Head(bad, missing=[bad]), [Group(bad, [section], [bad])], {bad: {bad: bad}}
     )
+    assert caplog.messages[0].startswith("drawing section a\ufffd") and not fonts.FORBIDDEN.search(caplog.text)
     svg = (tmp_path / "figures" / "name.svg").read_text()
     ElementTree.fromstring(svg)  # noqa: S314
     assert svg.count("a\ufffd\ufffd") >= 5
