@@ -29,12 +29,16 @@ def test_no_python_of_the_folder_is_run(tmp_path, monkeypatch):
 
 
 def test_every_other_module_takes_its_tokenizer_from_here():
-    users = [
-        path.relative_to(ROOT).as_posix()
-        for path in (ROOT / "jaxconcepts").rglob("*.py")
-        if re.search(r"Auto(Tokenizer|Model\w*|Config)\b", path.read_text())
-    ]
-    assert users == ["jaxconcepts/models/tokenizer.py"]
+    """Classes of transformers that may run a folder's Python are used in two files, which forbid it."""
+    users = {}
+    for path in (ROOT / "jaxconcepts").rglob("*.py"):
+        if names := set(re.findall(r"Auto(?:Tokenizer|Model\w*|Config)\b", path.read_text())):
+            users[path.name] = names
+            assert path.read_text().count("from_pretrained(") <= len(
+                re.findall(r"trust_remote_code(?:=|\": )False", path.read_text())
+            )
+    through = {"AutoModelForCausalLM", "AutoConfig"}
+    assert users == {"tokenizer.py": {"AutoTokenizer"}, "through_transformers.py": through}
 
 
 def test_a_folder_without_one_is_named(tmp_path):
