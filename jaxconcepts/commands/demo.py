@@ -25,6 +25,8 @@ page: {page}
 
 @dataclass(frozen=True, kw_only=True)
 class Flags(arguments.WorkdirFlags):
+    """Where the demo's run goes."""
+
     workdir: str = field("runs/demo", "the run directory", low=1)
 
 

@@ -15,6 +15,8 @@ from jaxconcepts.runs.config import config_kind
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
+    """The devices that are planned for: one of the two."""
+
     topology: str | None = field(None, "a TPU slice to plan for, e.g. v5p:4x4x4; it need not exist", low=1)
     local: bool = field(False, "plan for this machine's devices")
 

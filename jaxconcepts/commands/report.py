@@ -10,6 +10,8 @@ from jaxconcepts.fields import field
 
 @dataclass(frozen=True, kw_only=True)
 class Flags(arguments.WorkdirFlags):
+    """What is drawn, and where several run directories are drawn together."""
+
     out: str | None = field(None, "with --workdir=A,B: where the page goes, A/comparison by default", low=1)
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
+
+from jaxconcepts.experiments import sizes
 
 # The values there are in arXiv 2309.14316, in English: biographies of 46 to 74 tokens.
 WHOLE = {
@@ -34,9 +37,5 @@ SIZES: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 """By name. "cpu" is the experiment's defaults: 240 people of one text each, one token a value, 2 layers of 64."""
 
-
-def fields_of(size: str) -> dict[str, Any]:
-    """The fields of a size. Raises ValueError for one that there is not."""
-    if size not in SIZES:
-        raise ValueError(f"the config's size must be one of {', '.join(SIZES)}, got {size!r}")
-    return dict(SIZES[size])
+fields_of = partial(sizes.of_name, SIZES)
+"""The fields of a size: `sizes.of_name`."""

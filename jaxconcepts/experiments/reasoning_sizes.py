@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
+
+from jaxconcepts.experiments import sizes
 
 SIZES: dict[str, dict[str, Any]] = {
     # Checks the machinery; states nothing.
@@ -36,9 +39,5 @@ SIZES: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 """By name."""
 
-
-def fields_of(size: str) -> dict[str, Any]:
-    """The fields of a size. Raises ValueError for one that there is not."""
-    if size not in SIZES:
-        raise ValueError(f"the config's size must be one of {', '.join(SIZES)}, got {size!r}")
-    return dict(SIZES[size])
+fields_of = partial(sizes.of_name, SIZES)
+"""The fields of a size: `sizes.of_name`."""

@@ -56,6 +56,7 @@ def sample_draws(
 
 
 def check_draws(points, draws, per_concept):
+    """Raises ValueError for a number of draws below 1, and where a concept has too few points for them."""
     if draws < 1:
         raise ValueError(f"draws must be a positive integer, got {draws}")
     if per_concept is None:
