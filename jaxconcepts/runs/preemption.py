@@ -12,6 +12,7 @@ import contextlib
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 
 EXIT_PREEMPTED = 75
@@ -19,6 +20,7 @@ EXIT_PREEMPTED = 75
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _collecting = 0  # How many `stop_requested` are open.
+_ending = threading.Lock()
 
 
 class PreemptedError(Exception):
@@ -71,7 +73,11 @@ def _watch(reading: int) -> None:
 
 def _end(number: int, _=None) -> None:
     # Not by an exception, which might be raised inside a library's callback and be lost there.
-    line = f"stopped by {signal.Signals(number).name}; start again to go on\n"
-    with contextlib.suppress(OSError):
-        os.write(2, line.encode())
+    if not _ending.acquire(blocking=False):
+        # The main thread and the one that waits both hear of a signal: the first of them says so and ends the process.
+        time.sleep(1)
+    else:
+        line = f"stopped by {signal.Signals(number).name}; start again to go on\n"
+        with contextlib.suppress(OSError):
+            os.write(2, line.encode())
     os._exit(EXIT_PREEMPTED)

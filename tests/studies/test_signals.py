@@ -46,6 +46,18 @@ def test_ctrl_c_as_the_process_starts_and_imports_jax(environment, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_a_signal_is_told_of_once_by_the_two_threads_that_hear_of_it(environment):
+    """Writing lets the other thread run: here for long enough that it always does."""
+    script = "import os, time; from jaxconcepts.runs import preemption; write = os.write\n"
+    script += "os.write = lambda file, line: (write(file, line), time.sleep(0.3))\n"
+    script += "preemption.end_on_signals(); print('on', flush=True)\nwhile True: time.sleep(0.01)"
+    with subprocess.Popen([sys.executable, "-c", script], env=environment, stdout=-1, stderr=-1, cwd=ROOT) as process:
+        process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        assert process.stderr.read() == b"stopped by SIGINT; start again to go on\n"
+        assert process.wait() == 75
+
+
 def test_a_signal_during_one_long_instruction_is_not_waited_with(environment):
     """As a compilation is one: the interpreter runs no handler before it ends."""
     script = "import hashlib; from jaxconcepts.runs import preemption; preemption.end_on_signals()\n"
