@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import partial
 
 from jaxconcepts.commands import arguments, command_line
 from jaxconcepts.commands.command_line import log
@@ -12,7 +13,7 @@ from jaxconcepts.runs.config import config_kind
 
 
 @dataclass(frozen=True, kw_only=True)
-class Flags(arguments.WorkdirFlags):
+class Flags(arguments.TrainingFlags):
     """Which of several jobs this is."""
 
     shard: str = field("0/1", "i/n: the i-th (from 0) of n independent jobs that share the workdir")
@@ -44,11 +45,13 @@ def run(argv: list[str]) -> int:
     import jax
 
     command_line.make_cpu_devices(execution["cpu_devices"])
-    from jaxconcepts.runs import packs, points, processes
+    from jaxconcepts.runs import lengths, packs, points, processes
 
     # Before anything starts jax's backend, which reading a point's numbers does.
     joined = processes.join(flags.coordinator, flags.num_processes, flags.process_id)
-    chosen = points.expand(config, points.with_seeds(overrides, config["seed"], num_seeds))
+    record = points.stored(config) | {"num_seeds": num_seeds}
+    known = lengths.extended(flags.workdir, record, flags.extend)
+    chosen = points.expand(config, points.with_seeds(overrides, config["seed"], num_seeds), known)
     layout = packs.Layout(execution["how"], execution["data"], execution["unroll"])
     if joined and count > 1:
         raise ValueError("--shard is for independent jobs, and this is a process of a distributed one")
@@ -56,17 +59,21 @@ def run(argv: list[str]) -> int:
 
     from jaxconcepts import store
     from jaxconcepts.figures import claims
+    from jaxconcepts.sweeps import membership
     from jaxconcepts.sweeps.sweep import run_sweep
 
     packs.make_mesh(len(chosen), layout.data)
     device = command_line.device()
+    started = partial(membership.started, flags.workdir, known)
+
     keep_steps = {step for point in chosen for step in point.experiment.measuring.checkpoint_steps}
     with store.open_run(
         flags.workdir,
-        points.stored(config) | {"num_seeds": num_seeds},
+        record,
         device=device | execution,
         writer=writer,
         keep_steps=keep_steps,
+        extend=lengths.allowing(flags.extend, flags.workdir, record, known, started),
     ) as run:
         if jax.process_index() == 0:
             command_line.log_to(run.workdir / ("log.txt" if count == 1 else f"log.{index}of{count}.txt"))
