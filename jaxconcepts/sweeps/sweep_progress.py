@@ -35,10 +35,9 @@ class SweepProgress:
         import jax
 
         self._log, self._queue, self._programs, self._every = log, queue, programs, every
-        self._packs = len(queue)
+        self._packs, self._compiled_before = len(queue), programs.seconds
         self._started = self._last = time.monotonic()
         self._done = 0.0
-        self._steps_done = 0
         self._expected = False
         self._pack: Pack | None = None
         index, count = shard or (0, 1)
@@ -97,7 +96,7 @@ class SweepProgress:
             return None
         steps = self._pack.points[0].experiment.train.steps
         work = (1 - self._step / steps) * self._work(self._pack) + sum(map(self._work, self._queue))
-        running = time.monotonic() - self._started - self._programs.seconds
+        running = time.monotonic() - self._started - (self._programs.seconds - self._compiled_before)
         groups = {pack.points[0].experiment for pack in self._queue} - {self._pack.points[0].experiment}
         compiling = len(groups) * self._programs.seconds / max(1, self._programs.compilations)
         return work / self._done * max(running, 1e-3) + compiling
