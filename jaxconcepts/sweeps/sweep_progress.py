@@ -14,7 +14,7 @@ import numpy as np
 from etils import epath
 
 from jaxconcepts.runs.programs import Programs
-from jaxconcepts.runs.progress import duration
+from jaxconcepts.runs.progress import duration, train_loss
 from jaxconcepts.store import files
 from jaxconcepts.sweeps.membership import Pack
 from jaxconcepts.training.experiment import Named
@@ -71,12 +71,11 @@ class SweepProgress:
         if now - self._last < self._every and step < steps:
             return
         self._last = now
-        finite = losses[np.isfinite(losses)]
         self._tell(step)
         self._log.info(
-            "pack %d of %d, step %d of %d, %d runs%s  train loss %.4g",
+            "pack %d of %d, step %d of %d, %d runs%s%s",
             self._number(), self._packs, step, steps, len(self._pack.points),
-            "" if left is None else f"  {duration(left)} left", finite.mean() if finite.size else np.nan,
+            "" if left is None else f"  {duration(left)} left", train_loss(step, losses),
         )  # fmt: skip
 
     def end(self) -> None:
