@@ -24,6 +24,7 @@ from jaxconcepts.quantity import Quantity, by_run, matches
 FILE = "claims.json"
 EXPECTED = ("more", "less", "within")
 HOLDS, NOT_SHOWN, CONTRADICTED = "holds", "not shown at this size", "contradicted"
+UNDECIDED = "not decided"
 FEWEST_SEEDS = 5
 """Fewer paired seeds than this are named beside the verdict: 5 of 5 alike has a one-sided p of .031."""
 
@@ -88,8 +89,8 @@ class Verdict(NamedTuple):
 
     seeds: those with a value in every arm, ascending. values: [arms, seeds] (NaN where a run diverged). differences:
     [seeds]. mean, low, high: of the finite differences, with the 95 % t interval. alike: how many have the expected
-    sign (within: lie within the bound). diverged: names of runs that did. answer: one of the three verdicts.
-    reason: why nothing could be decided, or "".
+    sign (within: lie within the bound). diverged: names of runs that did. answer: one of the three verdicts, or
+    UNDECIDED. reason: why nothing could be decided, or "".
     """
 
     seeds: tuple[int, ...]
@@ -142,7 +143,7 @@ def _answer(claim: Claim, low: float, high: float) -> str:
 
 def _undecided(claim, reason, diverged=()) -> Verdict:
     nothing = np.full((len(claim.arms), 0), math.nan)
-    return Verdict((), nothing, nothing[0], math.nan, math.nan, math.nan, 0, diverged, NOT_SHOWN, reason)
+    return Verdict((), nothing, nothing[0], math.nan, math.nan, math.nan, 0, diverged, UNDECIDED, reason)
 
 
 def _runs_of(arm: Arm, runs: pl.DataFrame) -> tuple[pl.DataFrame, str]:

@@ -110,7 +110,7 @@ def _claims(root: epath.Path, study: Study) -> Group | None:
     if not made:
         return None
     verdicts = [claims.decide(claim, study.metrics, study.runs) for claim in made]
-    lines = [f"{claim.statement}: {verdict.answer}" for claim, verdict in zip(made, verdicts, strict=True)]
+    lines = [claim_panels.sentence(claim, verdict) for claim, verdict in zip(made, verdicts, strict=True)]
     return Group("Claims", [_claim_table(claim_panels.table(made, verdicts)), drawn(CLAIMS, made, verdicts)], lines)
 
 
