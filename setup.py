@@ -23,6 +23,8 @@ EXTRAS = {
     "plan": ["jax[tpu]>=0.10"],
     # Reads treebanks in CoNLL-U.
     "prompts": ["conllu>=6.0"],
+    # Proposes the points of an adaptive search.
+    "optuna": ["optuna>=5.0"],
     # Builds the pages of docs/ as a site.
     "docs": ["mkdocs-material>=9.6,<10", "mkdocstrings[python]>=0.29"],
     "tensorboard": ["tensorboardX>=2.6"],
@@ -36,6 +38,7 @@ EXTRAS = {
         "gguf>=0.10",
         "hypothesis>=6.100",
         "import-linter>=2.1",
+        "optuna>=5.0",
         "peft>=0.17; python_version < '3.12'",
         "pillow>=10",
         "pytest>=8.3",

@@ -63,7 +63,7 @@ def get_claims() -> list[Claim]:
     constant = [
         Claim(
             f"{arm.name} no better than a constant", "Trained in turn, a model answers questions about people it was "
-            "asked nothing about no better than the commonest answer does", exact["held_out"],
+            f"asked nothing about no better than the commonest answer does ({arm.name})", exact["held_out"],
             (Arm(arm.name, arm.where, arm.published), Arm("commonest answer", arm.where)), expected="within",
             bound=0.05, against=majority, unit="whole answers right", source=f"{SOURCE}, bioS single",
             hazards="in a small world with few values some of what is stored is extracted",

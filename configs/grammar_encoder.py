@@ -21,11 +21,12 @@ def get_config(size: str = "cpu") -> config_dict.ConfigDict:
     config = config_dict.ConfigDict(default_config("grammar"))
     config.num_seeds = 5
     config.measure.metrics = ("loss", "probe")
+    config.measure.count = 4
+    config.update_from_flattened_dict(fields_of(size))
     if size == "cpu":
         # Deeper by one level than that of the other configs: the upper levels are where they differ.
         config.task.update(grammar="cfg3b@20", window=256)
-    config.measure.count = 4
-    config.update_from_flattened_dict(fields_of(size))
+        config.train.update(batch_size=8, steps=1800)
     return config
 
 

@@ -32,6 +32,7 @@ from jaxconcepts.store import files
 
 if TYPE_CHECKING:
     from jaxconcepts.figures.claims import Claim
+    from jaxconcepts.sweeps import Search
 
 PathLike = str | os.PathLike
 
@@ -87,30 +88,31 @@ def train(
 
 
 def sweep(
-    config: str | Mapping[str, Any], space: Iterable[Mapping[str, Any]], workdir: PathLike, *, tune: bool = False,
-    claims: Sequence[Claim] | None = None, extend: bool = False,
+    config: str | Mapping[str, Any], space: Iterable[Mapping[str, Any]] | Search, workdir: PathLike, *,
+    tune: bool = False, claims: Sequence[Claim] | None = None, extend: bool = False,
 ) -> Run:  # fmt: skip
     """Trains every point of a sweep that is not finished, as the command `sweep` does.
 
-    space: overrides by dotted field, such as `product(**{"train.learning_rate": [1e-3, 3e-3], "seed": range(3)})`.
-    tune: measure first how runs go fastest. claims, extend: as of `train`. Raises as `train`, and for a point that is
-    invalid, naming it.
+    space: overrides by dotted field, such as `product(**{"train.learning_rate": [1e-3, 3e-3], "seed": range(3)})`; or a
+    `Search`, whose points follow from what earlier ones gave. tune: measure first how runs go fastest. claims, extend:
+    as of `train`. Raises as `train`, and for a point that is invalid and a search of what is not measured.
     """
-    from jaxconcepts.sweeps import membership
+    from jaxconcepts.sweeps import Search, membership, rounds
     from jaxconcepts.sweeps.sweep import run_sweep
 
-    made = _claims(config, claims)
     base, execution, num_seeds = _split(config)
     record = points.stored(base) | {"num_seeds": num_seeds}
     known = lengths.extended(workdir, record, extend)
-    chosen = points.expand(base, points.with_seeds(space, base["seed"], num_seeds), known)
-    layout = _layout(execution, len(chosen))
     allowed = lengths.allowing(extend, workdir, record, known, partial(membership.started, workdir, known))
-    with _open(workdir, record, execution, chosen, made, allowed) as opened:
-        run_sweep(
-            chosen, opened, layout, at_once=execution["at_once"], checkpoint_seconds=execution["checkpoint_seconds"],
-            tune=tune, trackers=execution["trackers"],
-        )  # fmt: skip
+    expand = partial(points.expand_with_seeds, base, num_seeds, lengths=known)
+    search = space if isinstance(space, Search) else None
+    chosen = expand(space.corners() if search else space)
+    layout = _layout(execution, search.round * num_seeds if search else len(chosen))
+    rounds.check(search, chosen[0], extend) if search else None
+    pacing = {name: execution[name] for name in ("at_once", "checkpoint_seconds", "trackers")} | {"tune": tune}
+    train_all = partial(rounds.run_search, search, expand) if search else partial(run_sweep, chosen)
+    with _open(workdir, record, execution, chosen, _claims(config, claims), allowed) as opened:
+        train_all(opened, layout, **pacing)
     return open_run(workdir)
 
 

@@ -8,7 +8,7 @@ from types import ModuleType
 
 EXTRAS = {
     "transformers": "hf", "huggingface_hub": "hf", "tokenizers": "hf", "conllu": "prompts", "libtpu": "plan",
-    "umap": "umap", "torch": "torch",
+    "umap": "umap", "torch": "torch", "optuna": "optuna",
 }  # fmt: skip
 """The extra of `setup.py` that brings a library, by the name that it is imported by."""
 

@@ -98,6 +98,11 @@ def test_a_sweep_from_python(tmp_path):
     assert run.runs["status"].to_list() == ["done"] * 4
     assert sorted(run.runs["train.learning_rate"].to_list()) == [1e-3, 1e-3, 3e-3, 3e-3]
     assert claims.read(run.workdir) == []
+    pytest.importorskip("optuna")
+    fields = {"train.learning_rate": jc.choice([1e-3, 3e-3])}
+    search = jc.Search(fields=fields, quantity=jc.Quantity("loss"), points=1, round=1)
+    run = jc.sweep(jc.config(CONFIG, QUICK | {"num_seeds": 2}), search, tmp_path / "search")
+    assert run.runs["status"].to_list() == ["done"] * 2 and run.runs["train.learning_rate"].n_unique() == 1
 
 
 def test_claims_are_those_of_a_named_config_or_given(tmp_path, monkeypatch):

@@ -67,7 +67,7 @@ SMALL = {
         ("biographies", "biographies_regimes", "biographies_reversal", "biographies_capacity"), BIOGRAPHIES
     ),
     "explicit_latent": TRAINING | {"model.layers": 2, "model.width": 4},
-    "sweep_small": TRAINING | SIZES | {"run.at_once": 2, "run.how": "map"},
+    "sweep_small": TRAINING | SIZES | {"run.at_once": 2, "run.how": "map", "task.num_pairs": 6},
     "sweep_emergence": TRAINING | {"measure.hidden_count": 0, "run.at_once": 1},
     "my_config": {"train.steps": 2},
     "icl": ASKING | TASKS | {"shots": 1, "variants": "plain"},
@@ -136,7 +136,8 @@ class Runs:
         swept = {name for override in sweep or () for name in override} if command in ("sweep", "plan") else set()
         small = {name: value for name, value in SMALL.get(config, {}).items() if name not in swept}
         made += _changes(small)
-        made += FLAGS.get(config, []) if command == "sweep" else [] if config else FLAGS.get(command, [])
+        of_sweep = [] if "--search=optuna" in flags else FLAGS.get(config, [])  # A search is one job.
+        made += of_sweep if command == "sweep" else [] if config else FLAGS.get(command, [])
         return (command, *made)
 
     @staticmethod

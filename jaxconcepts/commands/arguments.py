@@ -17,11 +17,14 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from jaxconcepts import field_values, fields, nested
 from jaxconcepts.commands import config_files
 from jaxconcepts.fields import REQUIRED, FieldError, field
+
+if TYPE_CHECKING:
+    from jaxconcepts.sweeps import Search
 
 Flags = TypeVar("Flags")
 CONFIG = "a config file (Python, which is run) or the name of a packaged one; --config.field=value changes a field"
@@ -58,15 +61,25 @@ class Config(NamedTuple):
         overrides = self.file.sweep()
         if overrides is None:
             return None
+        return [self._checked(override, f"point {place} of the sweep") for place, override in enumerate(overrides)]
+
+    def search(self) -> Search | None:
+        """What get_search() returns, the bounds and choices of its fields checked; None where there is none.
+
+        Raises ValueError for a field that there is not and a bound or choice that one does not take.
+        """
+        search = self.file.search()
+        for corner in () if search is None else search.corners():
+            self._checked(corner, "a point of the search")
+        return search
+
+    def _checked(self, override: Mapping[str, Any], what: str) -> dict[str, Any]:
+        """The override with values as the fields have them."""
         known = fields.declared(type(self.fields))
-        checked = []
-        for place, override in enumerate(overrides):
-            try:
-                values = {name: fields.checked(known, name, value) for name, value in override.items()}
-            except FieldError as error:
-                raise ValueError(f"point {place} of the sweep, {dict(override)}, is invalid: {error}") from None
-            checked.append(nested.as_json(values))
-        return checked
+        try:
+            return nested.as_json({name: fields.checked(known, name, value) for name, value in override.items()})
+        except FieldError as error:
+            raise ValueError(f"{what}, {dict(override)}, is invalid: {error}") from None
 
 
 def parse(argv: list[str], kind: type[Flags]) -> Flags:
@@ -105,6 +118,7 @@ def parse_with_config(
         _show_help(argv[0], kind, example, f"{name}:\n{fields.describe(config_kind, fields.plain(config))}")
     # What the file or the command line names, or a sweep varies, is part of the run's name in any case.
     kept = [*fields.flat(config_kind, values), *(name for override in file.sweep() or () for name in override)]
+    kept += getattr(file.search(), "fields", ())
     named = nested.as_json(fields.identity(config_kind, fields.plain(config), keep=kept))
     return flags, Config(config, named, tuple(changed), file)
 

@@ -1,8 +1,8 @@
-"""Config files: Python that is run, each with a `get_config()` and, for sweeps, a `get_sweep()`; and `get_claims()`.
+"""Config files: Python that is run: `get_config()`; for sweeps `get_sweep()`, `get_search()`; and `get_claims()`.
 
 A config is named by its file, or by name alone where it comes with the package ("quickstart"); `FILE:TEXT` gives TEXT
-to `get_config`, and to a `get_sweep` that takes an argument. Whatever goes wrong while the file runs is one
-ValueError that says where in it.
+to `get_config`, and to a `get_sweep` and a `get_search` that takes an argument. Whatever goes wrong while the file runs
+is one ValueError that says where in it.
 """
 
 from __future__ import annotations
@@ -17,10 +17,13 @@ import traceback
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jaxconcepts import fields
 from jaxconcepts.field_values import shown
+
+if TYPE_CHECKING:
+    from jaxconcepts.sweeps import Search
 
 PACKAGE = Path(__file__).parents[1]
 # In a wheel the configs lie in the package, in a checkout beside it.
@@ -38,11 +41,9 @@ class ConfigFile(NamedTuple):
 
     def sweep(self) -> Iterable[Mapping[str, Any]] | None:
         """What get_sweep() returns, None where there is none. Raises ValueError unless it is an iterable of dicts."""
-        get_sweep = getattr(self.module, "get_sweep", None)
-        if get_sweep is None:
+        if not hasattr(self.module, "get_sweep"):
             return None
-        given = [] if self.argument is None or not inspect.signature(get_sweep).parameters else [self.argument]
-        space = _run(self.name, Path(self.module.__file__), get_sweep, *given)
+        space = self._call("get_sweep")
         if isinstance(space, Mapping | str | bytes) or not isinstance(space, Iterable):
             raise ValueError(
                 f"get_sweep() of {self.name} must return dicts of overrides by dotted field, such as "
@@ -54,6 +55,22 @@ class ConfigFile(NamedTuple):
                 f"get_sweep() of {self.name} must return dicts of overrides by dotted field, got {shown(wrong[0])}"
             )
         return overrides
+
+    def search(self) -> Search | None:
+        """What get_search() returns, None where there is none. Raises ValueError unless it is a Search."""
+        from jaxconcepts.sweeps import Search  # Only here: it takes long to import.
+
+        if not hasattr(self.module, "get_search"):
+            return None
+        if not isinstance(search := self._call("get_search"), Search):
+            raise ValueError(f"get_search() of {self.name} must return a sweeps.Search, got {shown(search)}")
+        return search
+
+    def _call(self, function: str) -> Any:
+        """What a function of the file returns, given the text after the name's colon if it takes one."""
+        called = getattr(self.module, function)
+        given = [] if self.argument is None or not inspect.signature(called).parameters else [self.argument]
+        return _run(self.name, Path(self.module.__file__), called, *given)
 
     def claims(self) -> list[Any]:
         """What get_claims() returned; none where there is none. Raises ValueError unless they are claims."""

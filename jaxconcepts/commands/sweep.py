@@ -1,15 +1,23 @@
-"""sweep: every point of a config's get_sweep(), shared by the processes of a job or by independent jobs."""
+"""sweep: every point of a config's get_sweep(), or those that its get_search() leads to.
+
+The processes of a job share them; so do independent jobs those of a get_sweep().
+"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
 
 from jaxconcepts.commands import arguments, command_line
 from jaxconcepts.commands.command_line import log
 from jaxconcepts.fields import field
 from jaxconcepts.runs.config import config_kind
+
+if TYPE_CHECKING:
+    from jaxconcepts.sweeps import Search
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +30,9 @@ class Flags(arguments.TrainingFlags):
     )
     num_processes: int | None = field(None, "processes of the job (or JAX_NUM_PROCESSES)", low=1)
     process_id: int | None = field(None, "which one this is (or JAX_PROCESS_ID)", low=0)
+    search: Literal["optuna"] | None = field(
+        None, "propose points by what earlier ones gave, as the config's get_search() says, in place of get_sweep()"
+    )
     tune: bool = field(False, "measure how runs go fastest on the first pack, and go on so")
 
 
@@ -29,17 +40,9 @@ def run(argv: list[str]) -> int:
     """Returns the exit code. Raises PreemptedError when stopped by a signal, with everything checkpointed."""
     flags, read = arguments.parse_with_config(argv, Flags, config_kind, "sweep_small")
     config = read.values
-    shard = re.fullmatch(r"(\d{1,6})/(\d{1,6})", flags.shard, re.ASCII)
-    if not shard or int(shard[1]) >= int(shard[2]):
-        raise ValueError(f"--shard must be i/n with 0 <= i < n, got {flags.shard!r}")
-    index, count = int(shard[1]), int(shard[2])
+    index, count = _shard(flags)
     execution, num_seeds = config.pop("run"), config.pop("num_seeds")
-    overrides = read.sweep()
-    if overrides is None:
-        raise ValueError(f"config {read.file.name} has no get_sweep(); see `train` for single runs")
-    if twice := sorted({name for override in overrides for name in override} & set(read.changed)):
-        raise ValueError(f"{twice[0]} is given twice: by --config.{twice[0]} and by get_sweep()")
-
+    search, overrides = _varied(flags, read)
     made = read.file.claims()
 
     import jax
@@ -51,7 +54,8 @@ def run(argv: list[str]) -> int:
     joined = processes.join(flags.coordinator, flags.num_processes, flags.process_id)
     record = points.stored(config) | {"num_seeds": num_seeds}
     known = lengths.extended(flags.workdir, record, flags.extend)
-    chosen = points.expand(config, points.with_seeds(overrides, config["seed"], num_seeds), known)
+    expand = partial(points.expand_with_seeds, config, num_seeds, lengths=known)
+    checked = expand(overrides)
     layout = packs.Layout(execution["how"], execution["data"], execution["unroll"])
     if joined and count > 1:
         raise ValueError("--shard is for independent jobs, and this is a process of a distributed one")
@@ -59,14 +63,14 @@ def run(argv: list[str]) -> int:
 
     from jaxconcepts import store
     from jaxconcepts.figures import claims
-    from jaxconcepts.sweeps import membership
-    from jaxconcepts.sweeps.sweep import run_sweep
+    from jaxconcepts.sweeps import membership, rounds, sweep
 
-    packs.make_mesh(len(chosen), layout.data)
+    packs.make_mesh(len(checked) if search is None else search.round * num_seeds, layout.data)
+    if search is not None:
+        rounds.check(search, checked[0], flags.extend)
     device = command_line.device()
     started = partial(membership.started, flags.workdir, known)
-
-    keep_steps = {step for point in chosen for step in point.experiment.measuring.checkpoint_steps}
+    keep_steps = {step for point in checked for step in point.experiment.measuring.checkpoint_steps}
     with store.open_run(
         flags.workdir,
         record,
@@ -80,10 +84,33 @@ def run(argv: list[str]) -> int:
             if made:
                 claims.write(run.workdir, made)
         log.info("%d %s in %d process(es), %s", device["count"], device["kind"], jax.process_count(), run.workdir)
-        run_sweep(
-            chosen, run, layout, at_once=execution["at_once"], shard=(index, count),
-            checkpoint_seconds=execution["checkpoint_seconds"], tune=flags.tune,
-            trackers=execution["trackers"],
-        )  # fmt: skip
+        settings = {name: execution[name] for name in ("at_once", "checkpoint_seconds", "trackers")}
+        settings |= {"tune": flags.tune}
+        if search is None:
+            sweep.run_sweep(checked, run, layout, shard=(index, count), **settings)
+        else:
+            rounds.run_search(search, expand, run, layout, **settings)
         log.info("nothing left to run; figures: python -m jaxconcepts report --workdir=%s", run.workdir)
     return 0
+
+
+def _shard(flags: Flags) -> tuple[int, int]:
+    """(index, count) of this job."""
+    shard = re.fullmatch(r"(\d{1,6})/(\d{1,6})", flags.shard, re.ASCII)
+    if not shard or int(shard[1]) >= int(shard[2]):
+        raise ValueError(f"--shard must be i/n with 0 <= i < n, got {flags.shard!r}")
+    return int(shard[1]), int(shard[2])
+
+
+def _varied(flags: Flags, read: arguments.Config) -> tuple[Search | None, list[Mapping[str, Any]]]:
+    """The search, None for a sweep of given points; and the overrides of all points, of a search those to check."""
+    function = "get_sweep" if flags.search is None else "get_search"
+    search = None if flags.search is None else read.search()
+    overrides = read.sweep() if flags.search is None else search and search.corners()
+    if overrides is None:
+        raise ValueError(f"config {read.file.name} has no {function}(); see `train` for single runs")
+    if flags.search is not None and _shard(flags)[1] > 1:
+        raise ValueError("--shard is for sweeps whose points are known; a search is one job")
+    if twice := sorted({name for override in overrides for name in override} & set(read.changed)):
+        raise ValueError(f"{twice[0]} is given twice: by --config.{twice[0]} and by {function}()")
+    return search, overrides

@@ -79,13 +79,29 @@ def _difference(axis: Axes, claim: Claim, verdict: Verdict) -> None:
     axis.set_title(verdict.answer, loc="left", color=color)
 
 
+def sentence(claim: Claim, verdict: Verdict) -> str:
+    """What a claim says, its verdict, and the difference that it rests on."""
+    if verdict.reason:
+        return f"{claim.statement}: {verdict.answer} ({verdict.reason})"
+    alike = f"{verdict.alike} of {_count(verdict)} seeds as expected"
+    return f"{claim.statement}: {verdict.answer} ({_difference_of(verdict)}; {alike})"
+
+
 def table(claims: Sequence[Claim], verdicts: Sequence[Verdict]) -> pl.DataFrame:
     """A row a claim: what it says and expects, how many seeds, the difference with its interval, and the verdict."""
     return pl.DataFrame([_row(claim, verdict) for claim, verdict in zip(claims, verdicts, strict=True)])
 
 
+def _count(verdict: Verdict) -> int:
+    return int(np.isfinite(verdict.differences).sum())
+
+
+def _difference_of(verdict: Verdict) -> str:
+    return f"{verdict.mean:.3g} [{verdict.low:.3g}, {verdict.high:.3g}]"
+
+
 def _row(claim: Claim, verdict: Verdict) -> dict:
-    decided, count = not verdict.reason, int(np.isfinite(verdict.differences).sum())
+    decided, count = not verdict.reason, _count(verdict)
     notes = [verdict.reason] if verdict.reason else []
     notes += [f"{count} seeds; five show more"] if decided and count < FEWEST_SEEDS else []
     notes += [f"diverged: {', '.join(verdict.diverged)}"] if verdict.diverged else []
@@ -96,7 +112,7 @@ def _row(claim: Claim, verdict: Verdict) -> dict:
         "source": claim.source,
         "expected": claim.expectation,
         "seeds": count,
-        "difference": f"{verdict.mean:.3g} [{verdict.low:.3g}, {verdict.high:.3g}]" if decided else "–",
+        "difference": _difference_of(verdict) if decided else "–",
         "alike": f"{verdict.alike} of {count}" if decided else "–",
         "verdict": verdict.answer,
         "note": "; ".join(notes),

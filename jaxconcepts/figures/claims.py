@@ -19,34 +19,14 @@ import polars as pl
 from etils import epath
 
 from jaxconcepts.intervals import mean_interval
+from jaxconcepts.quantity import Quantity, by_run, matches
 
 FILE = "claims.json"
 EXPECTED = ("more", "less", "within")
 HOLDS, NOT_SHOWN, CONTRADICTED = "holds", "not shown at this size", "contradicted"
+UNDECIDED = "not decided"
 FEWEST_SEEDS = 5
 """Fewer paired seeds than this are named beside the verdict: 5 of 5 alike has a one-sided p of .031."""
-
-
-@dataclass(frozen=True)
-class Quantity:
-    """A number of a run, from its rows of the metrics table.
-
-    metric: its name. where: columns (layer, token, concept, position, label, ...) and the value, or list of values,
-    that a row must have; None asks for an empty cell. at: "last", the last measured step; "best", the best over steps
-    (the largest, or the smallest where `reduce` is "min"); or a step. reduce: "mean", "max" or "min" over the rows that
-    are left.
-    """
-
-    metric: str
-    where: Mapping[str, Any] = field(default_factory=dict)
-    at: str | int = "last"
-    reduce: str = "mean"
-
-    def __post_init__(self):
-        if self.at not in ("last", "best") and (isinstance(self.at, bool) or not isinstance(self.at, int)):
-            raise ValueError(f'quantity.at must be "last", "best" or a step, got {self.at!r}')
-        if self.reduce not in ("mean", "max", "min"):
-            raise ValueError(f"quantity.reduce must be mean, max or min, got {self.reduce!r}")
 
 
 @dataclass(frozen=True)
@@ -109,8 +89,8 @@ class Verdict(NamedTuple):
 
     seeds: those with a value in every arm, ascending. values: [arms, seeds] (NaN where a run diverged). differences:
     [seeds]. mean, low, high: of the finite differences, with the 95 % t interval. alike: how many have the expected
-    sign (within: lie within the bound). diverged: names of runs that did. answer: one of the three verdicts.
-    reason: why nothing could be decided, or "".
+    sign (within: lie within the bound). diverged: names of runs that did. answer: one of the three verdicts, or
+    UNDECIDED. reason: why nothing could be decided, or "".
     """
 
     seeds: tuple[int, ...]
@@ -163,14 +143,14 @@ def _answer(claim: Claim, low: float, high: float) -> str:
 
 def _undecided(claim, reason, diverged=()) -> Verdict:
     nothing = np.full((len(claim.arms), 0), math.nan)
-    return Verdict((), nothing, nothing[0], math.nan, math.nan, math.nan, 0, diverged, NOT_SHOWN, reason)
+    return Verdict((), nothing, nothing[0], math.nan, math.nan, math.nan, 0, diverged, UNDECIDED, reason)
 
 
 def _runs_of(arm: Arm, runs: pl.DataFrame) -> tuple[pl.DataFrame, str]:
     """The arm's rows of the runs table, without runs that still go on, and why there are none."""
     if unknown := [name for name in arm.where if name not in runs.columns]:
         return runs.clear(), f"arm {arm.name}: the runs have no field {unknown[0]}"
-    of_arm = runs.filter(*(_matches(name, value) for name, value in arm.where.items()))
+    of_arm = runs.filter(*(matches(name, value) for name, value in arm.where.items()))
     ended = of_arm.filter(pl.col("status") != "running")
     if ended.height:
         return ended, ""
@@ -179,25 +159,8 @@ def _runs_of(arm: Arm, runs: pl.DataFrame) -> tuple[pl.DataFrame, str]:
 
 def _by_seed(quantity: Quantity, of_arm: pl.DataFrame, metrics: pl.DataFrame) -> dict[int, float]:
     """The quantity by seed, the mean over an arm's runs of one seed."""
-    if unknown := [name for name in quantity.where if name not in metrics.columns]:
-        raise ValueError(f"quantity {quantity.metric}: the metrics have no column {unknown[0]}")
-    rows = metrics.filter(
-        pl.col("metric") == quantity.metric, *(_matches(name, value) for name, value in quantity.where.items())
-    ).join(of_arm.select("run", "seed"), on="run")
-    if quantity.at == "last":
-        rows = rows.filter(pl.col("step") == pl.col("step").max().over("run"))
-    elif quantity.at != "best":
-        rows = rows.filter(pl.col("step") == quantity.at)
-    reduced = rows.group_by("run", "seed", "step").agg(getattr(pl.col("value"), quantity.reduce)())
-    best = pl.col("value").min() if quantity.reduce == "min" else pl.col("value").max()
-    of_run = reduced.group_by("run", "seed").agg(best if quantity.at == "best" else pl.col("value").first())
+    of_run = by_run(quantity, metrics).join(of_arm.select("run", "seed"), on="run")
     return dict(of_run.group_by("seed").agg(pl.col("value").mean()).iter_rows())
-
-
-def _matches(name: str, value: Any) -> pl.Expr:
-    if isinstance(value, list | tuple):
-        return pl.any_horizontal(*(pl.col(name).eq_missing(pl.lit(one)) for one in value))
-    return pl.col(name).eq_missing(pl.lit(value))
 
 
 def write(workdir: epath.PathLike, claims: Sequence[Claim]) -> None:

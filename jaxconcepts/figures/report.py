@@ -20,6 +20,7 @@ from jaxconcepts.figures.icl import catalogue as icl
 from jaxconcepts.figures.icl import tables as icl_tables
 from jaxconcepts.figures.regression import numbers, sections
 from jaxconcepts.figures.section import Entry, Group, Section, Table, drawn
+from jaxconcepts.figures.sweeps import search
 from jaxconcepts.figures.tables import Study
 
 CLAIMS = Entry("claims", "Claims, by seed", claim_panels.draw, claim_panels.CAPTION)
@@ -52,7 +53,7 @@ def write_report(
     if light:
         study = Study(store.metrics(root), store.runs(root), store.config(root))
         part = sections.light(study, step_scale, study.names[: sections.RUNS_PER_FIGURE])
-        made = [Group("Concepts forming in training", part, numbers.sentences(study))]
+        made = [Group("Concepts forming in training", part, numbers.sentences(study, search.read(root)))]
         return page.write(
             root, _head(study, made, store.provenance(root), sections.RUNS_PER_FIGURE), made, {}, files_too=False
         )
@@ -69,7 +70,8 @@ def write_report(
 def sentences(workdir: epath.PathLike) -> list[str]:
     """What came out of a training, in words, as the page's head says it."""
     root = epath.Path(workdir).expanduser()
-    return numbers.sentences(Study(store.metrics(root), store.runs(root), store.config(root)))
+    study = Study(store.metrics(root), store.runs(root), store.config(root))
+    return numbers.sentences(study, search.read(root))
 
 
 def groups(root: epath.Path, step_scale: str = "auto", max_runs: int = 24, umap: bool | None = None) -> list[Group]:
@@ -108,7 +110,7 @@ def _claims(root: epath.Path, study: Study) -> Group | None:
     if not made:
         return None
     verdicts = [claims.decide(claim, study.metrics, study.runs) for claim in made]
-    lines = [f"{claim.statement}: {verdict.answer}" for claim, verdict in zip(made, verdicts, strict=True)]
+    lines = [claim_panels.sentence(claim, verdict) for claim, verdict in zip(made, verdicts, strict=True)]
     return Group("Claims", [_claim_table(claim_panels.table(made, verdicts)), drawn(CLAIMS, made, verdicts)], lines)
 
 
@@ -132,6 +134,6 @@ def _training(root, study: Study, step_scale: str, max_runs: int, umap: bool | N
     title = "Concepts forming in training"
     of_training = sections.of_training(root, study, step_scale, study.names[:max_runs], umap)
     if alone or study.has("cd"):
-        return Group(title, of_training, numbers.sentences(study))
+        return Group(title, of_training, numbers.sentences(study, search.read(root)))
     # Of a language model's training its loss is all that there is to draw: what else it lacks is nothing to name.
     return Group("Training", (part for part in of_training if part.figure is not None))

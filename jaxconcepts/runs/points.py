@@ -110,6 +110,13 @@ def with_seeds(sweep: Iterable[Mapping[str, Any]], first: int, count: int) -> li
     return [dict(override) | {"seed": seed} for override in sweep for seed in range(first, first + count)]
 
 
+def expand_with_seeds(
+    base: Mapping[str, Any], count: int, sweep: Iterable[Mapping[str, Any]], lengths: Lengths = ()
+) -> list[Point]:
+    """`expand` of `with_seeds`, from the base's seed on."""
+    return expand(base, with_seeds(sweep, base["seed"], count), lengths)
+
+
 def apply(base: Mapping[str, Any], override: Mapping[str, Any]) -> dict[str, Any]:
     """A copy of the configuration with fields replaced by dotted name; ValueError for a value of another type."""
     config = copy.deepcopy(dict(base))

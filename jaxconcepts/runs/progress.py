@@ -38,10 +38,16 @@ class Progress:
         rate = (step - first) / (now - started)
         several = f" ({rate * self._runs:.3g} run-steps/s)" if self._runs > 1 else ""
         self._log.info(
-            "step %d of %d (%d %%)  %.3g steps/s%s  %s left  train loss %.4g%s",
+            "step %d of %d (%d %%)  %.3g steps/s%s  %s left%s%s",
             step, self._steps, 100 * step // self._steps, rate, several, duration((self._steps - step) / rate),
-            np.nanmean(losses) if np.isfinite(losses).any() else np.nan, self._measured,
+            train_loss(step, losses), self._measured,
         )  # fmt: skip
+
+
+def train_loss(step: int, losses: np.ndarray) -> str:
+    """The mean training loss of the runs that have not diverged, nan where all have; nothing before the first step."""
+    finite = losses[np.isfinite(losses)]
+    return f"  train loss {finite.mean() if finite.size else np.nan:.4g}" if step else ""
 
 
 def headline(measured: Mapping[str, Named], runs: int) -> str:

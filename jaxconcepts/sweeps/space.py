@@ -13,12 +13,52 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 Draw = Callable[[np.random.Generator], Any]
 """Draws one value of a sampled field."""
+
+
+@dataclass(frozen=True)
+class Range:
+    """Numbers from low to high, as likely on a linear scale, or on a logarithmic one (`log`). whole: integers, `high`
+    among them."""
+
+    low: float
+    high: float
+    log: bool = False
+    whole: bool = False
+
+    def __call__(self, generator: np.random.Generator) -> float | int:
+        low, high = (self.low, self.high) if not self.whole else (self.low - 0.5, self.high + 0.5)
+        if self.log:
+            drawn = float(np.exp(generator.uniform(math.log(low), math.log(high))))
+        else:
+            drawn = float(generator.uniform(low, high))
+        return min(max(round(drawn), self.low), self.high) if self.whole else drawn
+
+    @property
+    def ends(self) -> tuple[float | int, ...]:
+        """The values at its bounds."""
+        return self.low, self.high
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of the values, each as likely."""
+
+    values: tuple[Any, ...]
+
+    def __call__(self, generator: np.random.Generator) -> Any:
+        return self.values[int(generator.integers(len(self.values)))]
+
+    @property
+    def ends(self) -> tuple[Any, ...]:
+        """All values."""
+        return self.values
 
 
 class Space(Sequence[Mapping[str, Any]]):
@@ -73,7 +113,7 @@ def zip_(**fields: Iterable[Any]) -> Space:
 
 
 def sample(count: int, seed: int, **fields: Draw) -> Space:
-    """`count` independent draws of all fields, each `uniform`, `log_uniform` or `choice`.
+    """`count` independent draws of all fields, each `uniform`, `log_uniform`, `integers` or `choice`.
 
     A longer sample with the same seed begins with the shorter one, so that raising `count` only adds points; so does
     a field's stream not depend on the other fields. Seeds of runs are swept by `sample(...) * product(seed=range(3))`.
@@ -90,24 +130,31 @@ def sample(count: int, seed: int, **fields: Draw) -> Space:
     return Space({name: draw(streams[name]) for name, draw in fields.items()} for _ in range(count))
 
 
-def uniform(low: float, high: float) -> Draw:
+def uniform(low: float, high: float) -> Range:
     """Uniform in [low, high)."""
     _check_range("uniform", low, high, -math.inf)
-    return lambda generator: float(generator.uniform(low, high))
+    return Range(float(low), float(high))
 
 
-def log_uniform(low: float, high: float) -> Draw:
+def log_uniform(low: float, high: float) -> Range:
     """Uniform on a logarithmic scale in [low, high), 0 < low."""
     _check_range("log_uniform", low, high, 0.0)
-    return lambda generator: float(np.exp(generator.uniform(math.log(low), math.log(high))))
+    return Range(float(low), float(high), log=True)
 
 
-def choice(values: Iterable[Any]) -> Draw:
+def integers(low: int, high: int, log: bool = False) -> Range:
+    """The whole numbers from low to high, each as likely; on a logarithmic scale where `log`, 0 < low."""
+    if any(isinstance(bound, bool) or not isinstance(bound, int) for bound in (low, high)):
+        raise ValueError(f"integers needs whole numbers, got {low!r} and {high!r}")
+    _check_range("integers", low, high, 0.0 if log else -math.inf)
+    return Range(low, high, log, whole=True)
+
+
+def choice(values: Iterable[Any]) -> Choice:
     """One of the values, each as likely."""
-    values = list(values)
-    if not values:
+    if not (values := tuple(values)):
         raise ValueError("choice needs at least one value, got none")
-    return lambda generator: values[int(generator.integers(len(values)))]
+    return Choice(values)
 
 
 def _lists(fields: Mapping[str, Iterable[Any]], function: str, repeats: bool = False) -> list[list[Any]]:

@@ -29,7 +29,7 @@ log = logging.getLogger("jaxconcepts")
 def run_sweep(
     points: Sequence[Point],
     run: store.Run,
-    layout: packs.Layout,
+    layout: packs.Layout | Programs,
     *,
     at_once: int = 0,
     checkpoint_seconds: float = 60.0,
@@ -39,6 +39,7 @@ def run_sweep(
 ) -> Programs:
     """Trains and measures every point that is not finished in the run directory; returns what has been compiled.
 
+    layout: or the programs of an earlier call, to be shared.
     at_once: the most runs in a pack, 0 for as many as the memory allows. shard: (index, count) of this job among
     independent ones that share the sweep. tune: measure on the first pack what `layout` leaves to the backend.
     trackers: see `runs.trackers`.
@@ -60,9 +61,11 @@ def run_sweep(
     going_on = [pack for pack in membership.recorded(run.workdir) if pack.name in set(names)] if names else []
 
     groups = sorted(sweep_points.group(left), key=lambda group: -group[0].experiment.work())
-    if tune and groups:
+    programs = layout if isinstance(layout, Programs) else None
+    if tune and groups and programs is None:
         layout = tuning.tune(groups[0], layout, at_once, memory)
-    programs = Programs(layout)
+    programs = programs or Programs(layout)
+    layout, before = programs.layout, programs.compilations
     sizes = {group[0].experiment: sizing.runs_at_once(programs, group, at_once, memory) for group in groups}
     queue = deque(going_on)
     for group in groups:
@@ -86,7 +89,8 @@ def run_sweep(
                 sizes[pack.points[0].experiment] = -(-len(pack.points) // 2)
                 queue.extendleft(reversed(_halve(pack, run, too_large)))
     progress.end()
-    log.info("compiled %d program(s) in %.0f s", programs.compilations, programs.seconds)
+    if programs.compilations > before:
+        log.info("compiled %d program(s) in %.0f s", programs.compilations, programs.seconds)
     if too_large:
         raise ValueError(f"{len(too_large)} run(s) do not fit on a device even alone: {', '.join(too_large)}")
     return programs

@@ -14,7 +14,7 @@ import numpy as np
 from etils import epath
 
 from jaxconcepts.runs.programs import Programs
-from jaxconcepts.runs.progress import duration
+from jaxconcepts.runs.progress import duration, train_loss
 from jaxconcepts.store import files
 from jaxconcepts.sweeps.membership import Pack
 from jaxconcepts.training.experiment import Named
@@ -36,9 +36,9 @@ class SweepProgress:
 
         self._log, self._queue, self._programs, self._every = log, queue, programs, every
         self._packs = len(queue)
-        self._started = self._last = time.monotonic()
-        self._done = 0.0
-        self._steps_done = 0
+        self._last = time.monotonic()
+        self._done = self._stepping = 0.0  # Work, and the seconds that it took.
+        self._starts, self._starting = 0, 0.0  # Packs begun, and their seconds before the first step.
         self._expected = False
         self._pack: Pack | None = None
         index, count = shard or (0, 1)
@@ -50,18 +50,21 @@ class SweepProgress:
                     path.unlink(missing_ok=True)
 
     def begin(self, pack: Pack) -> None:
-        self._pack, self._step = pack, None
+        self._pack, self._step, self._since = pack, None, self._clock()
         self._packs = max(self._packs, self._number() + len(self._queue))
         self._tell(0)
 
     def update(self, step: int, losses: np.ndarray, measured: Mapping[str, Named] | None) -> None:
         """Notes that the pack in hand is done up to `step`."""
         steps, now = self._pack.points[0].experiment.train.steps, time.monotonic()
+        clock = self._clock()
+        passed, self._since = clock - self._since, clock
         if self._step is None:
             self._begun = now
+            self._starts, self._starting = self._starts + 1, self._starting + passed
         else:
             share = (step - self._step) / steps
-            self._done += share * self._work(self._pack)
+            self._done, self._stepping = self._done + share * self._work(self._pack), self._stepping + passed
         self._step = step
         left = self._left()
         # Not from the first few steps.
@@ -71,12 +74,11 @@ class SweepProgress:
         if now - self._last < self._every and step < steps:
             return
         self._last = now
-        finite = losses[np.isfinite(losses)]
         self._tell(step)
         self._log.info(
-            "pack %d of %d, step %d of %d, %d runs%s  train loss %.4g",
+            "pack %d of %d, step %d of %d, %d runs%s%s",
             self._number(), self._packs, step, steps, len(self._pack.points),
-            "" if left is None else f"  {duration(left)} left", finite.mean() if finite.size else np.nan,
+            "" if left is None else f"  {duration(left)} left", train_loss(step, losses),
         )  # fmt: skip
 
     def end(self) -> None:
@@ -87,20 +89,24 @@ class SweepProgress:
     def _number(self) -> int:
         return self._packs - len(self._queue)
 
+    def _clock(self) -> float:
+        """Seconds that stand still while something is compiled."""
+        return time.monotonic() - self._programs.seconds
+
     @staticmethod
     def _work(pack: Pack) -> float:
         return len(pack.points) * pack.points[0].experiment.work()
 
     def _left(self) -> float | None:
-        """Seconds, from the rate so far (compilation apart) and the compilations to come; None before there is one."""
+        """Seconds, from the rate so far, and the starts and compilations to come; None before there is a rate."""
         if not self._done:
             return None
         steps = self._pack.points[0].experiment.train.steps
         work = (1 - self._step / steps) * self._work(self._pack) + sum(map(self._work, self._queue))
-        running = time.monotonic() - self._started - self._programs.seconds
+        starting = len(self._queue) * self._starting / self._starts
         groups = {pack.points[0].experiment for pack in self._queue} - {self._pack.points[0].experiment}
         compiling = len(groups) * self._programs.seconds / max(1, self._programs.compilations)
-        return work / self._done * max(running, 1e-3) + compiling
+        return work / self._done * max(self._stepping, 1e-3) + starting + compiling
 
     def _tell(self, step: int) -> None:
         if self._file is None:

@@ -93,7 +93,7 @@ def test_what_cannot_be_decided_says_why():
     assert np.isfinite(verdict.mean)
     only_one = claims.decide(CLAIM, *tables({"rotary": [0.6], "learned": [0.1]}))
     assert (only_one.answer, only_one.reason) == (
-        claims.NOT_SHOWN,
+        claims.UNDECIDED,
         "two seeds in every arm is needed; 1 seed(s) have it",
     )
     metrics, runs = tables({"rotary": [0.6, 0.7, 0.4], "learned": [0.1, 0.2, 0.3]})
@@ -162,9 +162,12 @@ def test_the_table_has_a_row_a_claim():
     metrics, runs = tables({"rotary": [0.6, 0.7, 0.65], "learned": [0.1, 0.2, 0.3]})
     both = [CLAIM, undecided]
     table = claim_panels.table(both, [claims.decide(claim, metrics, runs) for claim in both])
-    assert table["verdict"].to_list() == ["holds", "not shown at this size"]
+    assert table["verdict"].to_list() == ["holds", "not decided"]
     assert table["seeds"].to_list() == [3, 0]
     assert table["note"].to_list() == ["3 seeds; five show more", "arm a: the runs have no field model.nothing"]
     assert table["difference"][0] == "0.45 [0.235, 0.665]"
+    first, second = (claim_panels.sentence(claim, claims.decide(claim, metrics, runs)) for claim in both)
+    assert first == f"{CLAIM.statement}: holds (0.45 [0.235, 0.665]; 3 of 3 seeds as expected)"
+    assert second == f"{CLAIM.statement}: not decided (arm a: the runs have no field model.nothing)"
     with pytest.raises(MissingData, match="no claim could be decided"):
         claim_panels.draw(both[1:], [claims.decide(undecided, metrics, runs)])

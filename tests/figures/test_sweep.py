@@ -1,13 +1,15 @@
 """The figures of a sweep: what they read off the tables, against values worked out by hand, and that they are drawn."""
 
+import json
+
 import numpy as np
 import polars as pl
 import pytest
 
 from jaxconcepts.figures import style
 from jaxconcepts.figures.regression import catalogue
+from jaxconcepts.figures.sweeps import search, verdict
 from jaxconcepts.figures.sweeps import tables as sweep_tables
-from jaxconcepts.figures.sweeps import verdict
 from jaxconcepts.figures.sweeps.tables import CD, LOSS, half_way
 from jaxconcepts.figures.tables import MissingData, Study
 
@@ -70,9 +72,31 @@ def test_the_verdict_is_computed_from_the_outcomes(study):
     assert second.startswith(f"{LOSS} of 16 runs: from 0.5 to 0.85, median ")
     assert second.endswith(f"; most of it by noise ({share:.0%} of the variance).")
     # Three seeds of .5, .55 and .6: t of 2 degrees of freedom, 4.303, times .05 / sqrt(3).
-    assert third.startswith("Least loss: noise 0, learning rate 0.001: 0.55 [0.426, 0.674], CD 1 [1, 1], 3 seed(s)")
+    setting = "Least loss at the last position: noise 0, learning rate 0.001"
+    assert third == f"{setting}: {LOSS} 0.55 [0.426, 0.674], {CD} 1 [1, 1], 3 seed(s)."
     rows = verdict.best_table(study).rows
     assert len(rows) == 6 and [row[2] for row in rows] == ["3", "3", "2"] * 2
+
+
+def test_a_search_orders_the_points_by_what_it_looked_for(study, tmp_path):
+    runs = [[f"{rate}-{noise}-{seed}" for seed in SEEDS] for noise in NOISES for rate in RATES]
+    quantity = {"metric": "loss", "where": {"concept": None, "position": 5}, "at": "last", "reduce": "mean"}
+    content = {"quantity": quantity, "goal": "maximize", "points": 6, "rounds": [[{}] * 4, [{}] * 2], "runs": runs}
+    (tmp_path / "search.json").write_text(json.dumps(content))
+    (tmp_path / "config.json").write_text("{}")
+    aim = search.read(tmp_path)
+    assert search.read(tmp_path / "other") is None and aim.rounds == [4, 2]
+    figure = search.course(study, aim)
+    artists = {artist.get_gid(): artist for artist in (*figure.axes[0].collections, *figure.axes[0].lines)}
+    # The loss at the end is 1 + noise + a tenth of the seed; rates of .1 have a run that diverged.
+    np.testing.assert_allclose(artists["search/points"].get_offsets(), [[1, 1.1], [2, 1.1], [4, 1.6], [5, 1.6]])
+    np.testing.assert_allclose(artists["search/best"].get_ydata(), [1.1, 1.1, 1.6, 1.6])
+    table = verdict.best_table(study, aim)
+    assert list(table.header) == ["noise", "learning rate", "seeds", "loss (searched)", LOSS, CD]
+    assert table.rows[0][0] == "0.5" and "most loss" in table.note
+    # Two seeds of 1.6 and 1.7: t of 1 degree of freedom, 12.706, times .1 / 2.
+    assert [row[3] for row in table.rows if row[1] == "0.1"] == ["1.65 [1.01, 2.29]", "1.15 [0.515, 1.79]"]
+    assert verdict.sentences(study, aim)[-1].startswith("Most loss: noise 0.5, learning rate 0.1: loss (searched) 1.65")
 
 
 def test_half_way_marks_lie_between_measurements(study):

@@ -10,6 +10,7 @@ import polars as pl
 from jaxconcepts.figures import style
 from jaxconcepts.figures.section import Table, known, number
 from jaxconcepts.figures.sweeps import verdict
+from jaxconcepts.figures.sweeps.search import Aim
 from jaxconcepts.figures.sweeps.tables import emergence, is_sweep
 from jaxconcepts.figures.tables import MissingData, Study
 
@@ -29,13 +30,14 @@ TABLE_NOTE = (
 )
 
 
-def sentences(study: Study) -> list[str]:
+def sentences(study: Study, aim: Aim | None = None) -> list[str]:
     """A sentence or three a run: CD, which predictor the model follows and since when, which concept split off first.
 
-    Of a sweep what its runs say together; empty where there are more runs than `RUNS_IN_WORDS` of one setting.
+    Of a sweep what its runs say together (aim: of a search); empty where there are more runs than `RUNS_IN_WORDS` of
+    one setting.
     """
     if is_sweep(study):
-        return verdict.sentences(study)
+        return verdict.sentences(study, aim)
     if len(study.names) > RUNS_IN_WORDS:
         return []
     try:

@@ -12,7 +12,7 @@ from jaxconcepts.figures import quantities
 from jaxconcepts.figures.interactive import FRAMES
 from jaxconcepts.figures.regression import catalogue, numbers, projection
 from jaxconcepts.figures.section import Section, drawn
-from jaxconcepts.figures.sweeps import verdict
+from jaxconcepts.figures.sweeps import search, verdict
 from jaxconcepts.figures.sweeps.tables import is_sweep
 from jaxconcepts.figures.tables import Study
 
@@ -35,7 +35,10 @@ def of_training(
     """Everything that the tables of a training or sweep allow, for the first `runs`; what is missing is said."""
     of_sweep = is_sweep(study)
     if of_sweep:
-        yield Section("best_points", "The best points", table=verdict.best_table(study))
+        aim = search.read(root)
+        yield Section("best_points", "The best points", table=verdict.best_table(study, aim))
+        if aim is not None:
+            yield drawn(search.ENTRY, study, aim)
     yield Section("numbers", "Final numbers", table=numbers.table(study), lead=not of_sweep)
     for entry in catalogue.SWEEP_ENTRIES if of_sweep else ():
         yield drawn(entry, study)
