@@ -4,8 +4,8 @@ Command:  python -m jaxconcepts sweep --config=configs/biographies_regimes.py:cp
           (then: python -m jaxconcepts report --workdir=runs/biographies_regimes)
 Sizes:    smoke, cpu, small and paper behind the colon; claims about augmented biographies need small or paper.
 Time:     cpu took 13m46s on one core of two (20 runs of 240 people).
-Expected: five seeds of cpu: training questions all right; held-out ones .42 mixed, .10 staged with full tuning, .07 with
-          low-rank tuning, .17 by an encoder; the commonest answers are right for .085 (docs/biographies.md).
+Expected: five seeds of cpu: training questions all right; held-out ones .42 mixed, .10 staged with full tuning, .07
+          with low-rank tuning, .17 by an encoder; the commonest answers are right for .085 (docs/biographies.md).
 """
 
 from ml_collections import config_dict
