@@ -23,9 +23,9 @@ import polars as pl
 from etils import epath
 from jaxtyping import Array, Float, PyTree
 
-from jaxconcepts import fields, store
+from jaxconcepts import fields, nested, store
 from jaxconcepts.commands import command_line, config_files
-from jaxconcepts.runs import loop, packs, points
+from jaxconcepts.runs import lengths, loop, packs, points
 from jaxconcepts.runs.config import config_kind
 from jaxconcepts.runs.events import Event
 from jaxconcepts.store import files
@@ -46,7 +46,7 @@ def config(source: str | Mapping[str, Any], changed: Mapping[str, Any] | None = 
     values = source if isinstance(source, Mapping) else config_files.load(str(source)).values
     kind = config_kind(values)
     values = fields.override(kind, values, dict(changed or {}))
-    return _as_json(fields.plain(fields.read(kind, values)))
+    return nested.as_json(fields.plain(fields.read(kind, values)))
 
 
 def train(
@@ -56,12 +56,14 @@ def train(
     callbacks: Sequence[Callable[[Event], Any]] = (),
     claims: Sequence[Claim] | None = None,
     report: bool = False,
+    extend: bool = False,
 ) -> Run:
     """Trains the runs of a config, one a seed, or goes on where they were stopped, as the command `train` does.
 
     callbacks: called at every measured step with an `Event`: `.step`, `.params(run)`, `.metrics`, `.log(name, value)`.
     claims: what the report gives verdicts on (`figures.claims.Claim`); None for the get_claims() of a config that is
     named, and for what the run directory has of before. report: draw the figures and the page too.
+    extend: make the runs that the workdir has longer, to the config's larger train.steps (see `runs.lengths`).
 
     Raises ValueError naming a bad field, CallbackError where a callback raises (its cause is that error), and
     PreemptedError after SIGTERM or SIGINT; of both everything is checkpointed, and the same call goes on.
@@ -69,9 +71,12 @@ def train(
     made = _claims(config, claims)
     base, execution, num_seeds = _split(config)
     seeds = range(base["seed"], base["seed"] + num_seeds)
-    pack = [points.make_point(copy.deepcopy(base) | {"seed": seed}) for seed in seeds]
+    record = points.stored(base) | {"num_seeds": num_seeds}
+    known = lengths.extended(workdir, record, extend)
+    pack = [points.make_point(copy.deepcopy(base) | {"seed": seed}, known) for seed in seeds]
     layout = _layout(execution, len(pack))
-    with _open(workdir, base, num_seeds, execution, pack, made) as opened:
+    allowed = lengths.allowing(extend, workdir, record, known, lambda: [("train", pack[0])])
+    with _open(workdir, record, execution, pack, made, allowed) as opened:
         loop.run_pack(
             "train", pack, opened, layout, execution["checkpoint_seconds"],
             watching=loop.Watching(callbacks=callbacks, trackers=execution["trackers"]),
@@ -84,26 +89,29 @@ def train(
 
 def sweep(
     config: str | Mapping[str, Any], space: Iterable[Mapping[str, Any]] | Search, workdir: PathLike, *,
-    tune: bool = False, claims: Sequence[Claim] | None = None,
+    tune: bool = False, claims: Sequence[Claim] | None = None, extend: bool = False,
 ) -> Run:  # fmt: skip
     """Trains every point of a sweep that is not finished, as the command `sweep` does.
 
     space: overrides by dotted field, such as `product(**{"train.learning_rate": [1e-3, 3e-3], "seed": range(3)})`; or a
-    `Search`, whose points follow from what earlier ones gave. tune: measure first how runs go fastest. claims: as of
-    `train`. Raises as `train`, and for a point that is invalid and a search of what is not measured.
+    `Search`, whose points follow from what earlier ones gave. tune: measure first how runs go fastest. claims, extend:
+    as of `train`. Raises as `train`, and for a point that is invalid and a search of what is not measured.
     """
-    from jaxconcepts.sweeps import Search, rounds
+    from jaxconcepts.sweeps import Search, membership, rounds
     from jaxconcepts.sweeps.sweep import run_sweep
 
     base, execution, num_seeds = _split(config)
-    expand = partial(points.expand_with_seeds, base, num_seeds)
+    record = points.stored(base) | {"num_seeds": num_seeds}
+    known = lengths.extended(workdir, record, extend)
+    allowed = lengths.allowing(extend, workdir, record, known, partial(membership.started, workdir, known))
+    expand = partial(points.expand_with_seeds, base, num_seeds, lengths=known)
     search = space if isinstance(space, Search) else None
     chosen = expand(space.corners() if search else space)
     layout = _layout(execution, search.round * num_seeds if search else len(chosen))
-    rounds.check(search, chosen[0]) if search else None
+    rounds.check(search, chosen[0], extend) if search else None
     pacing = {name: execution[name] for name in ("at_once", "checkpoint_seconds", "trackers")} | {"tune": tune}
     train_all = partial(rounds.run_search, search, expand) if search else partial(run_sweep, chosen)
-    with _open(workdir, base, num_seeds, execution, chosen, _claims(config, claims)) as opened:
+    with _open(workdir, record, execution, chosen, _claims(config, claims), allowed) as opened:
         train_all(opened, layout, **pacing)
     return open_run(workdir)
 
@@ -257,7 +265,7 @@ class LanguageModel:
 def _split(given):
     """The run's fields, how runs are executed, and how many seeds."""
     values = config(given)
-    values = _as_json(fields.identity(config_kind(values), values))
+    values = nested.as_json(fields.identity(config_kind(values), values))
     return values, values.pop("run"), values.pop("num_seeds")
 
 
@@ -270,11 +278,10 @@ def _layout(execution, runs):
 
 
 @contextlib.contextmanager
-def _open(workdir, base, num_seeds, execution, chosen, made):
+def _open(workdir, record, execution, chosen, made, extend):
     keep_steps = {step for point in chosen for step in point.experiment.measuring.checkpoint_steps}
-    record = points.stored(base) | {"num_seeds": num_seeds}
     device = command_line.device() | execution
-    with store.open_run(workdir, record, device=device, keep_steps=keep_steps) as opened:
+    with store.open_run(workdir, record, device=device, keep_steps=keep_steps, extend=extend) as opened:
         if made:
             from jaxconcepts.figures import claims
 
@@ -291,10 +298,3 @@ def _claims(config, given):
     if wrong := [claim for claim in given if not isinstance(claim, Claim)]:
         raise ValueError(f"claims must be figures.claims.Claim, got {wrong[0]!r}")
     return list(given)
-
-
-def _as_json(value: Any) -> Any:
-    """Lists for tuples, as JSON has them."""
-    if isinstance(value, Mapping):
-        return {name: _as_json(part) for name, part in value.items()}
-    return [_as_json(part) for part in value] if isinstance(value, list | tuple) else value

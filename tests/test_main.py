@@ -225,6 +225,21 @@ def test_a_changed_config_on_a_used_workdir_names_the_fields(train, finished):
     assert tables(workdir)[0].equals(before)
 
 
+def test_a_finished_run_is_made_longer(train, finished, tmp_path):
+    workdir = shutil.copytree(finished[0], tmp_path / "run")
+    longer = ["--config.train.steps=36", "--config.measure.count=7"]
+    code, output, _ = train(workdir, *longer)
+    assert code == 2 and "train.steps: was 24, now 36; " in output and "or --extend to make the runs" in output
+    code, output, _ = train(workdir, *longer, "--extend")
+    assert code == 0 and "step 36 of 36" in output and "compiling" in output, output
+    former, metrics = store.metrics(finished[0]), store.metrics(workdir)
+    assert metrics.filter(pl.col("step") <= 24).equals(former)
+    assert metrics.filter(metric="loss")["step"].unique().sort().to_list() == [0, 6, 12, 18, 24, 30, 36]
+    code, output, _ = train(tmp_path / "none", *longer, "--extend")
+    assert code == 2 and output.startswith("error: --extend needs a workdir that holds a run, but there is no ")
+    assert not (tmp_path / "none").exists()
+
+
 def test_a_second_process_is_refused(train, tmp_path):
     with store.open_run(tmp_path, {}):
         code, output, _ = train(tmp_path)

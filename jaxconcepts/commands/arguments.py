@@ -12,7 +12,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
@@ -20,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from jaxconcepts import field_values, fields
+from jaxconcepts import field_values, fields, nested
 from jaxconcepts.commands import config_files
 from jaxconcepts.fields import REQUIRED, FieldError, field
 
@@ -36,6 +35,13 @@ class WorkdirFlags:
     """What most commands take."""
 
     workdir: str = field(REQUIRED, "the run directory, local or gs://", low=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingFlags(WorkdirFlags):
+    """What `train` and `sweep` take."""
+
+    extend: bool = field(False, "make the workdir's runs longer, to the config's larger train.steps")
 
 
 class Config(NamedTuple):
@@ -71,7 +77,7 @@ class Config(NamedTuple):
         """The override with values as the fields have them."""
         known = fields.declared(type(self.fields))
         try:
-            return _lists({name: fields.checked(known, name, value) for name, value in override.items()})
+            return nested.as_json({name: fields.checked(known, name, value) for name, value in override.items()})
         except FieldError as error:
             raise ValueError(f"{what}, {dict(override)}, is invalid: {error}") from None
 
@@ -113,7 +119,7 @@ def parse_with_config(
     # What the file or the command line names, or a sweep varies, is part of the run's name in any case.
     kept = [*fields.flat(config_kind, values), *(name for override in file.sweep() or () for name in override)]
     kept += getattr(file.search(), "fields", ())
-    named = _lists(fields.identity(config_kind, fields.plain(config), keep=kept))
+    named = nested.as_json(fields.identity(config_kind, fields.plain(config), keep=kept))
     return flags, Config(config, named, tuple(changed), file)
 
 
@@ -193,12 +199,3 @@ def _show_help(command: str, kind: type, example: str | None = None, config: str
         print(f"  --{'config':<18} {CONFIG}")
         print(f"\nfields of {config}" if config else f"\n--config={example} --help lists the fields of that config")
     raise SystemExit(0)
-
-
-def _lists(value: Any) -> Any:
-    """Tuples as lists, as JSON has them, so that a config equals the one read back."""
-    if isinstance(value, Mapping):
-        return {name: _lists(part) for name, part in value.items()}
-    if dataclasses.is_dataclass(value):
-        return _lists(fields.plain(value))
-    return [_lists(part) for part in value] if isinstance(value, list | tuple) else value

@@ -36,7 +36,7 @@ def run(argv: list[str]) -> int:
     config = read.values
     blocks, concepts = config["model"]["layers"], config["task"]["num_concepts"]
     print(BEFORE.format(blocks=blocks, concepts=concepts, chance=1 / concepts))
-    train.run(["train", *argv[1:], "--config=demo", f"--workdir={flags.workdir}"])
+    train.train(read, flags.workdir)
     from pathlib import Path
 
     from jaxconcepts import store

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Flags(arguments.WorkdirFlags):
+class Flags(arguments.TrainingFlags):
     """Which of several jobs this is."""
 
     shard: str = field("0/1", "i/n: the i-th (from 0) of n independent jobs that share the workdir")
@@ -48,11 +48,13 @@ def run(argv: list[str]) -> int:
     import jax
 
     command_line.make_cpu_devices(execution["cpu_devices"])
-    from jaxconcepts.runs import packs, points, processes
+    from jaxconcepts.runs import lengths, packs, points, processes
 
     # Before anything starts jax's backend, which reading a point's numbers does.
     joined = processes.join(flags.coordinator, flags.num_processes, flags.process_id)
-    expand = partial(points.expand_with_seeds, config, num_seeds)
+    record = points.stored(config) | {"num_seeds": num_seeds}
+    known = lengths.extended(flags.workdir, record, flags.extend)
+    expand = partial(points.expand_with_seeds, config, num_seeds, lengths=known)
     checked = expand(overrides)
     layout = packs.Layout(execution["how"], execution["data"], execution["unroll"])
     if joined and count > 1:
@@ -61,19 +63,21 @@ def run(argv: list[str]) -> int:
 
     from jaxconcepts import store
     from jaxconcepts.figures import claims
-    from jaxconcepts.sweeps import rounds, sweep
+    from jaxconcepts.sweeps import membership, rounds, sweep
 
     packs.make_mesh(len(checked) if search is None else search.round * num_seeds, layout.data)
     if search is not None:
-        rounds.check(search, checked[0])
+        rounds.check(search, checked[0], flags.extend)
     device = command_line.device()
+    started = partial(membership.started, flags.workdir, known)
     keep_steps = {step for point in checked for step in point.experiment.measuring.checkpoint_steps}
     with store.open_run(
         flags.workdir,
-        points.stored(config) | {"num_seeds": num_seeds},
+        record,
         device=device | execution,
         writer=writer,
         keep_steps=keep_steps,
+        extend=lengths.allowing(flags.extend, flags.workdir, record, known, started),
     ) as run:
         if jax.process_index() == 0:
             command_line.log_to(run.workdir / ("log.txt" if count == 1 else f"log.{index}of{count}.txt"))

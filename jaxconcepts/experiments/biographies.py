@@ -146,6 +146,12 @@ class Biographies(TokenExperiment):
         labels = lambda params: {name: name == TUNED for name in params}  # noqa: E731
         return optax.partition({False: made(first, off), True: made(off, tuning)}, labels)
 
+    def check_longer(self, done: int) -> None:
+        """Stages are shares of train.steps: those of a longer run begin elsewhere."""
+        if self.task.regime == "staged":
+            raise FieldError("task.regime", f"must be mixed to go on to more than {self.train.steps} steps, got staged")
+        optimizers.check_longer(self.train, done)
+
     def batch(self, numbers, data, step) -> Tokens:
         """Windows of biographies and of questions, drawn with replacement. In the regime mixed each is of questions
         with the probability that makes `qa_share` of the tokens theirs; a stage has one kind alone."""

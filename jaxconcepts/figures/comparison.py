@@ -12,7 +12,7 @@ import polars as pl
 from etils import epath
 from matplotlib.figure import Figure
 
-from jaxconcepts import store
+from jaxconcepts import nested, store
 from jaxconcepts.figures import page, style
 from jaxconcepts.figures.panels import Panels
 from jaxconcepts.figures.regression import numbers, sections
@@ -99,7 +99,7 @@ def _together(study: Study, panels: Panels, curves: Mapping[str, Curve]) -> Pane
 
 
 def _sections(study: Study, configs: Mapping[str, Mapping[str, Any]]) -> Iterator[Section]:
-    flat = {name: dict(_flat(config)) for name, config in configs.items()}
+    flat = {name: _texts(config) for name, config in configs.items()}
     fields = sorted({field for made in flat.values() for field in made})
     rows = [[field, *(flat[name].get(field, "–") for name in flat)] for field in fields]
     rows = [row for row in rows if len(set(row[1:])) > 1]
@@ -146,9 +146,5 @@ def _names(workdirs: Sequence[epath.PathLike]) -> list[str]:
     raise ValueError(f"workdir names one run directory twice: {', '.join(map(str, workdirs))}")
 
 
-def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    for name, value in config.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value if isinstance(value, str) else json.dumps(value)
+def _texts(config: Mapping[str, Any]) -> dict[str, str]:
+    return {name: value if isinstance(value, str) else json.dumps(value) for name, value in nested.flat(config).items()}

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from jaxconcepts import experiments, fields, store
-from jaxconcepts.runs import packs, processes
+from jaxconcepts.runs import lengths, packs, processes
 from jaxconcepts.runs.events import CallbackError, Event, name_of
 from jaxconcepts.runs.execution import Execution
 from jaxconcepts.runs.pacing import Pace
@@ -28,6 +28,7 @@ from jaxconcepts.runs.programs import Programs
 from jaxconcepts.runs.progress import Progress
 from jaxconcepts.runs.recording import Record
 from jaxconcepts.runs.trackers import Feed
+from jaxconcepts.training.experiment import Experiment
 from jaxconcepts.training.train import TrainState
 
 log = logging.getLogger("jaxconcepts")
@@ -92,7 +93,7 @@ class _Pack:
     def __init__(self, name: str, points: Sequence[Point], run: store.Run, programs: Programs, size: int):
         self.name, self.run, self.size = name, run, len(points)
         self.experiment = experiment = points[0].experiment
-        self.steps, self.settings = experiment.train.steps, experiment.measuring
+        self.steps, self.earlier = experiment.train.steps, points[0].earlier
         self.program = program = programs.get(experiment, size, points[0].numbers)
         self.numbers = packs.stack_numbers(program, [point.numbers for point in points])
         self.data = programs.data(experiment, program)
@@ -111,8 +112,10 @@ class _Pack:
 
     def train(self, watching: Watching, checkpoint_seconds: float) -> None:
         """Trains to the end. Errors as of `run_pack`."""
-        measured_at, keep_steps = self.settings.at_steps(self.steps), self.settings.checkpoint_steps
-        self.measured_at, self.hidden_at = set(measured_at), set(self.settings.hidden_steps(self.steps))
+        self.measured_at = set(self.steps_of(lengths.measured_steps))
+        self.hidden_at = set(self.steps_of(lambda of: of.measuring.hidden_steps(of.train.steps)))
+        keep_steps = set(self.steps_of(lengths.kept_steps))
+        rows_at = self.steps_of(_row_steps)
         self.callbacks = watching.callbacks
         self.held_out = self.program.prepare(self.numbers, self.data)
         if self.fresh:
@@ -120,7 +123,6 @@ class _Pack:
             self.pend(0, None)
         self.progress = watching.progress or Progress(log, self.steps, self.step, self.size)
         self.pace = pace = Pace(self.step)
-        rows_at = _row_steps(self.steps, [*measured_at, *keep_steps], self.experiment.ROW_STEPS)
         # The first comes early, so that there is something to look at.
         last_checkpoint = time.monotonic() - (0.9 * checkpoint_seconds if self.fresh else 0)
         self.feed = Feed(watching.trackers, self.run.workdir, self.record.runs, self.step)
@@ -143,6 +145,9 @@ class _Pack:
                 pace.adapt(microseconds)
                 if stopping and not self.done:
                     raise PreemptedError(f"stopped by a signal at step {self.step}; start again to go on")
+
+    def steps_of(self, of: Callable[[Experiment], Sequence[int]]) -> list[int]:
+        return lengths.steps(self.experiment, self.earlier, of)
 
     def advance(self, rows_at: list[int]) -> None:
         """Trains a chunk, and measures where it ends."""
@@ -189,6 +194,9 @@ class _Pack:
                 ) from error
 
 
-def _row_steps(steps: int, at: Sequence[int], each: int) -> list[int]:
-    """0 and the steps that a row of what is reported ends at: all in `at`, and every `each` counted from step 0."""
-    return sorted({stop for stop in (0, *at, *range(0, steps, each), steps) if stop <= steps})
+def _row_steps(of: Experiment) -> list[int]:
+    """0 and the steps that a row of what is reported ends at: where a run is measured or its checkpoint kept, and every
+    `ROW_STEPS` counted from step 0."""
+    steps, settings = of.train.steps, of.measuring
+    at = (0, *settings.at_steps(steps), *settings.checkpoint_steps, *range(0, steps, of.ROW_STEPS), steps)
+    return sorted({stop for stop in at if stop <= steps})

@@ -11,19 +11,21 @@ from typing import Any
 
 import numpy as np
 
-from jaxconcepts import experiments
+from jaxconcepts import experiments, nested
+from jaxconcepts.runs.lengths import FIELDS, Lengths, of_length
 from jaxconcepts.training.experiment import Experiment
 
 
 @dataclass(frozen=True)
 class Point:
-    """One run. config: its full configuration. experiment, numbers: what it says. hash: of that
-    configuration. run: its name in every table."""
+    """One run. config: its full configuration. experiment, numbers: what it says. hash: of the configuration that it
+    was begun with. run: its name in every table. earlier: its experiments before it was made longer (`lengths`)."""
 
     config: Mapping[str, Any]
     experiment: Experiment
     numbers: Any
     hash: str
+    earlier: tuple[Experiment, ...] = ()
 
     @property
     def run(self) -> str:
@@ -47,12 +49,16 @@ def nullable(config: Mapping[str, Any]) -> set[str]:
     return {name for name, value in defaults.items() if value is None and "." in name}
 
 
-def make_point(config: Mapping[str, Any]) -> Point:
-    """Checks a run's configuration and names it. Raises ValueError naming a field that the experiment does not take."""
+def make_point(config: Mapping[str, Any], lengths: Lengths = ()) -> Point:
+    """Checks a run's configuration and names it. lengths: the workdir's, of which the run has the last one.
+
+    Raises ValueError naming a field that the experiment does not take.
+    """
     kind = experiments.of_config(config)
+    *before, config = [of_length(config, length) for length in lengths] if len(lengths) > 1 else [config]
     experiment = kind.from_config(config)
-    digest = hashlib.sha256(kind.canonical(config).encode()).hexdigest()
-    return Point(config, experiment, experiment.numbers(config), digest)
+    digest = hashlib.sha256(kind.canonical((*before, config)[0]).encode()).hexdigest()
+    return Point(config, experiment, experiment.numbers(config), digest, tuple(map(kind.from_config, before)))
 
 
 def stored(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -60,10 +66,11 @@ def stored(config: Mapping[str, Any]) -> dict[str, Any]:
     return experiments.of_config(config).stored(config)
 
 
-def expand(base: Mapping[str, Any], sweep: Iterable[Mapping[str, Any]]) -> list[Point]:
+def expand(base: Mapping[str, Any], sweep: Iterable[Mapping[str, Any]], lengths: Lengths = ()) -> list[Point]:
     """The points of a sweep: the base configuration with each of the overrides, each different one once, in order.
 
     sweep: overrides by dotted field, e.g. a `space.Space`. A whole number is taken for a real one where the field is.
+    lengths: as of `make_point`; the sweep then varies none of `lengths.FIELDS`.
 
     Raises ValueError, before anything runs, for an empty sweep, an unknown field, a section given beside one of its
     fields, and for a point that is invalid, which is named by its place and overrides.
@@ -76,8 +83,10 @@ def expand(base: Mapping[str, Any], sweep: Iterable[Mapping[str, Any]]) -> list[
             raise ValueError(f"a sweep must give dicts of overrides by dotted field, got {override!r}")
         for name in override:
             _check_swept(name, base, known)
+            if len(lengths) > 1 and name in FIELDS:
+                raise ValueError(f"--extend takes sweeps that do not vary {name}, of which every run has the same")
         try:
-            point = make_point(apply(base, override))
+            point = make_point(apply(base, override), lengths)
         except (ValueError, TypeError) as error:
             raise ValueError(f"point {place} of the sweep, {dict(override)}, is invalid: {error}") from error
         points.setdefault(point.hash, point)
@@ -101,9 +110,11 @@ def with_seeds(sweep: Iterable[Mapping[str, Any]], first: int, count: int) -> li
     return [dict(override) | {"seed": seed} for override in sweep for seed in range(first, first + count)]
 
 
-def expand_with_seeds(base: Mapping[str, Any], count: int, sweep: Iterable[Mapping[str, Any]]) -> list[Point]:
+def expand_with_seeds(
+    base: Mapping[str, Any], count: int, sweep: Iterable[Mapping[str, Any]], lengths: Lengths = ()
+) -> list[Point]:
     """`expand` of `with_seeds`, from the base's seed on."""
-    return expand(base, with_seeds(sweep, base["seed"], count))
+    return expand(base, with_seeds(sweep, base["seed"], count), lengths)
 
 
 def apply(base: Mapping[str, Any], override: Mapping[str, Any]) -> dict[str, Any]:
@@ -132,12 +143,7 @@ def group(points: Sequence[Point]) -> list[list[Point]]:
 
 def flatten(config: Mapping[str, Any]) -> dict[str, Any]:
     """Every field of a configuration by dotted name."""
-    flat = {}
-    for name, part in config.items():
-        flat |= (
-            {f"{name}.{field}": value for field, value in part.items()} if isinstance(part, Mapping) else {name: part}
-        )
-    return flat
+    return nested.flat(config, depth=1)
 
 
 def _completed(config):

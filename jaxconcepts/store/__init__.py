@@ -1,6 +1,7 @@
 """The run directory: tidy tables, checkpoints and provenance, each row kept exactly once however often a run is killed.
 
     workdir/config.json                   the full configuration
+            earlier.json                  those that it had before its runs were made longer, if they were
             provenance.json               versions, device, command, time, git revision; one entry more per resume
             metrics/<pack>.<step>.parquet tidy rows (`METRICS`) up to and including <step>
             hidden/<pack>.<step>.npz      hidden states for projections
@@ -19,7 +20,7 @@ Paths may be gs://. jax and Orbax are imported only to save or restore, so that 
 """
 
 from jaxconcepts.store.files import DamagedFileError
-from jaxconcepts.store.opening import WorkdirInUseError, config, provenance
+from jaxconcepts.store.opening import WorkdirInUseError, config, earlier, provenance
 from jaxconcepts.store.results import has_result, open_study, results, write_result
 from jaxconcepts.store.run import Run, checkpoints, load_checkpoint, open_run
 from jaxconcepts.store.tables import (
@@ -45,6 +46,7 @@ __all__ = [
     "WorkdirInUseError",
     "checkpoints",
     "config",
+    "earlier",
     "has_result",
     "hidden",
     "load_checkpoint",

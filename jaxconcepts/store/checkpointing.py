@@ -25,6 +25,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 from jax.experimental import multihost_utils
 
+from jaxconcepts import nested
 from jaxconcepts.store import files
 
 DIGESTS = "sha256.json"
@@ -76,7 +77,7 @@ def load(path: epath.Path, like: Any) -> Any:
             {name: f"{np.dtype(leaf.dtype)}{list(leaf.shape)}" for name, leaf in arrays.items()}
             for arrays in (described, wanted)
         )
-        if differing := files.differences(stored, expected, ("stored", "expected", "nothing")):
+        if differing := nested.differences(stored, expected, ("stored", "expected", "nothing")):
             raise ValueError(f"checkpoint {path} holds other arrays than this program's: {differing}")
         try:
             state = checkpointer.restore(plain, wanted)

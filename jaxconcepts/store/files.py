@@ -7,7 +7,6 @@ import errno
 import json
 import os
 import re
-from collections.abc import Mapping
 from typing import Any
 
 from etils import epath
@@ -21,13 +20,6 @@ def says_full(error: BaseException) -> bool:
     """Whether the error is that of a full disk, or of one's share of it; libraries may say so in words alone."""
     codes = (errno.ENOSPC, errno.EDQUOT)
     return getattr(error, "errno", None) in codes or any(os.strerror(code) in str(error) for code in codes)
-
-
-def differences(old: Mapping[str, str], new: Mapping[str, str], words: tuple[str, str, str]) -> str:
-    """Each name whose text differs, as "name: was 1, now absent", in such words; empty where none does."""
-    was, now, absent = words
-    names = [name for name in sorted(old.keys() | new.keys()) if old.get(name) != new.get(name)]
-    return "; ".join(f"{name}: {was} {old.get(name, absent)}, {now} {new.get(name, absent)}" for name in names)
 
 
 def resolve(workdir: epath.PathLike) -> epath.Path:

@@ -12,7 +12,7 @@ import shlex
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -20,10 +20,12 @@ from typing import Any
 
 from etils import epath
 
-from jaxconcepts.store.files import DamagedFileError, differences, read_json, resolve, says_full, write
+from jaxconcepts import nested
+from jaxconcepts.store.files import DamagedFileError, read_json, resolve, says_full, write
 
 log = logging.getLogger("jaxconcepts.store")
 
+EARLIER = "earlier.json"
 VERSIONED = ("jaxconcepts", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "polars")
 
 
@@ -34,6 +36,16 @@ class WorkdirInUseError(RuntimeError):
 def config(workdir: epath.PathLike) -> dict[str, Any]:
     """The full configuration that the workdir was made with."""
     return read_json(resolve(workdir) / "config.json")
+
+
+def earlier(workdir: epath.PathLike) -> list[dict[str, Any]]:
+    """The configurations that the workdir had before its runs were made longer, the first first."""
+    path, now = resolve(workdir) / EARLIER, config(workdir)
+    configs = read_json(path).get("configs") if path.exists() else []
+    if not isinstance(configs, list) or not all(isinstance(each, dict) for each in configs):
+        raise DamagedFileError(f'damaged {path}: "configs" must be a list of configurations')
+    # It is written first: killed before config.json was, it names what the workdir still is.
+    return configs[:-1] if configs and not differing(configs[-1], now) else configs
 
 
 def provenance(workdir: epath.PathLike) -> dict[str, Any]:
@@ -92,18 +104,34 @@ def _sign(file: io.RawIOBase) -> None:
         file.write(f"pid {os.getpid()} on {socket.gethostname()}".encode())
 
 
-def check_config(path: epath.Path, config: Mapping[str, Any]) -> None:
-    """Writes the config of a new run; raises ValueError naming each field that differs from an old one's."""
-    new = _dotted(config)
+def check_config(path: epath.Path, config: Mapping[str, Any], extend: Callable[[], None] | None = None) -> None:
+    """Writes the config of a new run; raises ValueError naming each field that differs from an old one's.
+
+    extend: raises ValueError unless the old one's runs may be made longer; where it does not, the config is replaced,
+    and the old one kept (`earlier`).
+    """
+    text = json.dumps(config, indent=2).encode()
     if not path.exists():
-        write(path, json.dumps(config, indent=2).encode())
+        write(path, text)
         return
-    old = _dotted(read_json(path))
-    if differing := differences(old, new, ("was", "now", "absent")):
+    old = read_json(path)
+    if not differing(old, config):
+        return
+    if extend is None:
+        said = nested.differences(_texts(old), _texts(config))
+        hint = ", or --extend to make the runs of `train` and `sweep` longer" if "train.steps: " in said else ""
         raise ValueError(
-            f"workdir {path.parent} was made with another config: {differing}; give another "
-            "workdir, or these fields as they were (a training cannot be made longer: its schedule is of its steps)"
+            f"workdir {path.parent} was made with another config: {said}; give another workdir, or these fields "
+            f"as they were{hint}"
         )
+    extend()
+    write(path.parent / EARLIER, json.dumps({"configs": [*earlier(path.parent), old]}, indent=2).encode())
+    write(path, text)
+
+
+def differing(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """The fields that two configurations have otherwise, by dotted name."""
+    return nested.differing(_texts(old), _texts(new))
 
 
 def record_provenance(path: epath.Path, command: str | None, device: Mapping[str, Any] | None) -> None:
@@ -125,14 +153,16 @@ def record_provenance(path: epath.Path, command: str | None, device: Mapping[str
     write(path, json.dumps(record, indent=2).encode())
 
 
-def _dotted(tree: Any, prefix: str = "") -> dict[str, str]:
-    """Every leaf as JSON text under its dotted name."""
-    if isinstance(tree, dict) and tree:
-        return {k: v for key, sub in tree.items() for k, v in _dotted(sub, f"{prefix}{key}.").items()}
+def _texts(config: Mapping[str, Any]) -> dict[str, str]:
+    """Every field as JSON text by dotted name."""
+    return {name: _text(name, value) for name, value in nested.flat(config).items()}
+
+
+def _text(name: str, value: Any) -> str:
     try:
-        return {prefix[:-1]: json.dumps(tree)}
+        return json.dumps(value)
     except TypeError as error:
-        raise ValueError(f"config field {prefix[:-1]} must be a JSON value, got {tree!r}") from error
+        raise ValueError(f"config field {name} must be a JSON value, got {value!r}") from error
 
 
 def _version(package: str) -> str | None:

@@ -7,7 +7,7 @@ import glob
 import io
 import logging
 import re
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -34,6 +34,7 @@ def open_run(
     writer: tuple[int, int] = (0, 1),
     keep: int = 2,
     keep_steps: Container[int] = (),
+    extend: Callable[[], None] | None = None,
 ) -> Iterator[Run]:
     """Creates a run directory, or resumes the one that is there, for writing.
 
@@ -44,7 +45,7 @@ def open_run(
     writer: (index, count) of this process among those that write to the workdir together, either because they share
         every pack (one distributed JAX job) or because each has packs of its own (independent shards).
     keep: how many of a pack's newest checkpoints stay. At least 2 lets a damaged one be survived.
-    keep_steps: checkpoints at these steps are never deleted.
+    keep_steps: checkpoints at these steps are never deleted. extend: see `opening.check_config`.
 
     A second process with the same writer index, or with another count, is refused while the first lives. The lock is
     a flock, so it ends with its holder, kill -9 included, and on NFS it holds between machines where flock does. On
@@ -69,7 +70,7 @@ def open_run(
                     lock(root, writer, held, starting)
             if count == 1:
                 files.remove_temporary(root)
-            check_config(root / "config.json", config)
+            check_config(root / "config.json", config, extend)
             record_provenance(root / "provenance.json", command, device)
         yield Run(root, writer, keep, keep_steps)
 

@@ -18,6 +18,8 @@ from etils import epath
 
 from jaxconcepts import store
 from jaxconcepts.runs import points as sweep_points
+from jaxconcepts.runs.lengths import Lengths
+from jaxconcepts.runs.lengths import there as lengths_there
 from jaxconcepts.runs.points import Point
 from jaxconcepts.store import files, manifest
 
@@ -53,24 +55,33 @@ def record(workdir: epath.Path, pack: Pack) -> None:
     files.write(path, json.dumps(content).encode())
 
 
-def recorded(workdir: epath.Path) -> list[Pack]:
-    """All packs that have been started, as they have been cut since. Raises DamagedFileError naming a bad record."""
-    packs = []
+def recorded(workdir: epath.Path, lengths: Lengths | None = None) -> list[Pack]:
+    """All packs that have been started, as they have been cut since. Raises DamagedFileError naming a bad record.
+
+    lengths: where they are not those that the workdir has (`runs.lengths`).
+    """
+    lengths, packs = lengths_there(workdir) if lengths is None else lengths, []
     for path in files.listing(workdir / "packs"):
         if path.suffix == ".json":
-            packs += _read(path)
+            packs += _read(path, lengths)
     return packs
+
+
+def started(workdir: epath.PathLike, lengths: Lengths) -> list[tuple[str, Point]]:
+    """The name and the first point of every recorded pack, as `runs.lengths.check` takes them."""
+    return [(pack.name, pack.points[0]) for pack in recorded(files.resolve(workdir), lengths)]
 
 
 def cut(workdir: epath.Path, pack: Pack) -> list[Pack]:
     """Halves a pack of at least two runs, for good; the caller drops what the whole one has written."""
     path = _path(workdir, pack.origin)
     content = json.loads(path.read_text())
-    place = [part.name for part in _read(path)].index(pack.name)
+    lengths = lengths_there(workdir)
+    place = [part.name for part in _read(path, lengths)].index(pack.name)
     half = -(-len(pack.points) // 2)
     content["sizes"][place : place + 1] = [half, len(pack.points) - half]
     files.write(path, json.dumps(content).encode())
-    return _read(path)[place : place + 2]
+    return _read(path, lengths)[place : place + 2]
 
 
 def damaged(workdir: epath.Path) -> set[str]:
@@ -97,7 +108,9 @@ def finished(workdir: epath.Path) -> dict[str, set[str]]:
     table = store.runs(workdir)
     if "train.steps" not in table.columns:
         return {"done": set(), "diverged": set()}
-    ended = table.filter((pl.col("status") != "running") & (pl.col("step") >= pl.col("train.steps")))
+    *earlier, now = lengths_there(workdir)
+    steps = pl.lit(now["train"]["steps"]) if earlier else pl.col("train.steps")
+    ended = table.filter((pl.col("status") != "running") & (pl.col("step") >= steps))
     return {status: set(ended.filter(pl.col("status") == status)["point"]) for status in ("done", "diverged")}
 
 
@@ -141,14 +154,14 @@ def _path(workdir: epath.Path, name: str) -> epath.Path:
     return workdir / "packs" / f"{files.valid_pack(name)}.json"
 
 
-def _read(path: epath.Path) -> list[Pack]:
+def _read(path: epath.Path, lengths: Lengths) -> list[Pack]:
     try:
         content = json.loads(path.read_text())
         configs = [sweep_points.apply(content["config"], override) for override in content["overrides"]]
         sizes = content["sizes"]
     except (ValueError, KeyError) as error:
         raise files.DamagedFileError(f"damaged {path}: {error}; delete it to run its points again") from error
-    made = [sweep_points.make_point(config) for config in configs]
+    made = [sweep_points.make_point(config, lengths) for config in configs]
     ends = [sum(sizes[: number + 1]) for number in range(len(sizes))]
     return [Pack(tuple(made[end - size : end]), path.stem) for size, end in zip(sizes, ends, strict=True)]
 

@@ -70,8 +70,11 @@ def run_search(
         log.info("round %d: points %d to %d of %d", len(rounds), len(asked) + 1, len(asked) + count, search.points)
 
 
-def check(search: Search, point: Point) -> None:
-    """Raises ValueError where Optuna is missing, and for a metric or a step that a run will not have. point: a run."""
+def check(search: Search, point: Point, extend: bool = False) -> None:
+    """Raises ValueError where Optuna is missing, where runs are to be made longer, and for a metric or a step that a
+    run will not have. point: a run."""
+    if extend:
+        raise ValueError("--extend is for sweeps whose points are known; longer runs lead a search to other points")
     extras.load("optuna", "optuna", "an adaptive search")
     experiment, quantity, data = point.experiment, search.quantity, point.experiment.data()
     steps = experiment.measuring.at_steps(experiment.train.steps)

@@ -10,6 +10,7 @@ import polars as pl
 from etils import epath
 
 from jaxconcepts import store
+from jaxconcepts.runs import lengths
 from jaxconcepts.store import files
 
 STALE = 600.0
@@ -51,7 +52,9 @@ class Status(NamedTuple):
 def status(workdir: epath.PathLike) -> Status:
     """Counts points by status. Raises ValueError where there is no run, DamagedFileError naming a damaged table."""
     root = files.existing_run(workdir)
-    table = store.runs(root).select("point", "status")
+    table, (*earlier, now) = store.runs(root), lengths.there(root)
+    if earlier:  # Those that no pack has gone on with yet are as long as before.
+        table = table.filter((pl.col("status") != "done") | (pl.col("step") >= now["train"]["steps"]))
     wanted = set(table["point"])
     if (root / "sweep.json").exists():
         wanted = set(files.read_json(root / "sweep.json")["points"])

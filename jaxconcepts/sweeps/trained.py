@@ -10,7 +10,7 @@ from etils import epath
 from jaxtyping import PyTree
 
 from jaxconcepts import store
-from jaxconcepts.runs import packs
+from jaxconcepts.runs import lengths, packs
 from jaxconcepts.runs import points as sweep_points
 from jaxconcepts.runs.points import Point
 from jaxconcepts.store import files
@@ -83,11 +83,12 @@ def load_params(workdir: epath.PathLike, pack: Trained, step: int) -> PyTree:
 
 
 def _points_of_train(root: epath.Path) -> tuple[Point, ...]:
-    config = store.config(root)
+    there = lengths.there(root)
+    config = dict(there[-1])
     count = config.pop("num_seeds", None)
     if count is None:
         raise ValueError(f"workdir {root} was not made by train or sweep: its config has no num_seeds")
-    return tuple(sweep_points.make_point(config | {"seed": config["seed"] + place}) for place in range(count))
+    return tuple(sweep_points.make_point(config | {"seed": config["seed"] + place}, there) for place in range(count))
 
 
 def _is_called(name: str, wanted: str) -> bool:

@@ -28,6 +28,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxconcepts import nested
+
 REQUEST, COMPLETE = "request.json", "complete.json"
 _PART = re.compile(r"part-(\d{6})-([0-9a-f]{16})\.npz")
 
@@ -105,16 +107,9 @@ def _open(folder: Path, request: dict) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         _replace(folder / REQUEST, json.dumps(request, indent=1).encode())
         return
-    old, new = _flat(previous), _flat(request)
-    differing = [key for key in old | new if old.get(key) != new.get(key)]
-    changed = [f"{key}: was {old.get(key)!r}, now {new.get(key)!r}" for key in differing]
-    if changed:
-        raise ValueError(f"folder holds another bank: {folder}; {'; '.join(changed)}")
-
-
-def _flat(request: dict) -> dict:
-    task = {f"task.{key}": value for key, value in request.get("config", {}).items()}
-    return {key: value for key, value in request.items() if key != "config"} | task
+    old, new = (nested.flat({"task" if key == "config" else key: of[key] for key in of}) for of in (previous, request))
+    if changed := nested.differences(old, new):
+        raise ValueError(f"folder holds another bank: {folder}; {changed}")
 
 
 def _read_json(path: Path) -> dict | None:

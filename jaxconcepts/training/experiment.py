@@ -183,6 +183,18 @@ class Experiment:
         parameters = model.layers * 12 * model.width**2 + 10_000  # a floor: tiny steps are mostly overhead
         return float(train.steps * train.batch_size * model.context * parameters)
 
+    def check_longer(self, done: int) -> None:
+        """Raises FieldError where the first `done` steps of this training are not those of one with a larger
+        train.steps, as which it could then not be gone on with.
+
+        An experiment whose data, loss or `rule` depend on train.steps says so here.
+        """
+        if type(self).rule is not Experiment.rule and type(self).check_longer is Experiment.check_longer:
+            raise FieldError(
+                "experiment", f"{type(self).__name__} has a rule, and no check_longer that says of how far"
+            )
+        optimizers.check_longer(self.train, done)
+
     def program_key(self) -> Any:
         """What the cost of the training program depends on: experiments with equal keys share a plan."""
         return self

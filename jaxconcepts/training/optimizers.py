@@ -15,7 +15,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, PyTree
 
-from jaxconcepts.fields import field
+from jaxconcepts.fields import FieldError, field
 
 OPTIMIZERS = ("adam", "adamw", "muon")
 SCHEDULES = ("constant", "cosine", "linear")
@@ -79,6 +79,20 @@ def schedule(name: str, steps: int, warmup_steps: int, decay_fraction: float) ->
     }[name]
     hold = optax.constant_schedule(1.0)
     return optax.join_schedules([warmup, hold, course], [warmup_steps, hold_until])
+
+
+def check_longer(config: Any, done: int) -> None:
+    """Raises FieldError where the rate of one of the first `done` steps depends on how many there are to be."""
+    steps, warmup = config.steps, config.warmup_steps
+    if steps < warmup:
+        raise FieldError("train.warmup_steps", f"must be at most the {steps} steps of before to go on, got {warmup}")
+    fall = max(warmup, steps - max(1, round(steps * config.decay_fraction))) + 1
+    if config.schedule != "constant" and done > fall:
+        raise FieldError(
+            "train.schedule",
+            f"must be constant to go on from step {done} to more steps than {steps}: with {config.schedule} the rate "
+            f"of the steps done depends on train.steps from step {fall} on",
+        )
 
 
 def make(config: Any, numbers: OptimizerNumbers) -> optax.GradientTransformation:

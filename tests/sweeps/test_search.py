@@ -147,6 +147,8 @@ def test_a_quantity_that_is_not_measured_is_refused_before_anything_is_trained()
         rounds.check(make(quantity=Quantity("los")), point)
     with pytest.raises(ValueError, match="search.quantity.at must be a measured step, 0, 4, 8, 12, got 5"):
         rounds.check(make(quantity=Quantity("loss", at=5)), point)
+    with pytest.raises(ValueError, match="--extend is for sweeps whose points are known"):
+        rounds.check(make(), point, extend=True)
 
 
 CONFIG = """

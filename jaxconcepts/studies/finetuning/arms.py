@@ -62,7 +62,7 @@ def tune(
             "patterns": json.dumps(arm.patterns),
             "tuned_blocks": json.dumps(arm.blocks),
         }
-        points.append(ArmPoint({"seed": arm.seed}, tuned, numbers, arm.name, own | dict(labels)))
+        points.append(ArmPoint({"seed": arm.seed}, tuned, numbers, arm.name, columns=own | dict(labels)))
     layout, devices = packs.Layout(config.how), packs.devices_of(tuned.shared.base)
     programs = Programs(layout, devices)
     state = loop.run_pack(pack, points, run, layout, checkpoint_seconds, programs=programs)
