@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 from matplotlib.figure import Figure
 
-from jaxconcepts.figures import style
+from jaxconcepts.figures import style, words
 from jaxconcepts.figures.section import Entry, Section, drawn
 from jaxconcepts.figures.tables import MissingData, Study
 from jaxconcepts.intervals import mean_interval
@@ -52,6 +52,25 @@ def extraction(study: Study) -> Figure:
     axis.set(xlim=(-0.5, len(arms) - 0.5), ylim=(-0.03, 1.03), ylabel="whole answers right")
     axis.set_xticks(range(len(arms)), list(arms))
     return figure
+
+
+def extraction_outcome(study: Study) -> str:
+    """Exact answers of people that no question was about, by arm."""
+    rows = _last(study, "exact").filter(label="extract", token="held_out")
+    arms = [(name.replace("\n", " "), words.over_runs(part["value"])) for name, part in _by_arm(study, rows)]
+    said = "; ".join(f"{name}: {value}" for name, value in arms if value)
+    return f"Right answers about people that no question was about: {said}." if said else ""
+
+
+def capacity_outcome(study: Study) -> str:
+    """The most bits a parameter at the end of a run."""
+    rows = _last(study, "bits_a_parameter").sort("value")
+    if not rows.height:
+        return ""
+    most, row = rows["value"][-1], study.row(rows["run"][-1])
+    return (
+        f"At most {most:.2f} bits a parameter are stored, {row['model.width']} wide with {row['task.people']} people."
+    )
 
 
 @style.styled
@@ -113,6 +132,6 @@ def _by_arm(study: Study, rows: pl.DataFrame) -> Iterator[tuple[str, pl.DataFram
 
 
 ENTRIES = (
-    Entry("extraction", "What is extracted, by arm", extraction, EXTRACTION_CAPTION),
-    Entry("capacity", "Bits a parameter stores", capacity, CAPACITY_CAPTION),
+    Entry("extraction", "What is extracted, by arm", extraction, EXTRACTION_CAPTION, outcome=extraction_outcome),
+    Entry("capacity", "Bits a parameter stores", capacity, CAPACITY_CAPTION, outcome=capacity_outcome),
 )

@@ -44,6 +44,7 @@ class _Shown(NamedTuple):
     table: Table | None
     described: dict[str, Any] | None
     lead: bool
+    outcome: str
 
 
 def write(
@@ -92,7 +93,7 @@ def _shown(folder: epath.Path | None, section: Section) -> _Shown:
                 files.write(folder / f"{section.name}.{kind}", contents[kind])
             encoded = "" if described else base64.b64encode(png).decode()
     text = section.name, section.title, section.caption
-    return _Shown(*text, encoded, kinds, section.table, described, section.lead)
+    return _Shown(*text, encoded, kinds, section.table, described, section.lead, section.outcome)
 
 
 @functools.cache

@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 from matplotlib.figure import Figure
 
-from jaxconcepts.figures import style
+from jaxconcepts.figures import style, words
 from jaxconcepts.figures.panels import Panels
 from jaxconcepts.figures.section import Entry
 from jaxconcepts.figures.tables import REFERENCES, Curve, Study
@@ -24,6 +24,8 @@ DRAWN |= {f"{metric}_{reference}" for metric in ("loss", "distance") for referen
 TOKENS = ("x", "y")
 PANELS = 12
 LINES = 8
+SAID = 4
+"""The most labels that a sentence names one by one."""
 CAPTION = (
     "{metric}{unit} of every run at every measured step{over}. The mean over concepts and positions if there is one, "
     "else each. A dotted line is what something that knows nothing scores, where the evaluator says so."
@@ -40,7 +42,8 @@ def entries(study: Study) -> list[Entry]:
         over = ", a line a layer (0: the embeddings)" if layers else ""
         caption = CAPTION.format(metric=metric, unit=f" in {unit}" if unit else "", over=over)
         name = f"measured_{''.join(c if c.isalnum() else '_' for c in metric)}"
-        made.append(Entry(name, _title(metric), partial(draw, metric=metric), caption, over_steps=True))
+        said = partial(outcome, metric=metric)
+        made.append(Entry(name, _title(metric), partial(draw, metric=metric), caption, over_steps=True, outcome=said))
     return made
 
 
@@ -72,6 +75,27 @@ def draw(study: Study, runs: Sequence[str], *, metric: str, step_scale: str = "a
     return panels.finish(metric, step_scale=step_scale, errors=False if unit == "fraction" else None)
 
 
+def outcome(study: Study, runs: Sequence[str], *, metric: str) -> str:
+    """The last value of each label and token, of layers the best one's; of more than `SAID` the highest and lowest."""
+    rows = _rest(study.metrics).filter(pl.col("metric") == metric, pl.col("run").is_in(list(runs)))
+    said: dict[str, list[float]] = {}
+    for (_, label, token), part in rows.group_by("run", "label", "token", maintain_order=True):
+        last = _whole(part.filter(pl.col("step") == pl.col("step").max())).filter(pl.col("value").is_finite())
+        best = last.group_by("layer").agg(pl.col("value").mean())["value"].max()
+        said.setdefault(", ".join(filter(None, (label, token))), []).append(best)
+    means = {name: words.mean(values) for name, values in said.items() if np.isfinite(words.mean(values))}
+    names = sorted(means, key=means.get, reverse=True)
+    if not names:
+        return ""
+    best = "the best layer's " if rows["layer"].null_count() == 0 else ""
+    shown = names if len(names) <= SAID else [names[0], names[-1]]
+    parts = [f"{words.over_runs(said[name], '.3g')}{f' for {name}' if name else ''}" for name in shown]
+    chances = {_about(study, metric, run, label)[1] for run, label in rows.select("run", "label").unique().iter_rows()}
+    chance = f"; chance is {chances.pop():.3g}" if len(chances) == 1 and None not in chances else ""
+    joined = " down to ".join(parts) if len(names) > SAID else ", ".join(parts)
+    return f"At the last measurement {best}{_title(metric)} is {joined}{chance}."
+
+
 def _rest(metrics: pl.DataFrame) -> pl.DataFrame:
     token_shown = pl.col("token").is_null() | pl.col("token").is_in(TOKENS)
     shown = pl.col("metric").is_in(sorted(DRAWN)) & pl.col("label").is_null() & token_shown
@@ -90,9 +114,7 @@ def _about(study: Study, metric: str, run: str | None = None, label: str | None 
 
 def _curves(part: pl.DataFrame):
     """(axis, place on it, colour, curve) of the lines of a panel: by layer, else concept, else position."""
-    for axis in ("concept", "position"):
-        whole = part.filter(pl.col(axis).is_null())
-        part = whole if whole.height else part
+    part = _whole(part)
     axis = next((axis for axis in ("layer", "concept", "position") if part[axis].null_count() < part.height), None)
     if axis is None:
         yield "model", None, style.MODEL_COLOR, _curve(part)
@@ -103,6 +125,14 @@ def _curves(part: pl.DataFrame):
     for place, color in zip(kept, colors, strict=False):
         color = style.concept_color(place) if axis == "concept" else color
         yield axis, place, color, _curve(part.filter(pl.col(axis) == place))
+
+
+def _whole(part: pl.DataFrame) -> pl.DataFrame:
+    """The rows of the mean over concepts, and over positions, where there are such."""
+    for axis in ("concept", "position"):
+        whole = part.filter(pl.col(axis).is_null())
+        part = whole if whole.height else part
+    return part
 
 
 def _curve(part: pl.DataFrame) -> Curve:

@@ -18,6 +18,7 @@ class Entry(NamedTuple):
     MissingData where the tables lack something. caption: what is seen and how it was computed.
     over_steps: it takes `step_scale`. each: there is one for each of several things (a run, a family), not one for all.
     kind: the table that it reads, where a study has several. lead: the page shows it at once, not folded.
+    outcome(...): a sentence that says what came out, computed from what `draw` gets but for scales; "" if it can't.
     """
 
     name: str
@@ -28,6 +29,7 @@ class Entry(NamedTuple):
     each: bool = False
     kind: str = ""
     lead: bool = True
+    outcome: Callable[..., str] | None = None
 
 
 class Table(NamedTuple):
@@ -54,7 +56,8 @@ def number(value: float | None, form: str = ".3f") -> str:
 
 
 class Section(NamedTuple):
-    """A figure as drawn, a table, or why there is none (`missing`). on_page: the figure that the page shows in its
+    """A figure as drawn, a table, or why there is none (`missing`). outcome: what came out, in a sentence before the
+    caption, which says what is drawn. on_page: the figure that the page shows in its
     place, where that is another one, such as one with a row of panels for every step (`interactive.FRAMES`)."""
 
     name: str
@@ -65,6 +68,7 @@ class Section(NamedTuple):
     missing: str = ""
     lead: bool = True
     on_page: Figure | None = None
+    outcome: str = ""
 
 
 class Group(NamedTuple):
@@ -82,8 +86,8 @@ def drawn(
     lead: False where it is folded whatever the entry says."""
     name, title = entry.name + suffix, title or entry.title
     try:
-        return Section(
-            name, title, caption or entry.caption, entry.draw(*arguments, **settings), lead=lead and entry.lead
-        )
+        figure = entry.draw(*arguments, **settings)
+        said = "" if entry.outcome is None else entry.outcome(*arguments)
+        return Section(name, title, caption or entry.caption, figure, lead=lead and entry.lead, outcome=said)
     except MissingData as error:
         return Section(name, title, missing=str(error))

@@ -166,6 +166,57 @@ def test_the_page_has_the_tables_numbers(page, workdir):
     assert "<td>0.700 [0.20, 0.90]</td><td>0.640</td><td>0.030</td><td>0.800</td>" in page
 
 
+def test_what_came_out_is_said_of_each_figure(workdir):
+    """One family's part of each sentence, from the rows."""
+    tables = icl_tables.load(workdir)
+    rows = tables.metrics.filter(family="pos", variant="plain", step=3000)
+    value = lambda metric, **keys: take(rows, metric, **keys)  # noqa: E731
+    headline = {"layer": HEADLINE}
+    ends = [[value(m, shots=s, **k) for s in (1, 10)] for m, k in (("accuracy", {}), ("cd", headline))]
+    said = {entry.name: entry.outcome for entry in icl_catalogue.ENTRIES}
+    parts = [f"goes from {a:.2f} to {b:.2f}" for a, b in ends]
+    assert f"pos: from 1 to 10 shots accuracy {parts[0]} and CD {parts[1]}." in said["icl_shots"](tables)
+    above = value("cd_above", shots=10, **headline)
+    assert said["icl_controls"](tables).endswith(
+        f"pos: with 10 shots CD is {above:+.2f} [{value('cd_above_low', shots=10, **headline):.2f}, "
+        f"{value('cd_above_high', shots=10, **headline):.2f}] against the highest control, an untrained model."
+    )
+    assert f"pos: with 10 shots CD is highest at layer 4 of 6, {ends[1][1]:.2f}." in said["icl_layers"](tables)
+    assert said["icl_scatter"](tables).endswith("pos: R² of accuracy on CD is 0.70 [0.20, 0.90], p 0.03.")
+    first = take(tables.metrics.filter(family="pos", variant="plain", step=1000), "accuracy", shots=4)
+    assert said["icl_series"](tables).startswith("From step 1 000 to 3 000: bitwise: accuracy goes from ")
+    assert f"pos: accuracy goes from {first:.2f} to {value('accuracy', shots=4):.2f} and CD" in said["icl_series"](
+        tables
+    )
+    stated = tables.metrics.filter(family="pos", variant="rule", step=3000)
+    change = take(stated, "accuracy", shots=4) - value("accuracy", shots=4)
+    assert f"pos: against plain prompts, rule: accuracy {change:+.2f}, CD " in said["icl_variants"](tables)
+    pairs = rows.filter(metric="pairwise_cd", shots=10).sort("value").row(0, named=True)
+    names = [LABELS["pos"][pairs[name]] for name in ("concept", "other")]
+    assert f"pos: {names[0]} and {names[1]} are told apart worst with 10 shots ({pairs['value']:.2f}," in said[
+        "icl_pairwise"
+    ](tables)
+    wrong = (
+        rows.filter(pl.col("other") != pl.col("concept"), metric="confusion", shots=10)
+        .sort("value")
+        .row(-1, named=True)
+    )
+    assert f"pos: {wrong['value']:.0%} of the wrong answers to {LABELS['pos'][wrong['concept']]} follow " in said[
+        "icl_confusion"
+    ](tables)
+    low, high = (value("cd", shots=10, layer=layer) for layer in (0, HEADLINE))
+    assert said["icl_hidden"](tables, "pos") == (
+        f"With 10 shots CD is {low:.2f} at layer 0 and highest at layer {HEADLINE}, {high:.2f}."
+    )
+
+
+def take(rows, metric, **keys):
+    keys = {"layer": None, "concept": None, "other": None} | keys
+    chosen = rows.filter(pl.col("metric") == metric, *(pl.col(k).eq_missing(pl.lit(v)) for k, v in keys.items()))
+    assert chosen.height == 1
+    return chosen["value"][0]
+
+
 def test_chance_is_the_null_of_each_concept_and_coincident_layers_are_marked(tmp_path):
     tables = icl_tables.load(write_study(tmp_path / "series", steps=(0, 1000)))
     shots, layers, series = icl.by_shots(tables), icl.cd_layers(tables), icl.over_checkpoints(tables)

@@ -39,6 +39,21 @@ def test_extraction_shows_every_seed_its_interval_and_the_commonest_answer():
     assert set(drawn["majority"].get_ydata()) == {0.15}
 
 
+def test_what_came_out_is_said_in_words():
+    rows, runs = [], []
+    for regime, people, value in (("mixed", 20, 0.5), ("mixed", 20, 0.7), ("staged", 40, 0.1)):
+        run = f"{regime}{value}"
+        runs.append({"run": run, "seed": 0, "task.regime": regime, "task.people": people, "model.width": 8} | FIELDS)
+        rows += [(run, 9, "exact", side, "extract", value * (side == "held_out")) for side in ("asked", "held_out")]
+        rows += [(run, 9, "bits_a_parameter", None, None, value), (run, 5, "bits_a_parameter", None, None, 1.9)]
+    made = study(rows, runs)
+    assert knowledge.extraction_outcome(made) == (
+        "Right answers about people that no question was about: mixed: 0.60 (2 runs: 0.50 to 0.70); "
+        "staged, low rank: 0.10."
+    )
+    assert knowledge.capacity_outcome(made) == "At most 0.70 bits a parameter are stored, 8 wide with 20 people."
+
+
 def test_capacity_is_drawn_against_readings_with_its_ceiling():
     rows, runs = [], []
     for people, width in ((20, 8), (40, 16)):

@@ -8,7 +8,7 @@ import pytest
 
 from jaxconcepts import store
 from jaxconcepts.figures.patching import panels as patching
-from jaxconcepts.figures.regression import catalogue
+from jaxconcepts.figures.regression import catalogue, outcomes
 from jaxconcepts.figures.report import write_report
 from jaxconcepts.figures.tables import MissingData, Study
 
@@ -115,6 +115,26 @@ def test_the_head_map_has_a_panel_a_concept(study, tables):
     np.testing.assert_allclose(found[0].get_array(), np.array([[1, 1.1, 1.2], [2, 2.1, 2.2]]) / 4)
     with pytest.raises(MissingData, match="no zero ablation"):
         patching.head_map(study, "r1", tables["heads"].filter(ablation="mean"), ablation="zero")
+
+
+def test_what_came_out_is_said_of_each_figure(study, tables):
+    """By `change` and the places of the patches: the mean over pairs at layer 2 is .8 + .1 * 1.5 - .05 * 1.5."""
+    how = {"mode": "add", "positions": "x"}
+    said = outcomes.followed(study, ["r0", "r1"], tables["summary"], metric="distance", **how)
+    # No patch .5, the patch 1, a random direction 2, over a rank of 4.
+    assert said == (
+        "At layer 0, where it does most, the patch takes the distance to the target's oracle from 0.12 to 0.25; a "
+        "random direction to 0.50."
+    )
+    said = outcomes.grids(study, "r0", tables["grid"], mode="add")
+    assert said == (
+        f"The loss changes most, by {(0.8 + 0.15 - 0.075) / 4:+.2g} in the mean over pairs, for a patch at layer 2 and "
+        "all x tokens."
+    )
+    assert outcomes.heads(study, "r1", tables["heads"], ablation="zero") == (
+        f"Head 2 of block 2 matters most: without it the loss changes by {2.2 / 4:+.2g}, without the median head by "
+        f"{1.6 / 4:+.2g}."
+    )
 
 
 @pytest.mark.slow

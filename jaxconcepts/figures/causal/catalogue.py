@@ -10,6 +10,7 @@ from etils import epath
 
 from jaxconcepts import store
 from jaxconcepts.figures import paper
+from jaxconcepts.figures.causal import outcomes
 from jaxconcepts.figures.causal import panels as causal
 from jaxconcepts.figures.section import Entry, Group, Section, Table, drawn
 
@@ -26,6 +27,7 @@ ENTRIES = (
         f"{LAST}, layer by layer: positive, the mean state of rightly answered prompts of the same concept; negative, "
         f"of prompts without information; other, of another concept; random, a random direction as long as the way "
         f"from positive to negative. {INTERVAL}",
+        outcome=outcomes.patching,
     ),
     Entry(
         "patched",
@@ -35,6 +37,7 @@ ENTRIES = (
         "where its model is the same, else the one where the positive patch and the negative one are furthest apart on "
         f"these prompts, which flatters the difference somewhat. {INTERVAL} Diamonds, where model and shots are the "
         "same: its numbers, read off its figure 20; over all: their mean.",
+        outcome=outcomes.patched,
     ),
     Entry(
         "vectors",
@@ -44,6 +47,7 @@ ENTRIES = (
         f"vector), or the output of the heads with the largest indirect effects is added there (function vector), at "
         f"the layer that is best on other prompts. Shuffled: few-shot prompts whose demonstrated answers are dealt out "
         f"anew among the demonstrations, so that they still are answers of the concept. {INTERVAL}",
+        outcome=outcomes.vectors,
     ),
     Entry(
         "effects",
@@ -51,6 +55,7 @@ ENTRIES = (
         causal.effects,
         "Rise of the right answer's probability when one head's output at the last token of a prompt with shuffled "
         "labels becomes its mean over rightly answered prompts; mean over concepts, and each concept.",
+        outcome=outcomes.effects,
     ),
     Entry(
         "steering",
@@ -59,6 +64,7 @@ ENTRIES = (
         f"{LAST} by a multiple of the way from the own concept's mean to another's: the share of answers that are what "
         "the other concept would answer. A line a scale; broken: a random direction of that length. Bands: 95 % "
         "interval over replicates.",
+        outcome=outcomes.steering,
     ),
     Entry(
         "heads",
@@ -66,6 +72,7 @@ ENTRIES = (
         causal.heads,
         "Change of accuracy when one head is set to its mean over prompts and tokens, in the prompt; mean over "
         "concepts, and each concept.",
+        outcome=outcomes.heads,
     ),
     Entry(
         "interchange",
@@ -73,6 +80,7 @@ ENTRIES = (
         causal.interchange,
         "Prompts whose demonstrations are answered by another concept, run with one state of the same prompt answered "
         "by its own: the share of the logit difference that the state restores. Tokens are counted from the end.",
+        outcome=outcomes.interchange,
     ),
 )
 

@@ -40,7 +40,7 @@ def interval(values: np.ndarray) -> tuple[float, float]:
 @style.styled
 def patching(tables) -> Figure:
     """Accuracy by layer under each patch, all concepts together and each."""
-    rows = _rows(tables, "patching", "accuracy")
+    rows = rows_of(tables, "patching", "accuracy")
     concepts = [None, *rows["concept"].unique(maintain_order=True).to_list()]
     panels = Panels(["all concepts" if k is None else k for k in concepts], LAYER, "accuracy")
     for concept, axis in zip(concepts, panels.axes, strict=True):
@@ -64,8 +64,8 @@ def patched(tables) -> Figure:
     """Bars of accuracy by concept without a patch and with each at one layer: the paper's where `tables` has its
     numbers ("paper", rows of `paper.table("fig20_patching")`), else the one where the positive patch and the negative
     one are furthest apart."""
-    rows, published = _rows(tables, "patching", "accuracy"), tables.get("paper")
-    layer = _contrast(rows) if published is None else paper.LAYERS[published["family"][0]]
+    rows, published = rows_of(tables, "patching", "accuracy"), tables.get("paper")
+    layer = layer_of(rows, published)
     rows = rows.filter(pl.col("layer").eq_missing(layer) | (pl.col("condition") == "none"))
     conditions = [name for name in PATCH_BARS if name in rows["condition"].unique().to_list()]
     # Light enough for the intervals to be seen on the bars.
@@ -94,7 +94,7 @@ def vectors(tables) -> Figure:
     kinds = [kind for kind in ("task_vectors", "function_vectors") if tables[kind] is not None]
     if not kinds:
         raise MissingData("no task or function vectors in the causal tables")
-    rows = pl.concat([_rows(tables, kind, "accuracy") for kind in kinds], how="diagonal_relaxed")
+    rows = pl.concat([rows_of(tables, kind, "accuracy") for kind in kinds], how="diagonal_relaxed")
     rows = rows.unique(["condition", "concept", "layer", "replicate"], maintain_order=True)
     conditions = [name for name in BAR_ORDER if name in rows["condition"].unique().to_list()]
     figure, _, _ = _grouped(rows, conditions, style.CONCEPT_COLORS, dict(zip(conditions, conditions, strict=True)))
@@ -105,14 +105,14 @@ def vectors(tables) -> Figure:
 @style.styled
 def effects(tables) -> Figure:
     """Indirect effects by block and head."""
-    rows = _rows(tables, "function_vectors", "indirect_effect")
+    rows = rows_of(tables, "function_vectors", "indirect_effect")
     return _head_maps(rows, "rise of p(answer)")
 
 
 @style.styled
 def heads(tables) -> Figure:
     """Change of accuracy by block and head, mean ablation."""
-    rows = _rows(tables, "heads", "accuracy")
+    rows = rows_of(tables, "heads", "accuracy")
     plain = rows.filter(condition="none").group_by("concept").agg(pl.mean("value").alias("plain"))
     ablated = rows.filter(condition="mean").join(plain, on="concept")
     return _head_maps(ablated.with_columns(value=pl.col("value") - pl.col("plain")), "change of accuracy")
@@ -121,7 +121,7 @@ def heads(tables) -> Figure:
 @style.styled
 def steering(tables) -> Figure:
     """Share of answers as the other concept's, by layer, a line a scale."""
-    rows = _rows(tables, "steering", "as_other")
+    rows = rows_of(tables, "steering", "as_other")
     concepts = [None, *rows["concept"].unique(maintain_order=True).to_list()]
     scales = rows["scale"].drop_nulls().unique().sort().to_list()
     panels = Panels(["all concepts" if k is None else k for k in concepts], LAYER, "answers of the other concept")
@@ -170,7 +170,8 @@ def interchange(tables) -> Figure:
     return figure
 
 
-def _rows(tables, kind: str, metric: str) -> pl.DataFrame:
+def rows_of(tables, kind: str, metric: str) -> pl.DataFrame:
+    """The rows of a metric; MissingData where there are none."""
     table = tables[kind]
     rows = None if table is None else table.filter(metric=metric)
     if rows is None or not rows.height:
@@ -187,8 +188,11 @@ def _replicates(rows: pl.DataFrame, concept: str | None, **keys) -> np.ndarray:
     return values if values.size else np.array([np.nan])
 
 
-def _contrast(rows: pl.DataFrame) -> int:
-    """The layer where the positive patch and the negative one (or the other concept's) differ most, over concepts."""
+def layer_of(rows: pl.DataFrame, published: pl.DataFrame | None) -> int:
+    """The layer that the paper patched, where its numbers are given; else the one where the positive patch and the
+    negative one (or the other concept's) differ most, over concepts."""
+    if published is not None:
+        return paper.LAYERS[published["family"][0]]
     means = rows.drop_nulls("layer").group_by("condition", "layer").agg(pl.mean("value"))
     wide = means.pivot("condition", index="layer", values="value").sort("layer")
     opposite = next((name for name in ("negative", "other") if name in wide.columns), None)

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from jaxconcepts.figures import paper, style
+from jaxconcepts.figures import paper, style, words
 from jaxconcepts.figures.panels import Panels
 from jaxconcepts.figures.section import Section
 from jaxconcepts.figures.tables import Curve
@@ -49,11 +49,13 @@ def sections(table: pl.DataFrame, config: Mapping[str, Any]) -> Iterator[Section
     """Two figures of every cell that was measured. table: the study's metrics; config: the run directory's."""
     for cell in _cells(table, config):
         title = f"CD before and after tuning: {cell.title}"
-        yield Section(f"finetuning_cd_{cell.name}", title, CD_CAPTION, cd_by_layer(cell))
+        name = f"finetuning_cd_{cell.name}"
+        yield Section(name, title, CD_CAPTION, cd_by_layer(cell), outcome=cd_outcome(cell))
         metric = "accuracy" if (cell.rows["metric"] == "accuracy").any() else "loss_last"
         what = "Accuracy" if metric == "accuracy" else "Loss at the last position"
         title = f"{what} before and after tuning: {cell.title}"
-        yield Section(f"finetuning_gain_{cell.name}", title, GAIN_CAPTION[metric], gain(cell, metric))
+        name = f"finetuning_gain_{cell.name}"
+        yield Section(name, title, GAIN_CAPTION[metric], gain(cell, metric), outcome=gain_outcome(cell, metric))
 
 
 CD_CAPTION = (
@@ -73,6 +75,22 @@ GAIN_CAPTION = {
     "loss_last": "Held-out squared error at the last position, by concept and over all. Dotted: the Bayes mixture's, "
     "over all concepts.",
 }
+
+
+def cd_outcome(cell: Cell) -> str:
+    """The highest layer's CD before tuning and after each arm, means over runs."""
+    best = {arm: words.over_runs(np.nanmax(of.values) for of in _curves(cell, arm, "cd")) for arm in _all(cell)}
+    after = ", ".join(f"{best[arm]} after {arm}" for arm in cell.arms if best[arm])
+    return f"The best layer's CD is {best['before']} before tuning, {after}." if best["before"] and after else ""
+
+
+def gain_outcome(cell: Cell, metric: str) -> str:
+    """What is measured over all concepts, before tuning and after each arm."""
+    values = {arm: _by_concept(cell, arm, metric)[-1] for arm in _all(cell)}
+    after = ", ".join(f"{values[arm]:.2f} after {arm}" for arm in cell.arms if np.isfinite(values[arm]))
+    what = "Accuracy" if metric == "accuracy" else "The loss"
+    known = after and np.isfinite(values["before"])
+    return f"{what} over all concepts is {values['before']:.2f} before tuning, {after}." if known else ""
 
 
 @style.styled
@@ -157,6 +175,10 @@ def _cells(table: pl.DataFrame, config) -> Iterator[Cell]:
         name = f"{family}_{shots}_{variant}"
         compared = same and family in paper.LAYERS and (shots, variant) == (paper.SHOTS, "plain")
         yield Cell(name, title, family, rows, arms, blocks, concepts, len(labels), compared)
+
+
+def _all(cell: Cell) -> list[str]:
+    return ["before", *cell.arms]
 
 
 def _split(arms) -> list[str]:

@@ -7,6 +7,7 @@ from functools import partial
 
 from jaxconcepts.figures.icl import concepts as icl_concepts
 from jaxconcepts.figures.icl import curves as icl
+from jaxconcepts.figures.icl import outcomes
 from jaxconcepts.figures.icl.tables import CONTROLS as CONTROL_NAMES
 from jaxconcepts.figures.icl.tables import IclTables
 from jaxconcepts.figures.section import Entry, Section, Table, drawn, known, number
@@ -52,12 +53,14 @@ ENTRIES = (
         icl.by_shots,
         f"{ACCURACY} {CD} {HEADLINE} {CHANCE} "
         f"{UNTRAINED} Dotted, coloured: CD of an untrained model of the same shape. {PAPER}",
+        outcome=outcomes.by_shots,
     ),
     Entry(
         "icl_controls",
         "CD above its controls",
         icl.beside_controls,
         f"Left: means over the concepts without Null; dotted: chance. Right: by concept. {CONTROLS} {HEADLINE} {CD}",
+        outcome=outcomes.controls,
     ),
     Entry(
         "icl_layers",
@@ -68,6 +71,7 @@ ENTRIES = (
         "states are all one point, where CD says nothing. "
         f"{UNTRAINED} In the colour of the shots: dotted, an untrained model of the same shape; dashes and dots, "
         f"across, the bag of the answers shown. {CD}",
+        outcome=outcomes.layers,
     ),
     Entry(
         "icl_scatter",
@@ -77,6 +81,7 @@ ENTRIES = (
         "squares fit without Null. R² and Spearman's correlation are over all marks but Null's. "
         f"{ASSOCIATION} "
         f"{HEADLINE} {PAPER}",
+        outcome=outcomes.scatter,
     ),
     Entry(
         "icl_series",
@@ -85,6 +90,7 @@ ENTRIES = (
         "Accuracy and headline CD of each concept at every checkpoint, R² of accuracy on CD over all shots with its "
         "interval, and the loss of the right answer (less its log-probability, summed over its tokens). Dotted in the "
         f"third panel: R² of concepts paired at random. {ASSOCIATION} {HEADLINE} {CHANCE} {UNTRAINED}",
+        outcome=outcomes.series,
     ),
     Entry(
         "icl_variants",
@@ -93,6 +99,7 @@ ENTRIES = (
         "The same queries and demonstrations, with the rule in words or the operator's name stated before them. "
         f"{ACCURACY} {HEADLINE} {UNTRAINED} Dashes: CD of an untrained model of the same shape. "
         f"{PROMPTED}",
+        outcome=outcomes.variants,
     ),
     Entry(
         "icl_pairwise",
@@ -100,6 +107,7 @@ ENTRIES = (
         partial(icl_concepts.matrices, metric="pairwise_cd"),
         "CD within each pair of concepts at the headline layer: only the pair's prompts are judged and vote; chance is "
         "0.5.",
+        outcome=outcomes.pairs,
     ),
     Entry(
         "icl_confusion",
@@ -107,6 +115,7 @@ ENTRIES = (
         partial(icl_concepts.matrices, metric="confusion"),
         "Rows are the concept asked for, columns the concept whose rule gives the same answer, as a share of the row's "
         "wrong answers. An answer that several rules give counts for each, so rows may sum to more than one.",
+        outcome=outcomes.confusion,
     ),
     Entry(
         "icl_hidden",
@@ -115,6 +124,7 @@ ENTRIES = (
         "Principal components of each panel's own points, a dot a prompt. Above each panel is its mean CD, in the full "
         "width and over all draws: a projection alone can show clusters that are not there and hide ones that are.",
         each=True,
+        outcome=outcomes.hidden,
     ),
 )
 TABLE_NOTE = (

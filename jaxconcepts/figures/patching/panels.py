@@ -39,7 +39,7 @@ PATCH_LABELS = {
 @style.styled
 def grids_by_layer(study: Study, run: str, grid: pl.DataFrame, *, mode: str) -> Figure:
     """Loss change at the query, K x K, a column a layer and a row a setting of positions, at the run's last step."""
-    changes = _changes(grid, run).filter(pl.col("mode") == mode)
+    changes = changes_of(grid, run).filter(pl.col("mode") == mode)
     changes = changes.filter(pl.col("step") == pl.col("step").max())
     return _grids(study, run, changes, "layer", lambda layer: f"layer {layer}")
 
@@ -47,7 +47,7 @@ def grids_by_layer(study: Study, run: str, grid: pl.DataFrame, *, mode: str) -> 
 @style.styled
 def grids_over_training(study: Study, run: str, grid: pl.DataFrame, *, mode: str) -> Figure:
     """The same, a column a checkpoint, at the layer whose loss changes most at the last one."""
-    changes = _changes(grid, run).filter(pl.col("mode") == mode)
+    changes = changes_of(grid, run).filter(pl.col("mode") == mode)
     if changes["step"].n_unique() < 2:
         raise MissingData("no second checkpoint in the patching tables")
     layer = _strongest_layer(changes)
@@ -174,7 +174,8 @@ def _grids(study: Study, run: str, changes: pl.DataFrame, column: str, title, ab
     return figure
 
 
-def _changes(grid: pl.DataFrame, run: str) -> pl.DataFrame:
+def changes_of(grid: pl.DataFrame, run: str) -> pl.DataFrame:
+    """The rows of a run's loss changes at the query after the target's mean is patched in."""
     own = (pl.col("run") == run) & (pl.col("patch") == "mean") & (pl.col("at") == "query")
     return grid.filter(own & (pl.col("metric") == "loss_change"))
 

@@ -6,7 +6,9 @@ from functools import partial
 
 from jaxconcepts.figures.patching import panels as patching
 from jaxconcepts.figures.regression import curves as synthetic
+from jaxconcepts.figures.regression import outcomes
 from jaxconcepts.figures.section import Entry
+from jaxconcepts.figures.sweeps import outcomes as sweep_outcomes
 from jaxconcepts.figures.sweeps import panels as sweep
 
 SETS = "All measurements are on one held-out set of sequences, the same at every step."
@@ -41,6 +43,7 @@ ENTRIES = (
         f"Held-out loss of each concept at the last pair, which has seen the most examples, over training. "
         f"{REFERENCES} {DIVIDED} {SETS}",
         over_steps=True,
+        outcome=partial(outcomes.loss, last=True),
     ),
     Entry(
         "loss_mean",
@@ -50,6 +53,7 @@ ENTRIES = (
         f"{REFERENCES} {DIVIDED}",
         over_steps=True,
         lead=False,
+        outcome=partial(outcomes.loss, last=False),
     ),
     Entry(
         "loss_by_position",
@@ -58,6 +62,7 @@ ENTRIES = (
         f"Held-out loss after i examples, all concepts together, at steps spread over training (lighter is earlier). "
         f"How fast the error falls with examples tells which predictor the model resembles. {REFERENCES} {DIVIDED}",
         lead=False,
+        outcome=outcomes.loss_by_position,
     ),
     Entry(
         "distance",
@@ -67,6 +72,7 @@ ENTRIES = (
         "mean over positions and concepts, divided by r. The lowest line is the predictor that the model is nearest to "
         "at that step; 0 would be the same predictions everywhere.",
         over_steps=True,
+        outcome=outcomes.distance,
     ),
     Entry(
         "cd_map_x",
@@ -75,6 +81,7 @@ ENTRIES = (
         f"{CD} Hidden states are the residual stream after each block (layer 0: the embeddings) at the last x token, "
         "the one just before the answer. Colours run from chance to 1; one cell is one measurement.",
         over_steps=True,
+        outcome=outcomes.cd_map,
     ),
     Entry(
         "cd_map_y",
@@ -83,6 +90,7 @@ ENTRIES = (
         f"The same at the last y token, where the answer itself has been read. {CD}",
         over_steps=True,
         lead=False,
+        outcome=partial(outcomes.cd_map, token="y"),
     ),
     Entry(
         "cd_curves",
@@ -91,6 +99,7 @@ ENTRIES = (
         f"CD at the last x token for each layer, and the best layer at each step. {INTERVAL} The dotted line is "
         f"chance, one over the number of concepts. {CD}",
         over_steps=True,
+        outcome=outcomes.cd,
     ),
     Entry(
         "cd_concepts",
@@ -100,6 +109,7 @@ ENTRIES = (
         "best at the run's last measurement (named above each panel). The dotted line is chance.",
         over_steps=True,
         lead=False,
+        outcome=outcomes.cd_concepts,
     ),
     Entry(
         "cd_against_loss",
@@ -110,6 +120,7 @@ ENTRIES = (
         f"Bayes mixture's loss. {DIVIDED}",
         over_steps=True,
         lead=False,
+        outcome=outcomes.cd_against_loss,
     ),
     Entry(
         "train_loss",
@@ -118,6 +129,7 @@ ENTRIES = (
         f"Mean loss of the training batches since the last measurement, mean over positions. {TRAINED}",
         over_steps=True,
         lead=False,
+        outcome=outcomes.train_loss,
     ),
 )
 
@@ -135,6 +147,7 @@ SWEEP_ENTRIES = (
         "best layer's CD at the last x token. The line is the median of the runs with that value (values drawn at "
         "random: in eight classes), the band their middle half. The fields that the outcomes depend on most come "
         f"first; diverged runs are left out. {DIVIDED}",
+        outcome=sweep_outcomes.by_field,
     ),
     Entry(
         "sweep_pairs",
@@ -143,6 +156,7 @@ SWEEP_ENTRIES = (
         "Medians over all runs with both values, for the three fields that the outcomes depend on most. Brighter is "
         "better in both rows; white: no run.",
         lead=False,
+        outcome=sweep_outcomes.heat_maps,
     ),
     Entry(
         "sweep_parallel",
@@ -157,6 +171,7 @@ SWEEP_ENTRIES = (
         "When CD rises against when loss falls",
         sweep.loss_against_cd,
         f"A dot is a concept of a run. Above the dotted line the loss falls before CD rises. {HALF_WAY}",
+        outcome=sweep_outcomes.loss_against_cd,
     ),
     Entry(
         "sweep_order",
@@ -164,6 +179,7 @@ SWEEP_ENTRIES = (
         sweep.order_by_seed,
         f"A row is a seed, a panel a setting: those in which most concepts' losses fell. {HALF_WAY}",
         lead=False,
+        outcome=sweep_outcomes.order_by_seed,
     ),
 )
 """Drawn once for all runs, where they differ in more than their seed."""
@@ -187,6 +203,7 @@ PATCH_ENTRIES = (
             f"{PATCH_HOW} {PATCH_CONTROLS} {how}",
             kind="summary",
             lead=metric == "weight" and (mode, positions) == ("add", "all"),
+            outcome=partial(outcomes.followed, mode=mode, positions=positions, metric=metric),
         )
         for mode, positions in (("add", "query"), ("add", "x"), ("add", "all"), ("add x4", "all"), ("replace", "all"))
         for metric, what, how in (
@@ -223,6 +240,7 @@ PATCH_ENTRIES = (
             kind="grid",
             each=True,
             lead=False,
+            outcome=partial(outcomes.grids, mode=mode),
         )
         for mode in ("add", "add x4", "replace")
     ),
@@ -245,6 +263,7 @@ PATCH_ENTRIES = (
             kind="heads",
             each=True,
             lead=ablation == "mean",
+            outcome=partial(outcomes.heads, ablation=ablation),
         )
         for ablation, how in (
             ("mean", "is replaced by its mean over other sequences, position by position"),

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import polars as pl
 
-from jaxconcepts.figures import style
+from jaxconcepts.figures import style, words
 from jaxconcepts.figures.section import Table, known, number
 from jaxconcepts.figures.sweeps import verdict
 from jaxconcepts.figures.sweeps.search import Aim
@@ -59,22 +59,27 @@ def _cd(study: Study, row: dict) -> str:
     return f"CD {row['cd']:.2f}{interval} at layer {row['cd_layer']}, chance {1 / study.num_concepts(row['run']):.2f}"
 
 
-def _follows(study: Study, run: str) -> str:
+def follows(study: Study, run: str) -> tuple[str, int] | None:
     """The reference whose predictions the model's are nearest to at the end, and the step since which it is."""
     curves = {name: study.curve(run, f"distance_{name}") for name in study.references(run, "distance")}
     if not curves:
-        return ""
+        return None
     names, steps = list(curves), next(iter(curves.values())).steps
     if not steps.size or any(curve.values.size != steps.size for curve in curves.values()):
-        return ""
+        return None
     values = np.stack([curve.values for curve in curves.values()])
     if not np.isfinite(values).all():
-        return ""
+        return None
     nearest = values.argmin(0)
     others = np.flatnonzero(nearest != nearest[-1])
-    since = steps[others[-1] + 1] if others.size else steps[0]
-    label = style.REFERENCE_LABELS.get(names[nearest[-1]], names[nearest[-1]])
-    return f"predictions are nearest to {label} from step {f'{since:,}'.replace(',', ' ')} on"
+    return names[nearest[-1]], int(steps[others[-1] + 1] if others.size else steps[0])
+
+
+def _follows(study: Study, run: str) -> str:
+    if (nearest := follows(study, run)) is None:
+        return ""
+    name, since = nearest
+    return f"predictions are nearest to {style.REFERENCE_LABELS.get(name, name)} from step {words.step(since)} on"
 
 
 def _first(study: Study, run: str, splits: pl.DataFrame | None) -> str:

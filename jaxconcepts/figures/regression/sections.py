@@ -10,7 +10,7 @@ from etils import epath
 from jaxconcepts import store
 from jaxconcepts.figures import quantities
 from jaxconcepts.figures.interactive import FRAMES
-from jaxconcepts.figures.regression import catalogue, numbers, projection
+from jaxconcepts.figures.regression import catalogue, numbers, outcomes, projection
 from jaxconcepts.figures.section import Section, drawn
 from jaxconcepts.figures.sweeps import search, verdict
 from jaxconcepts.figures.sweeps.tables import is_sweep
@@ -90,7 +90,9 @@ def _projections(root: epath.Path, study: Study, runs: list[str], umap: bool) ->
                 moving = projection.projection(study, run, snapshots[run], steps=MOST_FRAMES, each_titled=True)
                 moving.set_gid(FRAMES)
             lead = number == 0 and method == "pca"
-            yield Section(f"projection_{method}_{number}", title, caption, figure, lead=lead, on_page=moving)
+            said = outcomes.projection(study, run)
+            name = f"projection_{method}_{number}"
+            yield Section(name, title, caption, figure, lead=lead, on_page=moving, outcome=said)
 
 
 def _snapshots(root: epath.Path, runs: list[str]) -> dict[str, list[projection.Snapshot]]:
