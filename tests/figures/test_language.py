@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 import scipy.stats
 
-from jaxconcepts.figures import interactive, language
+from jaxconcepts.figures import interactive, language, quantities
 from jaxconcepts.figures.tables import MissingData, Study
 
 COLUMNS = ("run", "step", "metric", "label", "layer", "value")
@@ -108,3 +108,14 @@ def test_problems_are_drawn_by_operations_with_both_baselines():
 def test_what_is_missing_is_named(draw):
     with pytest.raises(MissingData, match="^no "):
         draw(study([("a", 0, "other", "x", None, 1.0)], [{"run": "a", "seed": 0}]))
+
+
+def test_what_a_metric_is_measured_beside_is_a_level_in_its_figure(grammar):
+    """`headroom_untrained` has NT5 alone: the best of its layers, 0.2. Without a metric it has a figure of its own."""
+    names = [entry.name for entry in quantities.entries(grammar)]
+    assert "measured_headroom" in names and "measured_headroom_untrained" not in names
+    drawn = lines(quantities.draw(grammar, ["rotary0"], metric="headroom"))
+    assert set(drawn["rotary0/headroom_untrained/NT5/"].get_ydata()) == {0.2}
+    assert "rotary0/headroom_untrained/NT4/" not in drawn
+    alone = Study(grammar.metrics.filter(pl.col("metric") != "headroom"), grammar.runs, CONFIG)
+    assert "measured_headroom_untrained" in [entry.name for entry in quantities.entries(alone)]
