@@ -72,7 +72,8 @@ def grammar(study: Study) -> Figure:
         else:
             for place, (arm, runs) in enumerate(by_arm.items()):
                 _seeds(axis, place, _by_run(part, runs), f"{name}/{arm}", style.concept_color(place))
-            axis.set_xticks(range(len(by_arm)), [arm or "all runs" for arm in by_arm])
+            slanted = {"rotation": 30, "ha": "right"} if sum(map(len, by_arm)) > 20 else {}
+            axis.set_xticks(range(len(by_arm)), [arm or "all runs" for arm in by_arm], **slanted)
             axis.set_xlim(-0.5, len(by_arm) - 0.5)
         axis.set(ylabel=unit, ylim=(0, None))
     _legend(figure, by_arm)
