@@ -1,7 +1,12 @@
 """The package's files and functions stay of a size that is read in one sitting."""
 
 import ast
+import re
+import subprocess
+import sys
 from pathlib import Path
+
+import pytest
 
 PACKAGE = Path(__file__).parent.parent / "jaxconcepts"
 LINES, FUNCTION, ARGUMENTS = 300, 80, 8
@@ -49,3 +54,17 @@ def test_functions_have_few_arguments():
     many = {name for name, node in functions() if len(arguments(node)) > ARGUMENTS}
     assert many == set(OPTIONS)
     assert max(len(arguments(node)) for name, node in functions() if name in OPTIONS) <= 15
+
+
+def test_calls_are_checked_against_our_signatures(tmp_path):
+    """By pylint with the plugin of .ci, which reads ours alone."""
+    pytest.importorskip("pylint")
+    calls = "nested.flat({}, 1, 2)", "nested.flatten({})", "nested.flat({}, width=3)", "nested.flat()", "print(nowhere)"
+    (tmp_path / "calls.py").write_text("\n".join(["from jaxconcepts import nested", *calls, "nested.flat({})\n"]))
+    command = [sys.executable, "-m", "pylint", tmp_path / "calls.py"]
+    checked = subprocess.run(command, cwd=PACKAGE.parent, capture_output=True, text=True)
+    found = re.findall(r"calls\.py:(\d+):.*\(([a-z-]+)\)", checked.stdout)
+    assert found == [
+        ("2", "too-many-function-args"), ("3", "no-member"), ("4", "unexpected-keyword-arg"),
+        ("5", "no-value-for-parameter"), ("6", "undefined-variable"),
+    ], checked.stdout  # fmt: skip
