@@ -41,6 +41,7 @@ EXTRAS = {
         "optuna>=5.0",
         "peft>=0.17; python_version < '3.12'",
         "pillow>=10",
+        "pylint>=4.0",
         "pytest>=8.3",
         "pytest-xdist>=3.6",
         "ruff>=0.9",

@@ -3,9 +3,9 @@
 Command:  python -m jaxconcepts sweep --config=configs/biographies_reversal.py:cpu --workdir=runs/biographies_reversal
           (then: python -m jaxconcepts report --workdir=runs/biographies_reversal)
 Sizes:    smoke, cpu, small and paper behind the colon.
-Time:     not run to its end by us.
-Expected: by the paper, no reversed question answered, and parity near a guess unless the month is written first. Not
-          measured by us.
+Time:     cpu took 19 minutes on one core that others used too (10 runs of 240 people; 8 minutes of CPU).
+Expected: facts of held-out people are stored (recall .95) and no reversed question about them is answered. Parity is
+          answered in .65 at once and in .60 with the month written first (docs/biographies.md).
 """
 
 from ml_collections import config_dict

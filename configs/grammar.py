@@ -2,10 +2,10 @@
 
 Command:  python -m jaxconcepts train --config=configs/grammar.py:cpu --workdir=runs/grammar
 Sizes:    smoke, cpu (3 layers of 64 on cfg3b@16), small and paper behind the colon.
-Time:     not run to its end by us. A step took 26 ms of CPU (windows of 96 instead of 80; two busy cores), so that the
-          1 800 of a run are under a minute of CPU; compiling takes about as long.
-Expected: the exact solution's loss is 0.410 nats a token, and the probes' ceilings are 0.84, 0.93 and 0.92 (NT4 to
-          NT6) on the held-out strings. No figures of a trained model are stated, for want of a whole run.
+Time:     cpu took 5m55s on one core for three seeds (--config.num_seeds=3), report and compiling included.
+Expected: .12 of the strings that it writes parse, and its next token is .076 nats from the exact distribution (.490
+          against .410 nats a token). Of the headroom the best layer has .42, .60 and .86 (NT4 to NT6). docs/grammar.md
+          has three seeds and the controls.
 """
 
 from ml_collections import config_dict

@@ -26,7 +26,6 @@ def get_config(size: str = "cpu") -> config_dict.ConfigDict:
     if size == "cpu":
         # Deeper by one level than that of the other configs: the upper levels are where they differ.
         config.task.update(grammar="cfg3b@20", window=256)
-        config.train.update(batch_size=8, steps=1800)
     return config
 
 

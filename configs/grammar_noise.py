@@ -3,8 +3,9 @@
 Command:  python -m jaxconcepts sweep --config=configs/grammar_noise.py:cpu --workdir=runs/grammar_noise
           (then: python -m jaxconcepts report --workdir=runs/grammar_noise)
 Sizes:    smoke, cpu, small and paper behind the colon.
-Time:     not run to its end by us.
-Expected: by the paper, robustness from a tenth of noisy strings on, at little cost. Not measured by us.
+Time:     cpu took 18m52s for its 15 runs on one core that others used too (12 minutes of CPU).
+Expected: by the paper, robustness from a tenth of noisy strings on, at little cost. At cpu it is not so: corrupted
+          prefixes are completed in .16 of cases without noise and in .09 with a tenth of it (docs/grammar.md).
 """
 
 from ml_collections import config_dict

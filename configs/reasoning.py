@@ -4,8 +4,9 @@ Command:  python -m jaxconcepts train --config=configs/reasoning.py:cpu --workdi
           python -m jaxconcepts sweep --config=configs/reasoning.py:cpu --workdir=runs/reasoning
           (one seed; then three with the verdicts of the claims, for: python -m jaxconcepts report)
 Sizes:    smoke, cpu (3 layers of 64, 1 to 3 operations), small and paper behind the colon.
-Time:     not run to its end by us; docs/reasoning.md has a shorter run.
-Expected: in that run .81 of the problems of trained lengths are solved after 3 000 steps, and none of more operations.
+Time:     cpu took 36 minutes for three seeds on one core that others used too, with about 6 GB of memory.
+Expected: .95 of the problems of trained lengths are solved (.89 to .98 by seed), none of more operations, whose answers
+          are right in .35 (5 operations; .21 by the commonest answer). docs/reasoning.md has all.
 """
 
 from ml_collections import config_dict

@@ -28,8 +28,10 @@ def share_interval(
     """95 % interval of the share of right answers in each stratum and, last, in all: (low, high), [K + 1] each.
 
     right: 1 and 0. strata: integers from 0 to K - 1 (concepts, each with its own share). group: answers that stand or
-    fall together (prompts of one query). Their variance is that of sums over groups, and Wilson's interval takes as
-    many trials as have it, no more than there are; where all are right or all wrong it takes a trial a group.
+    fall together (prompts of one query); None: all are independent. Their variance is that of sums over groups, and
+    Wilson's interval takes as many trials as have it, no more than there are; where all are right or all wrong it takes
+    a trial a group. How well few groups say what the variance is follows from their kurtosis; Student's quantile has
+    such degrees of freedom (Korn and Graubard 1998, Survey Methodology 24). See docs/coverage.md.
     """
     right, strata = np.asarray(right, np.float64), np.asarray(strata)
     group = np.arange(len(right)) if group is None else np.unique(group, return_inverse=True)[1]
@@ -50,13 +52,15 @@ def _clustered(residuals, shares, group):
     total, groups = len(residuals), len(sums)
     share = float(np.mean(shares))
     independent = np.mean(np.broadcast_to(shares * (1 - shares), (total,)))
-    if groups == 1:
-        return wilson(np.float64(share), 1)
-    effect = total / groups
-    if independent > 0:
-        effect = max(groups / (groups - 1) * np.sum(sums**2) / total / independent, 1)
-    # The variance is itself estimated, from so many groups (Korn and Graubard 1998, Survey Methodology 24).
-    return wilson(np.float64(share), total / effect * (Z / t.ppf((1 + LEVEL) / 2, groups - 1)) ** 2)
+    if groups in (1, total):
+        return wilson(np.float64(share), groups)
+    effect, freedom, square = 1.0 if independent > 0 else total / groups, groups - 1, np.sum(sums**2)
+    if square > 0:
+        effect = max(groups / (groups - 1) * square / total / independent, 1)
+        # Where few groups make up the variance, others drawn instead would give another one: its relative variance is
+        # (kurtosis - 1) / groups, and 2 over that its degrees of freedom. A sample's kurtosis is too small, hence 1.2.
+        freedom = np.clip(1.2 * groups / max(groups * np.sum(sums**4) / square**2 - 1, 1e-9), 2, groups - 1)
+    return wilson(np.float64(share), total / effect * (Z / t.ppf((1 + LEVEL) / 2, freedom)) ** 2)
 
 
 def mean_interval(values: Float[np.ndarray, " n"], level: float = LEVEL) -> tuple[float, float]:

@@ -130,15 +130,19 @@ def _run(name: str, path: Path, function: Callable, *arguments: Any) -> Any:
     try:
         return function(*arguments)
     except (Exception, SystemExit) as error:
-        if isinstance(error, SyntaxError) and error.filename == str(path):
-            line = error.lineno
-        else:
-            lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
-            line = lines[-1] if lines else None
+        line = _line(error, path)
         where = f"config {name}" + (f", line {line}" if line else "")
         message = " ".join(str(error.args[0] if isinstance(error, KeyError) and error.args else error).split())
         kind = "" if type(error) in (ValueError, fields.FieldError) else f"{type(error).__name__}: "
         raise ValueError(f"{where}: {kind}{message[:300]}") from error
+
+
+def _line(error: BaseException, path: Path) -> int | None:
+    """Where in the file it was raised."""
+    if isinstance(error, SyntaxError) and error.filename == str(path):
+        return error.lineno
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+    return lines[-1] if lines else None
 
 
 def _plain(config: Any) -> dict[str, Any]:

@@ -15,7 +15,7 @@ SIZES: dict[str, dict[str, Any]] = {
         "measure.cd_per_concept": 12, "measure.points": 200, "measure.generations": 8,
     },
     # Two cores train a run in minutes.
-    "cpu": {"task.window": 128, "model.layers": 3, "train.batch_size": 16, "train.steps": 2500},
+    "cpu": {"task.window": 80, "model.layers": 3, "train.batch_size": 8, "train.steps": 1800},
     "small": {
         "task.grammar": "cfg3b", "task.window": 512, "model.layers": 6, "model.heads": 8, "model.width": 256,
         "model.mlp_width": 1024, "train.steps": 10_000, "train.batch_size": 32, "train.learning_rate": 1e-3,
@@ -30,7 +30,7 @@ SIZES: dict[str, dict[str, Any]] = {
         "measure.generations": 1000,
     },
 }  # fmt: skip
-"""By name. "cpu" is cfg3b@16, 3 layers of 64, 2 500 steps of 16 windows of 128 tokens."""
+"""By name. "cpu" is cfg3b@16, 3 layers of 64, 1 800 steps of 8 windows of 80 tokens."""
 
 fields_of = partial(sizes.of_name, SIZES)
 """The fields of a size: `sizes.of_name`."""

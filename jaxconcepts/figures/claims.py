@@ -20,6 +20,7 @@ from etils import epath
 
 from jaxconcepts.intervals import mean_interval
 from jaxconcepts.quantity import Quantity, by_run, matches
+from jaxconcepts.store import files
 
 FILE = "claims.json"
 EXPECTED = ("more", "less", "within")
@@ -166,7 +167,7 @@ def _by_seed(quantity: Quantity, of_arm: pl.DataFrame, metrics: pl.DataFrame) ->
 def write(workdir: epath.PathLike, claims: Sequence[Claim]) -> None:
     """Keeps the claims in a run directory, over those of before."""
     text = json.dumps([asdict(claim) for claim in claims], indent=1, ensure_ascii=False)
-    (epath.Path(workdir).expanduser() / FILE).write_text(text)
+    files.write(epath.Path(workdir).expanduser() / FILE, text.encode())
 
 
 def read(workdir: epath.PathLike) -> list[Claim]:

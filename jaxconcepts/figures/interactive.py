@@ -187,11 +187,14 @@ def _line(axis: Axes, line: Line2D, labels: dict[tuple, str]) -> dict[str, Any]:
         x, y = (across, np.full(9, y[0])) if not of_data[0] else (np.full(9, x[0]), across)
     drawn = line.get_linestyle() not in ("None", "")
     marker = SYMBOLS.get(str(line.get_marker()), "circle" if line.get_marker() not in ("None", "", None) else "")
+    if marker and str(line.get_markerfacecolor()) == "none" and not marker.endswith("-open"):
+        marker += "-open"
     return {
         "kind": "line", "name": _name(line, labels), **_xy(axis, x, y),
         "color": _hex(line.get_color(), line.get_alpha()),
         "width": float(line.get_linewidth()) if drawn else 0, "dash": _dash(line) if drawn else "solid",
-        "symbol": marker, "size": 1.6 * float(line.get_markersize()) if marker else 0,
+        "symbol": marker,
+        "size": 1.6 * float(line.get_markersize()) if marker else 0,
     }  # fmt: skip
 
 

@@ -98,7 +98,8 @@ def capacity(study: Study) -> Figure:
     axes[0].set_ylabel("bits a parameter")
     handles, labels = axes[0].get_legend_handles_labels()
     first = {label: handle for handle, label in zip(handles, labels, strict=True)}
-    figure.legend(first.values(), first, loc="outside right center", title="people")
+    names = sorted(first, key=int)
+    figure.legend([first[name] for name in names], names, loc="outside right center", title="people")
     return figure
 
 

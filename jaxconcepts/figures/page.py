@@ -90,7 +90,7 @@ def _shown(folder: epath.Path | None, section: Section) -> _Shown:
             contents = {"png": png, "svg": svg, "csv": figure_data.csv(section.figure).encode()}
             kinds = [kind for kind, content in contents.items() if content]
             for kind in kinds:
-                (folder / f"{section.name}.{kind}").write_bytes(contents[kind])
+                files.write(folder / f"{section.name}.{kind}", contents[kind])
             encoded = "" if described else base64.b64encode(png).decode()
     text = section.name, section.title, section.caption
     return _Shown(*text, encoded, kinds, section.table, described, section.lead, section.outcome)

@@ -26,21 +26,32 @@ PANELS = 12
 LINES = 8
 SAID = 4
 """The most labels that a sentence names one by one."""
+COMPANIONS = {
+    "ceiling": {"color": "#009E73", "linestyle": (0, (6, 2))}, "exact": {"color": "#009E73", "linestyle": (0, (6, 2))},
+    "untrained": {"color": "#D55E00", "linestyle": (0, (4, 2))},
+    "before": {"color": "#CC79A7", "linestyle": (0, (4, 2))},
+    "position": {"color": "#56B4E9", "linestyle": (0, (4, 2))}, "majority": style.CHANCE_STYLE,
+}  # fmt: skip
+"""What a metric may be measured beside: `probe_untrained` is drawn as a level in the figure of `probe`."""
 CAPTION = (
     "{metric}{unit} of every run at every measured step{over}. The mean over concepts and positions if there is one, "
-    "else each. A dotted line is what something that knows nothing scores, where the evaluator says so."
+    "else each. A dotted line is what something that knows nothing scores, where the evaluator says so.{beside}"
 )
 
 
 def entries(study: Study) -> list[Entry]:
     """An entry for each metric with rows that no other figure shows, in the order of names."""
     rows = _rest(study.metrics)
-    made = []
+    made, beside = [], _companions(rows)
     for metric in rows["metric"].unique().sort().to_list():
+        if metric in beside:
+            continue
+        levels = [_kind(name) for name, base in beside.items() if base == metric]
+        told = f" Levels beside it, of the best layer: {', '.join(levels)}." if levels else ""
         unit, _ = _about(study, metric)
         layers = rows.filter(metric=metric)["layer"].null_count() == 0
         over = ", a line a layer (0: the embeddings)" if layers else ""
-        caption = CAPTION.format(metric=metric, unit=f" in {unit}" if unit else "", over=over)
+        caption = CAPTION.format(metric=metric, unit=f" in {unit}" if unit else "", over=over, beside=told)
         name = f"measured_{''.join(c if c.isalnum() else '_' for c in metric)}"
         said = partial(outcome, metric=metric)
         made.append(Entry(name, _title(metric), partial(draw, metric=metric), caption, over_steps=True, outcome=said))
@@ -57,6 +68,7 @@ def draw(study: Study, runs: Sequence[str], *, metric: str, step_scale: str = "a
     keys = list(rows.select("run", "label", "token").unique(maintain_order=True).iter_rows())
     keys = sorted(keys, key=lambda key: (runs.index(key[0]), key[1] or "", key[2] or ""))[:PANELS]
     unit, _ = _about(study, metric)
+    beside = _companions(_rest(study.metrics))
     several = len(runs) > 1
     titles = [", ".join(filter(None, (several and study.label(run), *of))) or study.label(run) for run, *of in keys]
     panels = Panels(titles or [""], "training step", f"{_title(metric)} ({unit})" if unit else _title(metric))
@@ -67,6 +79,11 @@ def draw(study: Study, runs: Sequence[str], *, metric: str, step_scale: str = "a
         chance = _about(study, metric, run, label)[1]
         if chance is not None:
             panels.chance(axis, chance, f"{run}/{metric}/{label}/chance")
+        for name in (name for name, base in beside.items() if base == metric):
+            level = _level(study, name, run, label, token)
+            if np.isfinite(level):
+                kind = _kind(name)
+                panels.level(axis, level, f"{run}/{name}/{label or ''}/{token or ''}", kind, **COMPANIONS[kind])
         for what, place, color, curve in _curves(part):
             gid = "/".join(
                 str(key) for key in (run, metric, label or "", token or "", what if place is None else place)
@@ -101,6 +118,30 @@ def _rest(metrics: pl.DataFrame) -> pl.DataFrame:
     shown = pl.col("metric").is_in(sorted(DRAWN)) & pl.col("label").is_null() & token_shown
     of_ends = pl.col("metric").is_in(["cd_points", "cd_low", "cd_high"])
     return metrics.filter(~shown & ~of_ends)
+
+
+def _kind(name: str) -> str:
+    """Which of `COMPANIONS` a metric is, by its name; "" for none."""
+    return next((kind for kind in COMPANIONS if f"_{kind}" in name), "")
+
+
+def _companions(rows: pl.DataFrame) -> dict[str, str]:
+    """The metric beside which one is drawn, by name: `probe_mcc` of `probe_untrained_mcc`, if their labels agree."""
+    keys: dict[str, set] = {}
+    for metric, *key in rows.select("metric", "label", "token").unique().sort("metric").iter_rows():
+        keys.setdefault(metric, set()).add(tuple(key))
+    bases = {name: name.replace(f"_{kind}", "", 1) for name in keys if (kind := _kind(name))}
+    return {name: base for name, base in bases.items() if keys[name] <= keys.get(base, set())}
+
+
+def _level(study: Study, metric: str, run: str, label: str | None, token: str | None) -> float:
+    """A companion's last value, of layers the best one's; NaN where it was not measured."""
+    part = study.part(run, metric).filter(
+        pl.col("label").eq_missing(pl.lit(label)), pl.col("token").eq_missing(pl.lit(token))
+    )
+    last = _whole(part.filter(pl.col("step") == pl.col("step").max())).filter(pl.col("value").is_finite())
+    best = last.group_by("layer").agg(pl.col("value").mean())["value"].max()
+    return float("nan") if best is None else best
 
 
 def _about(study: Study, metric: str, run: str | None = None, label: str | None = None) -> tuple[str, float | None]:

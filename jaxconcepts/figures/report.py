@@ -13,7 +13,7 @@ import polars as pl
 from etils import epath
 
 from jaxconcepts import store
-from jaxconcepts.figures import claim_panels, claims, knowledge, page, style
+from jaxconcepts.figures import claim_panels, claims, knowledge, language, page, style
 from jaxconcepts.figures.causal import catalogue as causal
 from jaxconcepts.figures.finetuning import panels as finetuning
 from jaxconcepts.figures.icl import catalogue as icl
@@ -120,8 +120,12 @@ def _claim_table(rows: pl.DataFrame) -> Section:
 
 
 def _studies(root: epath.Path, study: Study) -> Iterator[Group]:
-    if study.config.get("experiment") == "biographies":
+    experiment = study.config.get("experiment")
+    if experiment == "biographies":
         yield Group("Knowledge", knowledge.sections(study))
+    elif experiment in language.ENTRIES and study.metrics.height:
+        sentences = language.sentences(study, experiment)
+        yield Group(language.TITLES[experiment], language.sections(study, experiment), sentences)
     in_context = icl_tables.load(root)
     if in_context is not None:
         yield Group("Concepts in context", icl.sections(in_context), icl.sentences(in_context))
@@ -133,6 +137,10 @@ def _studies(root: epath.Path, study: Study) -> Iterator[Group]:
 
 def _training(root, study: Study, step_scale: str, max_runs: int, umap: bool | None, alone: bool) -> Group:
     title = "Concepts forming in training"
+    if study.config.get("experiment") in (*language.ENTRIES, "biographies"):
+        # What came out stands above: these are its courses, and nothing that they lack is missed.
+        courses = sections.of_language(study, step_scale, study.names[:max_runs])
+        return Group("Training", (part for part in courses if part.figure is not None))
     of_training = sections.of_training(root, study, step_scale, study.names[:max_runs], umap)
     if alone or study.has("cd"):
         return Group(title, of_training, numbers.sentences(study, search.read(root)))

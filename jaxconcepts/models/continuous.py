@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key, PyTree
 
-from jaxconcepts.models import decoder, decoding, gpt2, layers, residual
+from jaxconcepts.models import decoding, gpt2, layers, residual
+from jaxconcepts.models.decoder import Decoder, Role
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class Continuous:
     unroll: blocks unrolled in the scan, 0 for the backend's default.
     """
 
-    decoder: decoder.Decoder
+    decoder: Decoder
     input_dim: int
     output_dim: int = 1
     unroll: int = 0
@@ -36,9 +37,9 @@ class Continuous:
     ATTENDS = property(lambda self: self.decoder.ATTENDS)
     ADAPTED = property(lambda self: self.decoder.ADAPTED)
 
-    def role(self, path: str) -> decoder.Role:
+    def role(self, path: str) -> Role:
         """As of `Decoder.role`."""
-        return decoder.Role.WHOLE if path.startswith("read_") else self.decoder.role(path)
+        return Role.WHOLE if path.startswith("read_") else self.decoder.role(path)
 
 
 Model = gpt2.GPT2Config | Continuous

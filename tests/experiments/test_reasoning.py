@@ -202,7 +202,7 @@ def test_probes_are_scikit_learns_on_each_parameter(measured, name):
             scores.append(
                 [np.mean(read[valid] == label[valid]), balanced_accuracy_score(*pair), matthews_corrcoef(*pair)]
             )
-    expected = np.array(scores).reshape(len(asked["labels"]), -1, 3).mean(0)
+    expected = np.array(scores).reshape((len(asked["labels"]), -1, 3)).mean(0)
     for column, suffix in enumerate(("", "_balanced", "_mcc")):
         # Before the first block the last token of a question is the same in all problems: there is nothing to compare.
         first = int(name == "nece")

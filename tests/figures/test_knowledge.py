@@ -56,12 +56,14 @@ def test_what_came_out_is_said_in_words():
 
 def test_capacity_is_drawn_against_readings_with_its_ceiling():
     rows, runs = [], []
-    for people, width in ((20, 8), (40, 16)):
+    for people, width in ((20, 8), (40, 16), (40, 8), (5, 8)):
         run = f"{people}x{width}"
         runs.append({"run": run, "seed": 0, "status": "done", "task.people": people, "model.width": width} | FIELDS)
         rows += [(run, step, "bits_a_parameter", None, None, step / 100) for step in (0, 20, 40)]
         rows.append((run, 0, "bits_ceiling", None, None, 1.5))
-    drawn = lines(knowledge.capacity(study(rows, runs)))
+    figure = knowledge.capacity(study(rows, runs))
+    drawn = lines(figure)
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["5", "20", "40"]
     np.testing.assert_allclose(drawn["20x8"].get_xdata(), [0, 10, 20])
     np.testing.assert_allclose(drawn["40x16"].get_xdata(), [0, 5, 10])
     np.testing.assert_allclose(drawn["40x16"].get_ydata(), [0, 0.2, 0.4])

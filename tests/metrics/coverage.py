@@ -4,14 +4,15 @@
 
 CD: `points` a concept in one of `states_of`'s worlds, k = 10 (5 of 20 points); the true value is the mean over all
 repetitions. "CD of a concept" is the mean over concepts. The interval's constants were chosen on other samples of
-"clusters"; "tails", "uneven" and "line" were never used for that. Accuracy: `points` prompts a concept about a third as
-many queries, shared by all concepts, right with a chance that belongs to the query (beta distributed). R2: concepts
-from a bivariate normal.
+"clusters"; "tails", "uneven" and "line" were never used for that. Accuracy: `points` prompts a concept about queries
+that all concepts share, right with a chance that belongs to the query, in one of `QUERIES`' worlds; the interval's
+constant was chosen on other samples of "thirds". R2: concepts from a bivariate normal.
 """
 
 from __future__ import annotations
 
 import csv
+import itertools
 import sys
 from pathlib import Path
 
@@ -24,8 +25,13 @@ from jaxconcepts.metrics import association, decodability, statistics
 SEPARATIONS = (0.0, 1.0, 2.0, 4.0)
 CELLS = [("clusters", concepts, points, SEPARATIONS) for concepts in (2, 4, 7) for points in (20, 50, 100)]
 CELLS += [("tails", 3, 60, (0.0, 2.0, 5.0)), ("uneven", 5, 40, (0.0, 1.0, 2.5)), ("line", 4, 40, (0.5, 1.5, 4.0))]
-FIRST_SEED = 7000
 ACCURACIES = (0.04, 0.3, 0.7, 0.95)
+ACCURACY_CELLS = [("thirds", *cell) for cell in itertools.product((2, 4, 7), (50, 500), ACCURACIES)]
+ACCURACY_CELLS += [(world, 4, 50, a) for world in ("halves", "strong", "poles") for a in (0.1, *ACCURACIES)]
+FIRST_SEED = 7000
+QUERIES = {"thirds": (4, 3), "halves": (4, 2), "strong": (2, 3), "poles": (1.5, 6)}
+"""World -> (c, p): the chance is beta distributed with variance 1 / (c + 1) of the largest that there is, and a query
+has p prompts a concept; there are at least eight queries."""
 CORRELATIONS = (0.0, 0.5, 0.9)
 TABLE = Path(__file__).parents[2] / "docs" / "coverage.csv"
 
@@ -70,19 +76,19 @@ def of_decodability(world: str, concepts: int, points: int, separation: float, r
     ]
 
 
-def of_accuracy(concepts: int, points: int, accuracy: float, repetitions: int) -> list[dict]:
+def of_accuracy(world: str, concepts: int, points: int, accuracy: float, repetitions: int) -> list[dict]:
     rng = np.random.default_rng(0)
     strata = np.repeat(np.arange(concepts), points)
-    queries = max(points // 3, 8)
+    concentration, prompts = QUERIES[world]
+    queries = max(points // prompts, 8)
     ends = []
     for _ in range(repetitions):
         group = rng.integers(0, queries, len(strata))
-        # Variance a fifth of the largest that there is.
-        chance = rng.beta(4 * accuracy, 4 * (1 - accuracy), queries)
+        chance = rng.beta(concentration * accuracy, concentration * (1 - accuracy), queries)
         low, high = intervals.share_interval(rng.random(len(strata)) < chance[group], strata, group)
         ends.append((low[[-1, 0]], high[[-1, 0]]))
     low, high = np.moveaxis(np.array(ends), 1, 0)
-    row = {"concepts": concepts, "points": points, "true": accuracy}
+    row = {"world": world, "concepts": concepts, "points": points, "true": accuracy}
     return [
         row | {"of": of, "coverage": _covered(low[:, i], high[:, i], accuracy)}
         for i, of in enumerate(("accuracy", "accuracy of a concept"))
@@ -109,10 +115,8 @@ def main(repetitions: int) -> None:
     for concepts in (4, 6, 7, 12):
         for correlation in CORRELATIONS:
             rows += of_association(concepts, correlation, repetitions)
-    for concepts in (2, 4, 7):
-        for points in (50, 500):
-            for accuracy in ACCURACIES:
-                rows += of_accuracy(concepts, points, accuracy, repetitions)
+    for cell in ACCURACY_CELLS:
+        rows += of_accuracy(*cell, repetitions)
     for world, concepts, points, separations in CELLS:
         for separation in separations:
             rows += of_decodability(world, concepts, points, separation, repetitions)

@@ -129,21 +129,21 @@ def test_the_interval_of_a_share_counts_groups():
     right, strata = np.tile([1, 1, 0, 1, 0], 40), np.repeat([0, 1], 100)
     alone = intervals.share_interval(right, strata)
     np.testing.assert_allclose(alone[0], intervals.wilson(0.6, np.array([100, 100, 200]))[0], atol=0.005)
-    # Ten answers that always stand and fall together are one.
+    # Ten answers that always stand and fall together are as good as two.
     often = intervals.share_interval(np.repeat(right[:20], 10), strata, np.repeat(np.arange(20), 10))
-    once = intervals.share_interval(right[:20], np.repeat([0, 1], 10))
-    np.testing.assert_allclose(often, once, atol=1e-9)
+    twice = intervals.share_interval(np.repeat(right[:20], 2), np.repeat([0, 1], 20), np.repeat(np.arange(20), 2))
+    np.testing.assert_allclose(often, twice, atol=1e-9)
     low, high = intervals.share_interval(np.ones(100), np.zeros(100, int), np.arange(100) // 5)
     assert high[0] == 1 and low[0] == pytest.approx(0.8, abs=0.03)  # of 20 groups
 
 
-def check_coverage(row, repetitions, errors):
-    """Within two points of .95 but for `errors` standard errors; above that within .02 of 0 or 1, where CD has few
-    values."""
+def check_coverage(row, repetitions, errors, edge=0.02):
+    """Within two points of .95 but for `errors` standard errors; above that within `edge` of 0 or 1, where CD and
+    accuracy have few values."""
     error = float(row.get("error") or 0) or np.sqrt(0.95 * 0.05 / repetitions)
     short = 0.95 - float(row["coverage"])
     assert short < 0.02 + errors * error, row
-    assert -short < 0.02 + errors * error or not 0.02 < float(row["true"]) < 0.98, row
+    assert -short < 0.02 + errors * error or not edge < float(row["true"]) < 1 - edge, row
 
 
 @pytest.mark.slow
@@ -159,7 +159,8 @@ def test_intervals_of_cd_cover(cell):
 def test_the_table_of_coverage_says_that_intervals_of_cd_cover():
     with coverage.TABLE.open() as file:
         rows = [row for row in csv.DictReader(file) if row["of"].startswith("CD")]
-    assert rows
+    cells = sum(len(separations) for *_, separations in coverage.CELLS)
+    assert len(rows) == 2 * cells  # The average over concepts and one of them.
     for row in rows:
         check_coverage(row, 400, 2)
     assert abs(np.mean([float(row["coverage"]) for row in rows]) - 0.955) < 0.01
@@ -167,9 +168,36 @@ def test_the_table_of_coverage_says_that_intervals_of_cd_cover():
 
 @pytest.mark.slow
 def test_intervals_of_accuracy_and_association_cover():
-    rows = [*coverage.of_accuracy(7, 500, 0.3, 500), *coverage.of_association(7, 0.9, 500)]
+    cells = [("thirds", 7, 500, 0.3), ("thirds", 7, 50, 0.95), ("thirds", 4, 50, 0.04)]
+    rows = [row for cell in cells for row in coverage.of_accuracy(*cell, 500)]
+    for row in [*rows, *coverage.of_association(7, 0.9, 500)]:
+        check_coverage(row, 500, 2, edge=0.06)
+
+
+def test_the_table_of_coverage_says_that_intervals_of_accuracy_cover():
+    """Of eight queries that are nearly all right or nearly all wrong they need not."""
+    with coverage.TABLE.open() as file:
+        rows = [row for row in csv.DictReader(file) if row["of"].startswith("accuracy")]
+    assert {row["world"] for row in rows} == set(coverage.QUERIES) and len(rows) == 2 * len(coverage.ACCURACY_CELLS)
     for row in rows:
-        assert abs(row["coverage"] - 0.95) < 0.02 + 2 * np.sqrt(0.95 * 0.05 / 500), row
+        check_coverage(row, 500, 2 if row["world"] != "poles" else 6, edge=0.11)
+
+
+def test_the_variance_of_few_groups_is_known_from_few():
+    """Student's quantile has the degrees of freedom of the sums' kurtosis, between 2 and those of all groups."""
+    group = np.repeat(np.arange(20), 5)
+    right = np.zeros(100)
+    right[:5] = 1  # All of one group.
+    low, high = intervals.share_interval(right, np.zeros(100, int), group)
+    sums = np.bincount(group, right - 0.05)
+    effect = 20 / 19 * np.sum(sums**2) / 100 / (0.05 * 0.95)
+    freedom = 1.2 * 20 / (20 * np.sum(sums**4) / np.sum(sums**2) ** 2 - 1)
+    assert 1 < freedom < 2
+    trials = 100 / effect * (intervals.Z / scipy.stats.t.ppf(0.975, 2)) ** 2
+    np.testing.assert_allclose((low[0], high[0]), intervals.wilson(np.float64(0.05), trials), atol=1e-12)
+    # Answers that stand alone are a binomial's.
+    alone = intervals.share_interval(right, np.zeros(100, int))
+    np.testing.assert_allclose(alone[1], intervals.wilson(np.float64(0.05), 100)[1], atol=1e-12)
 
 
 def test_null_is_cd_of_permuted_labels():

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -131,6 +132,63 @@ def test_a_signal_in_icl(server, checkpoint, tmp_path):
     assert code == 75 and output.endswith("stopped by SIGINT; start again to go on\n") and "Traceback" not in output
 
 
+TASKS = {"families": "bitwise", "bitwise.bits": 2, "bitwise.train": 60, "bitwise.test": 40, "shots": 1}
+MEASURED = {"prompts": 14, "per_draw": 6, "draws": 2, "k": 2, "permutations": 2, "variants": "plain"}
+STUDIES = {
+    "causal": TASKS | {
+        "per_replicate": 2, "replicates": 2, "for_means": 3, "develop": 2, "effects": 2, "steered": 2, "ablated": 2,
+        "pairs": 2, "batch_size": 8, "scales": 2.0, "tuning.arms": "",
+        "experiments": "interchange",
+    },
+    "finetune": {f"measure.{name}": value for name, value in (TASKS | MEASURED).items()} | {
+        "shots": 1, "arms": "none,first-1", "samples": 12, "tune.steps": 2, "tune.batch_size": 6, "lora.rank": 2,
+        "measure.dtype": "float32",
+    },
+}  # fmt: skip
+"""The two studies of a language model in their smallest form."""
+
+
+def study_of(command, model, workdir):
+    fields = [f"--config.{name}={value}" for name, value in STUDIES[command].items()]
+    return [command, f"--config={command}", f"--model={model}", f"--workdir={workdir}", *fields]
+
+
+@pytest.mark.parametrize(
+    ("command", "number", "match"),
+    [
+        ("causal", signal.SIGINT, r"causal/concepts/.*parquet\.tmp"),
+        *(
+            pytest.param("finetune", number, match, marks=pytest.mark.slow)
+            for number, match in (
+                (signal.SIGTERM, r"finetuning/metrics/bitwise-before.*parquet\.tmp"),
+                (signal.SIGINT, r"checkpoints/bitwise/.*"),
+            )
+        ),
+    ],
+)
+def test_a_signal_in_a_study_of_a_language_model(server, checkpoint, tmp_path, command, number, match):
+    """While it computes, measures or tunes; what was done is kept."""
+    order = study_of(command, checkpoint.folder, tmp_path / "run")
+    code, output, seen = server(*order, imports=TOKENIZERS, signal=int(number), match=match)
+    assert code == 75 and seen and "stopped by " in output.splitlines()[-1], output
+    assert "start again to go on" in output.splitlines()[-1] and "Traceback" not in output
+    kept = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.parquet")}
+    code, output, _ = server(*order, imports=TOKENIZERS)
+    assert code == 0, output
+    results = {path: path.stat().st_mtime_ns for path in kept if path.parts[-3] == "finetuning"}
+    assert results.items() <= kept.items()
+
+
+@pytest.mark.slow
+def test_a_signal_while_a_report_is_drawn(trained, server):
+    at = {"signal": int(signal.SIGTERM), "match": r"run/figures/\w+\.svg", "draw": True}
+    code, output, _ = server("report", f"--workdir={trained}", **at)
+    assert code == 75 and output.endswith("stopped by SIGTERM; start again to go on\n") and "Traceback" not in output
+    assert not (trained / "report.html").exists()
+    code, output, _ = server("report", f"--workdir={trained}", draw=True)
+    assert code == 0 and f"report: {trained}/report.html" in output
+
+
 def test_a_signal_in_a_sweep_that_is_about_to_compile_ends_it_at_once(server, tmp_path):
     """Nothing is unsaved before the first chunk of a pack, so no compilation is waited for."""
     order = ("sweep", f"--config={ROOT}/tests/sweeps/small_sweep.py", f"--workdir={tmp_path}/run")
@@ -139,16 +197,12 @@ def test_a_signal_in_a_sweep_that_is_about_to_compile_ends_it_at_once(server, tm
     assert not list((tmp_path / "run" / "checkpoints").iterdir())
 
 
-SMALL = (
-    "--config.families=bitwise",
-    "--config.bitwise.bits=2",
-    "--config.bitwise.train=60",
-    "--config.bitwise.test=40",
-)
 DISKS = [
     ("extract", ("--model={model}", "--prompts={prompts}", "--nobos")),
     ("icl", ("--model={model}", "--config={root}/tests/small_icl.py")),
-    ("causal", ("--model={model}", "--config=causal", *SMALL, "--config.shots=1", "--config.tuning.arms=")),
+    ("causal", ()),
+    ("finetune", ()),
+    ("report", ()),
     ("train", ("--config={root}/tests/small_train.py",)),
     ("patch", ()),
     ("decodability", ("--label=c",)),
@@ -162,11 +216,51 @@ def test_a_workdir_that_cannot_be_written_to_ends_in_one_line(server, checkpoint
     (tmp_path / "file").touch()
     workdir = {"a file": tmp_path / "file", "in a file": tmp_path / "file" / "run", "read-only": Path("/proc/run")}
     names = {"model": checkpoint.folder, "prompts": prompts, "root": ROOT}
-    given = [flag.format(**names) for flag in flags]
-    code, output, _ = server(command, *given, f"--workdir={workdir[under]}", imports=TOKENIZERS)
+    order = [command, *(flag.format(**names) for flag in flags), f"--workdir={workdir[under]}"]
+    order = study_of(command, checkpoint.folder, workdir[under]) if command in STUDIES else order
+    code, output, _ = server(*order, imports=TOKENIZERS, draw=command == "report")
     last = output.splitlines()[-1]
     assert code == 2 and last.startswith("error: ") and "Traceback" not in output, output
     assert str(workdir[under]) in last
+
+
+@pytest.fixture
+def full_disk(trained, small_disk):
+    """A small disk with a run on it, and nothing left."""
+    shutil.copytree(trained, small_disk / "run", ignore=shutil.ignore_patterns("figures", "report.html"))
+    (small_disk / "ballast").write_bytes(bytes(shutil.disk_usage(small_disk).free))
+    return small_disk
+
+
+def test_a_report_and_a_tuning_on_a_full_disk_or_a_read_only_one(server, checkpoint, full_disk):
+    orders = {"run": ["report", f"--workdir={full_disk}/run"]}
+    orders["tuned"] = study_of("finetune", checkpoint.folder, full_disk / "tuned")
+    for name, order in orders.items():
+        code, output, _ = server(*order, imports=TOKENIZERS, draw=True)
+        last = output.splitlines()[-1]
+        assert code == 1 and last.startswith(f"error: the disk is full, while writing {full_disk}/{name}/"), output
+        assert "Traceback" not in output
+    subprocess.run(["mount", "-o", "remount,ro", full_disk], check=True)
+    for name, order in orders.items():
+        code, output, _ = server(*order, imports=TOKENIZERS, draw=True)
+        last = output.splitlines()[-1]
+        assert code == 2 and last.startswith("error: ") and f"{full_disk}/{name}" in last, output
+        assert "Read-only file system" in last and "Traceback" not in output
+
+
+@pytest.mark.parametrize("free", [0, 8_000, 30_000])
+def test_an_extraction_on_a_full_disk_goes_on_once_there_is_space(server, checkpoint, prompts, small_disk, free):
+    (small_disk / "ballast").write_bytes(bytes(shutil.disk_usage(small_disk).free - free))
+    order = ("extract", f"--model={checkpoint.folder}", f"--prompts={prompts}", "--nobos", "--batch_size=2")
+    order += (f"--workdir={small_disk}/run",)
+    code, output, _ = server(*order, imports=TOKENIZERS)
+    last = output.splitlines()[-1]
+    assert code == 1 and last.startswith("error: the disk is full, while writing ") and str(small_disk) in last, output
+    assert "Traceback" not in output
+    (small_disk / "ballast").unlink()
+    code, output, _ = server(*order, imports=TOKENIZERS)
+    assert code == 0, output
+    extraction.verify(small_disk / "run")
 
 
 BAD_INPUT = [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from etils import epath
 
@@ -11,7 +11,7 @@ from jaxconcepts import store
 from jaxconcepts.figures import quantities
 from jaxconcepts.figures.interactive import FRAMES
 from jaxconcepts.figures.regression import catalogue, numbers, outcomes, projection
-from jaxconcepts.figures.section import Section, drawn
+from jaxconcepts.figures.section import Entry, Section, drawn
 from jaxconcepts.figures.sweeps import search, verdict
 from jaxconcepts.figures.sweeps.tables import is_sweep
 from jaxconcepts.figures.tables import Study
@@ -49,8 +49,19 @@ def of_training(
 
 def courses(study: Study, step_scale: str, runs: list[str], lead: bool = True) -> Iterator[Section]:
     """How losses and CD went, a panel a run. lead: not all of them folded."""
+    yield from _paged(study, (*catalogue.ENTRIES, *quantities.entries(study)), step_scale, runs, lead)
+
+
+def of_language(study: Study, step_scale: str, runs: list[str]) -> Iterator[Section]:
+    """How a training went that has no regression's references: its training loss, and folded what was measured."""
+    entries = [entry for entry in catalogue.ENTRIES if entry.name == "train_loss"]
+    entries += [entry._replace(lead=False) for entry in quantities.entries(study)]
+    yield from _paged(study, entries, step_scale, runs, True)
+
+
+def _paged(study: Study, entries: Iterable[Entry], step_scale: str, runs: list[str], lead: bool) -> Iterator[Section]:
     pages = [runs[start : start + RUNS_PER_FIGURE] for start in range(0, len(runs), RUNS_PER_FIGURE)]
-    for entry in (*catalogue.ENTRIES, *quantities.entries(study)):
+    for entry in entries:
         for number, of_page in enumerate(pages, 1):
             suffix = "" if number == 1 else f"_{number}"
             title = entry.title + (f" ({number} of {len(pages)})" if len(pages) > 1 else "")

@@ -1,0 +1,121 @@
+"""Figures and sentences of trainings on grammars and problems, against the numbers in the tables."""
+
+import json
+
+import numpy as np
+import polars as pl
+import pytest
+import scipy.stats
+
+from jaxconcepts.figures import interactive, language, quantities
+from jaxconcepts.figures.tables import MissingData, Study
+
+COLUMNS = ("run", "step", "metric", "label", "layer", "value")
+CONFIG = {"task": {"operations": [1, 2]}}
+
+
+def study(rows, runs):
+    empty = {"position": pl.Int32, "token": pl.String, "concept": pl.Int32}
+    table = pl.DataFrame(
+        [dict(zip(COLUMNS, row, strict=True)) for row in rows],
+        schema_overrides={"value": pl.Float64, "layer": pl.Int32, "label": pl.String},
+    ).with_columns(**{name: pl.lit(None, dtype) for name, dtype in empty.items()})
+    return Study(table, pl.DataFrame(runs), CONFIG)
+
+
+def lines(figure):
+    return {line.get_gid(): line for axis in figure.axes for line in axis.lines}
+
+
+@pytest.fixture(scope="module")
+def grammar():
+    rows, runs = [], []
+    for kind, parses in (("rotary", [0.5, 0.6, 0.7]), ("learned", [0.0, 0.1, 0.2])):
+        for seed, share in enumerate(parses):
+            run = f"{kind}{seed}"
+            runs.append({"run": run, "seed": seed, "status": "done", "model.positions": kind})
+            rows += [(run, 0, "headroom_untrained", "NT5", layer, 0.1 * layer) for layer in (1, 2)]
+            for step, factor in ((5, 0.5), (10, 1.0)):
+                rows += [(run, step, "kl", None, None, 0.1 * factor), (run, step, "loss", None, None, 1 - factor / 2)]
+                rows.append((run, step, "parses", "begin", None, share * factor))
+                rows += [(run, step, "headroom", level, 1, 0.4 * factor) for level in ("NT4", "NT5")]
+                rows += [(run, step, "headroom", level, 2, 0.3 * factor) for level in ("NT4", "NT5")]
+            rows.append((run, 0, "loss_exact", None, None, 0.25))
+    return study(rows, runs)
+
+
+def test_arms_are_the_runs_that_differ_in_their_seed_alone(grammar):
+    assert {arm: len(runs) for arm, runs in language.arms(grammar).items()} == {"learned": 3, "rotary": 3}
+
+
+def test_a_grammar_s_last_numbers_stand_by_arm_with_their_interval(grammar):
+    drawn = lines(language.grammar(grammar))
+    np.testing.assert_allclose(drawn["parses/rotary"].get_ydata(), [0.5, 0.6, 0.7])
+    np.testing.assert_allclose(drawn["kl/learned"].get_ydata(), [0.1] * 3)
+    ends = scipy.stats.t.interval(0.95, 2, 0.6, scipy.stats.sem([0.5, 0.6, 0.7]))
+    np.testing.assert_allclose(drawn["parses/rotary/interval"].get_ydata(), ends)
+    np.testing.assert_allclose(drawn["headroom/rotary/NT5"].get_ydata(), [0.4] * 3)  # The better of two layers.
+    np.testing.assert_allclose(drawn["headroom/rotary/NT5/untrained"].get_ydata(), [0.2] * 3)
+    assert "headroom/rotary/NT4/untrained" not in drawn
+
+
+def test_hollow_marks_are_hollow_on_the_page_too(grammar):
+    described = json.dumps(interactive.described(language.grammar(grammar)))
+    assert '"circle"' in described and '"circle-open"' in described
+
+
+def test_losses_are_drawn_beside_the_exact_solution_s(grammar):
+    drawn = lines(language.losses(grammar))
+    np.testing.assert_allclose(drawn["rotary0/loss"].get_ydata(), [0.75, 0.5])
+    assert set(drawn["exact"].get_ydata()) == {0.25}
+
+
+def test_sentences_say_means_over_seeds(grammar):
+    _, rotary = sorted(language.sentences(grammar, "grammar"))
+    assert rotary == (
+        "rotary (3 seeds): 0.60 of the strings that it writes parse; its next token is 0.1 nats from the exact "
+        "distribution; a linear probe on the best layer has 0.40 of the headroom of the lowest ancestors."
+    )
+
+
+def test_problems_are_drawn_by_operations_with_both_baselines():
+    rows, runs = [], [{"run": f"seed{seed}", "seed": seed, "status": "done"} for seed in (0, 1)]
+    for seed in (0, 1):
+        for count in (1, 2, 3):
+            for metric, value in (("solved", 0.9 - count / 10 + seed / 10), ("answered", 0.95), ("guessed", 0.2)):
+                rows.append((f"seed{seed}", 8, metric, str(count), None, value))
+            rows.append((f"seed{seed}", 8, "copied", str(count), None, 0.3))
+        rows.append((f"seed{seed}", 8, "solved", "trained", None, 0.8))
+        for kind, value in (("", 0.7), ("_untrained", 0.3), ("_before", -0.1)):
+            rows.append((f"seed{seed}", 8, f"probe{kind}_mcc", "can_next", 1, value))
+    made = study(rows, runs)
+    drawn = lines(language.solving(made))
+    np.testing.assert_allclose(drawn["/1"].get_ydata(), [0.8, 0.9])
+    np.testing.assert_allclose(drawn["/mean"].get_ydata(), [0.85, 0.75, 0.65])
+    np.testing.assert_allclose(drawn["/answered/3"].get_ydata(), [0.95] * 2)
+    np.testing.assert_allclose(drawn["guessed"].get_ydata(), [0.2] * 3)
+    np.testing.assert_allclose(drawn["copied"].get_ydata(), [0.3] * 3)
+    probes = lines(language.probes(made))
+    np.testing.assert_allclose(probes["probe//can_next"].get_ydata(), [0.7] * 2)
+    np.testing.assert_allclose(probes["probe//can_next/untrained"].get_ydata(), [0.3] * 2)
+    np.testing.assert_allclose(probes["probe//can_next/before"].get_ydata(), [-0.1] * 2)
+    assert language.sentences(made, "reasoning") == [
+        "All runs (2 seeds): 0.80 of the problems of trained lengths are solved."
+    ]
+
+
+@pytest.mark.parametrize("draw", [language.grammar, language.solving, language.probes, language.losses])
+def test_what_is_missing_is_named(draw):
+    with pytest.raises(MissingData, match="^no "):
+        draw(study([("a", 0, "other", "x", None, 1.0)], [{"run": "a", "seed": 0}]))
+
+
+def test_what_a_metric_is_measured_beside_is_a_level_in_its_figure(grammar):
+    """`headroom_untrained` has NT5 alone: the best of its layers, 0.2. Without a metric it has a figure of its own."""
+    names = [entry.name for entry in quantities.entries(grammar)]
+    assert "measured_headroom" in names and "measured_headroom_untrained" not in names
+    drawn = lines(quantities.draw(grammar, ["rotary0"], metric="headroom"))
+    assert set(drawn["rotary0/headroom_untrained/NT5/"].get_ydata()) == {0.2}
+    assert "rotary0/headroom_untrained/NT4/" not in drawn
+    alone = Study(grammar.metrics.filter(pl.col("metric") != "headroom"), grammar.runs, CONFIG)
+    assert "measured_headroom_untrained" in [entry.name for entry in quantities.entries(alone)]
