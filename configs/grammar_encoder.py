@@ -4,8 +4,8 @@ Command:  python -m jaxconcepts sweep --config=configs/grammar_encoder.py:cpu --
           (then: python -m jaxconcepts report --workdir=runs/grammar_encoder)
 Sizes:    smoke, cpu (cfg3b@20, one level deeper than the others), small and paper behind the colon.
 Time:     cpu took 18m34s for its 10 runs as two shards on two cores (30 minutes of CPU).
-Expected: by the paper, the encoder below the decoder at the upper levels alone. At cpu it is below at every level that is
-          learned: headroom of NT6 .45 against .84, of NT5 .19 against .60 (docs/grammar.md).
+Expected: by the paper, the encoder below the decoder at the upper levels alone. At cpu it is below at every level that
+          is learned: headroom of NT6 .45 against .84, of NT5 .19 against .60 (docs/grammar.md).
 """
 
 from ml_collections import config_dict
