@@ -3,8 +3,9 @@
 Command:  python -m jaxconcepts sweep --config=configs/grammar_encoder.py:cpu --workdir=runs/grammar_encoder
           (then: python -m jaxconcepts report --workdir=runs/grammar_encoder)
 Sizes:    smoke, cpu (cfg3b@20, one level deeper than the others), small and paper behind the colon.
-Time:     not run to its end by us.
-Expected: by the paper, the encoder below the decoder at the upper levels alone. Not measured by us.
+Time:     cpu took 18m34s for its 10 runs as two shards on two cores (30 minutes of CPU).
+Expected: by the paper, the encoder below the decoder at the upper levels alone. At cpu it is below at every level that
+          is learned: headroom of NT6 .45 against .84, of NT5 .19 against .60 (docs/grammar.md).
 """
 
 from ml_collections import config_dict

@@ -41,12 +41,11 @@ def described(figure: Figure) -> dict[str, Any] | None:
     if not axes:
         return None
     grid = axes[0].get_subplotspec().get_gridspec()
-    labels = _legend(figure)
     panels, traces, seen = [], [], set()
     for number, axis in enumerate(axes):
         if not _known(axis):
             return None
-        spec = axis.get_subplotspec()
+        spec, labels = axis.get_subplotspec(), _labels(figure, axis)
         panels.append({
             "row": spec.rowspan.start, "column": spec.colspan.start, "title": _title(axis),
             "x": _axis(axis.xaxis, axes, axis.get_shared_x_axes()),
@@ -93,11 +92,23 @@ def _title(axis: Axes) -> str:
     return axis.get_title() or axis.get_title(loc="left")
 
 
-def _legend(figure: Figure) -> dict[tuple, str]:
-    """look of a legend's handle -> its label."""
-    legends = [*figure.legends, *(axis.get_legend() for axis in figure.axes if axis.get_legend() is not None)]
-    entries = [pair for legend in legends for pair in zip(legend.legend_handles, legend.get_texts(), strict=True)]
-    return {_look(handle): text.get_text() for handle, text in entries}
+def _labels(figure: Figure, axis: Axes) -> dict[tuple, str]:
+    """look of a legend's handle -> its label, for a panel: its own legend goes before those of its row and of others.
+
+    Marks without a line have the label of the line with their colour and marker.
+    """
+    spec = axis.get_subplotspec()
+    beside = [of for of in figure.axes if of.get_subplotspec() and of.get_subplotspec().rowspan == spec.rowspan]
+    legends = [*figure.legends, *(of.get_legend() for of in (axis, *beside, *figure.axes))]
+    pairs = [
+        (_look(handle), text.get_text())
+        for legend in legends
+        if legend is not None
+        for handle, text in zip(legend.legend_handles, legend.get_texts(), strict=True)
+    ]
+    labels = dict(reversed(pairs))
+    marks = {(look[0], "", look[2]): text for look, text in reversed(pairs) if len(look) == 3 and look[2] != "None"}
+    return marks | labels
 
 
 def _look(artist) -> tuple:
@@ -146,19 +157,23 @@ def _xy(axis: Axes, x, y) -> dict[str, Any]:
 
 
 def _traces(axis: Axes, labels: dict[tuple, str]) -> Iterator[dict[str, Any]]:
-    for part in axis.collections:
-        yield from _collection(axis, part, labels)
-    for image in axis.images:
-        yield _heatmap(axis, image, *_cells_of_image(image))
-    for bar in axis.patches:
-        x, y, width, height = bar.get_x(), bar.get_y(), bar.get_width(), bar.get_height()
-        band = not bar.get_transform().contains_branch_seperately(axis.transData)[1]
-        low, high = axis.get_ylim() if band else (y, y + height)
-        corners = _xy(axis, [x, x + width, x + width, x, x], [low, low, high, high, low])
-        text = "" if band else f"{height:.4g}"
-        yield {"kind": "area", "name": _name(bar, labels), "color": _hex(bar.get_facecolor()), "text": text, **corners}
-    for line in axis.lines:
-        yield _line(axis, line, labels)
+    # As matplotlib draws them: what is behind comes first.
+    for part in sorted((*axis.collections, *axis.images, *axis.patches, *axis.lines), key=lambda part: part.zorder):
+        if isinstance(part, Collection):
+            yield from _collection(axis, part, labels)
+        elif isinstance(part, AxesImage):
+            yield _heatmap(axis, part, *_cells_of_image(part))
+        else:
+            yield _line(axis, part, labels) if isinstance(part, Line2D) else _bar_or_band(axis, part, labels)
+
+
+def _bar_or_band(axis: Axes, bar: Rectangle, labels: dict[tuple, str]) -> dict[str, Any]:
+    x, y, width, height = bar.get_x(), bar.get_y(), bar.get_width(), bar.get_height()
+    band = not bar.get_transform().contains_branch_seperately(axis.transData)[1]
+    low, high = axis.get_ylim() if band else (y, y + height)
+    corners = _xy(axis, [x, x + width, x + width, x, x], [low, low, high, high, low])
+    text = "" if band else f"{height:.4g}"
+    return {"kind": "area", "name": _name(bar, labels), "color": _hex(bar.get_facecolor()), "text": text, **corners}
 
 
 def _line(axis: Axes, line: Line2D, labels: dict[tuple, str]) -> dict[str, Any]:

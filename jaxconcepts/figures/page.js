@@ -49,7 +49,9 @@
         customdata: of.shown, hovertemplate: `${xlabel} %{x:.4~g}<br>${ylabel} %{y:.4~g}<br><b>%{customdata:.4~g}</b><extra></extra>` };
     }
     if (of.kind === "area") {
-      return { ...where, x: of.x, y: of.y, fill: "toself", mode: "lines", line: { width: 0 }, fillcolor: seen(of.color),
+      return { ...where, x: of.x, y: of.y, fill: "toself", mode: "lines", line: { width: 0 },
+        // Bands, which say nothing of themselves, are to shine less on a dark page.
+        fillcolor: !of.text && dark.matches && of.color.length === 7 ? of.color + "50" : seen(of.color),
         hoveron: "fills", text: [of.name, of.text].filter(Boolean).join(": "), hoverinfo: of.text ? "text" : "skip" };
     }
     const shown = of.shown ? "%{customdata:.5~g}" : "%{x:.5~g}";
@@ -70,10 +72,15 @@
     if (frames) panels = panels.filter((panel) => panel.row === box.frame).map((panel) => ({ ...panel, row: 0 }));
     const fitting = Math.max(1, Math.floor((width - left - right) / 230));
     const columns = figure.kind === "flow" ? Math.min(figure.columns, fitting) : figure.columns;
-    if (columns !== figure.columns) panels.forEach((panel, k) => { panel.row = Math.floor(k / columns); panel.column = k % columns; });
+    if (columns !== figure.columns) panels.forEach((panel, k) => {
+      panel.title ||= panels.slice(0, k).findLast((other) => other.title && other.of === panel.row)?.title || "";
+      panel.of = panel.row;
+      panel.row = Math.floor(k / columns); panel.column = k % columns;
+    });
     const rows = 1 + Math.max(...panels.map((panel) => panel.row));
     const inner = (key) => panels.some((panel) => !panel[key].several && (panel[key].ticks === null || panel[key].ticks.length));
-    const gapX = columns > 1 ? (inner("y") ? 46 : 16) : 0, gapY = inner("x") ? 30 : 10;
+    const labelled = panels.some((panel) => panel.column && panel.y.label && !panel.y.several);
+    const gapX = columns > 1 ? (inner("y") ? 46 : 16) + (labelled ? 22 : 0) : 0, gapY = inner("x") ? 30 : 10;
     const wide = (width - left - right - gapX * (columns - 1)) / columns;
     const ratio = frames || panels[0].equal ? 1 : Math.min(1.1, Math.max(0.42, (figure.inches[1] - 0.5) / figure.rows / (figure.inches[0] / figure.columns)));
     const high = Math.max(90, Math.min(420, wide * ratio));
@@ -104,13 +111,13 @@
       layout["yaxis" + id] = { ...axis(panel.y, panel.yname, false, panel, high), domain: [1 - (y0 + high) / total, 1 - y0 / total], anchor: panel.xname };
       if (panel.title) note(panel.text, (x0 + wide / 2) / width, 1 - (y0 - 3) / total, { xanchor: "center", yanchor: "bottom" });
       if (panel.x.label && (!panel.x.several || panel.labelled.x)) note(panel.x.label, (x0 + wide / 2) / width, 1 - (y0 + high + 22) / total, { yanchor: "top" });
-      if (panel.y.label && !frames && (panel.column === 0 || !panel.y.several)) note(panel.y.label, (x0 - (panel.labelled.y ? 44 : 6)) / width, 1 - (y0 + high / 2) / total, { textangle: -90, xanchor: "center" });
+      if (panel.y.label && !frames && (panel.column === 0 || !panel.y.several)) note(panel.y.label, (x0 - (panel.labelled.y ? 44 : 6)) / width, 1 - (y0 + high / 2) / total, { textangle: -90, xanchor: "center", yanchor: "middle" });
       for (const text of panel.notes) layout.annotations.push({ text: text.text.replace(/</g, "&lt;").replace(/\n/g, "<br>"), x: text.x, y: text.y, showarrow: false,
         xref: text.of_data ? panel.xname : panel.xname + " domain", yref: text.of_data ? panel.yname : panel.yname + " domain",
         xanchor: text.anchor, font: { size: 9, color: seen(text.color) } });
     });
     if (figure.x) note(figure.x, (left + (width - left - right) / 2) / width, 0, { yanchor: "bottom" });
-    if (figure.y) note(figure.y, 12 / width, 1 - (tops[0] + (at - tops[0]) / 2) / total, { textangle: -90, xanchor: "center" });
+    if (figure.y) note(figure.y, 12 / width, 1 - (tops[0] + (at - tops[0]) / 2) / total, { textangle: -90, xanchor: "center", yanchor: "middle" });
     const numbers = new Map(panels.map((panel) => [panel.number, panel]));
     const shown = figure.traces.filter((of) => numbers.has(of.panel));
     const bars = figure.bar && { thickness: 10, len: high / total, y: 1 - tops[0] / total, yanchor: "top", x: (width - right + 10) / width, xanchor: "left", outlinewidth: 0,

@@ -92,10 +92,10 @@ def _head(study: Study, groups: list[Group], provenance: Any, max_runs: int) -> 
     statuses = study.runs["status"].to_list() if study.runs.height else []
     counts = ", ".join(f"{statuses.count(status)} {status}" for status in dict.fromkeys(statuses))
     number, left_out = len(study.names), len(study.names) - max_runs
-    state = f"{number} run{'s' if number != 1 else ''}{f' ({counts})' if counts else ''}"
-    state += f", up to step {study.metrics['step'].max()}." if study.metrics.height else "."
+    state = f"{number} run{'s' if number != 1 else ''}{f' ({counts})' if counts else ''}" if number else ""
+    state += f", up to step {study.metrics['step'].max()}" if study.metrics.height else ""
     missing = [f"Figures of {left_out} of {number} runs (the table has them all)"] if left_out > 0 else []
-    return page.Head(groups[0].title, _command(provenance), state, "running" in statuses, missing)
+    return page.Head(groups[0].title, _command(provenance), state and f"{state}.", "running" in statuses, missing)
 
 
 def _command(provenance: Any) -> str:
@@ -128,10 +128,11 @@ def _studies(root: epath.Path, study: Study) -> Iterator[Group]:
         yield Group(language.TITLES[experiment], language.sections(study, experiment), sentences)
     in_context = icl_tables.load(root)
     if in_context is not None:
-        yield Group("Concepts in context", icl.sections(in_context))
+        yield Group("Concepts in context", icl.sections(in_context), icl.sentences(in_context))
     tuned = store.results(root, finetuning.STUDY, "metrics")
     if tuned is not None:
-        yield Group("Tuning some layers", finetuning.sections(tuned, study.config))
+        said = finetuning.sentences(tuned, study.config)
+        yield Group("Tuning some layers", finetuning.sections(tuned, study.config), said)
 
 
 def _training(root, study: Study, step_scale: str, max_runs: int, umap: bool | None, alone: bool) -> Group:

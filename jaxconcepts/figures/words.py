@@ -25,3 +25,8 @@ def mean(values: Iterable[float]) -> float:
     """The mean of what is finite, NaN where nothing is."""
     known = [value for value in values if value is not None and np.isfinite(value)]
     return float(np.mean(known)) if known else float("nan")
+
+
+def after(name: str, sentence: str) -> str:
+    """A sentence after what it is about and a colon."""
+    return f"{name}: {sentence[:1].lower()}{sentence[1:]}"

@@ -168,8 +168,8 @@ def test_what_came_out_is_said_of_each_figure(tables):
     )
     # Head 1: .1 in both blocks, and .2 more of XOR in block 2.
     assert said["heads"] == (
-        "Head 1 of block 2 does most: without it accuracy changes by -0.20, for the median head by -0.05."
-        .replace("-0.05", f"{np.median([0, -0.1, 0, -0.1, -0.2, -0.1]):+.2f}")
+        "Head 1 of block 2 does most: without it accuracy changes by -0.2, for the median head by -0.05."
+        .replace("-0.05", f"{np.median([0, -0.1, 0, -0.1, -0.2, -0.1]):+.2g}")
     )  # fmt: skip
     assert said["steering"] == (
         "Steering makes 44% of the answers the other concept's at layer 2, scale 2; a random direction 44%; without "

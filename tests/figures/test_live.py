@@ -7,11 +7,11 @@ from jaxconcepts.figures import live
 
 
 def until(condition):
-    for _ in range(1000):
+    for _ in range(6000):
         if condition():
             return
         time.sleep(0.01)
-    raise AssertionError("waited for ten seconds in vain")
+    raise AssertionError("waited for a minute in vain")
 
 
 def test_the_page_is_there_while_a_run_goes_on_and_is_drawn_again_for_new_rows(make_workdir, monkeypatch):

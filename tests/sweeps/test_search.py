@@ -3,6 +3,7 @@
 import json
 import math
 import runpy
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -140,13 +141,16 @@ def test_bad_searches_are_refused(changed, message):
         make(**changed)
 
 
-def test_a_quantity_that_is_not_measured_is_refused_before_anything_is_trained():
+def test_a_quantity_that_is_not_measured_is_refused_before_anything_is_trained(monkeypatch):
     point = expand([{}])[0]
     rounds.check(make(), point)
     with pytest.raises(ValueError, match="search.quantity.metric must be one of cd, .*loss.*, got 'los'"):
         rounds.check(make(quantity=Quantity("los")), point)
     with pytest.raises(ValueError, match="search.quantity.at must be a measured step, 0, 4, 8, 12, got 5"):
         rounds.check(make(quantity=Quantity("loss", at=5)), point)
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    with pytest.raises(ValueError, match=r'an adaptive search needs optuna: pip install "jaxconcepts\[optuna\]"'):
+        rounds.check(make(), point)
     with pytest.raises(ValueError, match="--extend is for sweeps whose points are known"):
         rounds.check(make(), point, extend=True)
 

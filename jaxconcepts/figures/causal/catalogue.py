@@ -9,12 +9,15 @@ import polars as pl
 from etils import epath
 
 from jaxconcepts import store
-from jaxconcepts.figures import paper
+from jaxconcepts.figures import paper, words
 from jaxconcepts.figures.causal import outcomes
 from jaxconcepts.figures.causal import panels as causal
 from jaxconcepts.figures.section import Entry, Group, Section, Table, drawn
+from jaxconcepts.figures.tables import MissingData
 
 KINDS = ("patching", "task_vectors", "function_vectors", "steering", "heads", "interchange", "concepts")
+LEADING = ("patching", "vectors", "steering")
+"""The figures whose sentences stand at the head of the page."""
 LAST = "The state at the prompt's last token is changed"
 INTERVAL = "Means over replicates of disjoint prompts with 95 % t intervals."
 
@@ -91,17 +94,33 @@ def group(root: epath.Path) -> Group | None:
     if tables["concepts"] is None:
         return None
     config = json.loads((root / "causal/config.json").read_text())
-    return Group("What the encoded concept causes", _sections(tables, config, _is_the_papers(root)))
+    made = list(_families(tables, config, _is_the_papers(root)))
+    leading = [entry for entry in ENTRIES if entry.name in LEADING]
+    said = [words.after(family, line) for family, of in made for entry in leading if (line := _said(entry, of))]
+    return Group("What the encoded concept causes", _sections(tables, made), said)
 
 
-def _sections(tables: Mapping[str, pl.DataFrame | None], config: Mapping, same: bool) -> Iterator[Section]:
-    concepts = tables["concepts"]
-    for family, concept, *_ in concepts.filter(~pl.col("used")).iter_rows():
-        yield Section("", f"{family}: {concept}", missing="skipped, none of its prompts is answered rightly")
-    for family in concepts["family"].unique(maintain_order=True).to_list():
+def _said(entry: Entry, tables) -> str:
+    try:
+        return entry.outcome(tables)
+    except MissingData:
+        return ""
+
+
+def _families(tables: Mapping[str, pl.DataFrame | None], config: Mapping, same: bool) -> Iterator[tuple[str, dict]]:
+    """Each family with its own rows of the tables, and the paper's of the same prompts."""
+    for family in tables["concepts"]["family"].unique(maintain_order=True).to_list():
         of_family = {kind: None if table is None else table.filter(family=family) for kind, table in tables.items()}
         compared = same and family in paper.LAYERS and config["shots"] == paper.SHOTS
         of_family["paper"] = paper.table("fig20_patching").filter(family=family) if compared else None
+        yield family, of_family
+
+
+def _sections(tables: Mapping[str, pl.DataFrame | None], families: list[tuple[str, dict]]) -> Iterator[Section]:
+    concepts = tables["concepts"]
+    for family, concept, *_ in concepts.filter(~pl.col("used")).iter_rows():
+        yield Section("", f"{family}: {concept}", missing="skipped, none of its prompts is answered rightly")
+    for family, of_family in families:
         for entry in ENTRIES:
             yield drawn(
                 entry._replace(name=f"causal_{entry.name}"), of_family, suffix=f"_{family}",

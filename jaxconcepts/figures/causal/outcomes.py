@@ -36,6 +36,8 @@ def patched(tables) -> str:
 def vectors(tables) -> str:
     """Accuracy of each kind of vector beside prompts with and without demonstrations."""
     kinds = [tables[kind] for kind in ("task_vectors", "function_vectors") if tables[kind] is not None]
+    if not kinds:
+        return ""
     rows = pl.concat(kinds, how="diagonal_relaxed").filter(metric="accuracy")
     values = [(name, _mean(rows.filter(condition=name))) for name in panels.BAR_ORDER]
     said = ", ".join(f"{name} {value:.2f}" for name, value in values if value is not None)
@@ -96,4 +98,4 @@ def _head(rows: pl.DataFrame, what: str, sign: int) -> str:
         return ""
     block, head, value = means.row(-1)
     median = means["value"].median()
-    return f"Head {head} of block {block} does most: {what} by {value:+.2f}, for the median head by {median:+.2f}."
+    return f"Head {head} of block {block} does most: {what} by {value:+.2g}, for the median head by {median:+.2g}."

@@ -45,6 +45,11 @@ class Cell(NamedTuple):
     paper: bool
 
 
+def sentences(table: pl.DataFrame, config: Mapping[str, Any]) -> list[str]:
+    """What came out of every cell, in words."""
+    return [words.after(cell.title, said) for cell in _cells(table, config) if (said := cd_outcome(cell))]
+
+
 def sections(table: pl.DataFrame, config: Mapping[str, Any]) -> Iterator[Section]:
     """Two figures of every cell that was measured. table: the study's metrics; config: the run directory's."""
     for cell in _cells(table, config):
@@ -171,7 +176,7 @@ def _cells(table: pl.DataFrame, config) -> Iterator[Cell]:
         arms = [arm for arm in _split(config["arms"]) if arm in blocks]
         labels = config["labels"][family]
         concepts = labels[: -1 if config["null"][family] is not None else None]
-        title = family if family == "regression" else f"{family}, {shots} shots, {variant}"
+        title = family if family == "regression" else f"{family}, {shots} shot{'s' * (shots != 1)}, {variant}"
         name = f"{family}_{shots}_{variant}"
         compared = same and family in paper.LAYERS and (shots, variant) == (paper.SHOTS, "plain")
         yield Cell(name, title, family, rows, arms, blocks, concepts, len(labels), compared)

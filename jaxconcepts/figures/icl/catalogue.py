@@ -108,6 +108,7 @@ ENTRIES = (
         "CD within each pair of concepts at the headline layer: only the pair's prompts are judged and vote; chance is "
         "0.5.",
         outcome=outcomes.pairs,
+        lead=False,
     ),
     Entry(
         "icl_confusion",
@@ -116,6 +117,7 @@ ENTRIES = (
         "Rows are the concept asked for, columns the concept whose rule gives the same answer, as a share of the row's "
         "wrong answers. An answer that several rules give counts for each, so rows may sum to more than one.",
         outcome=outcomes.confusion,
+        lead=False,
     ),
     Entry(
         "icl_hidden",
@@ -125,21 +127,29 @@ ENTRIES = (
         "width and over all draws: a projection alone can show clusters that are not there and hide ones that are.",
         each=True,
         outcome=outcomes.hidden,
+        lead=False,
     ),
 )
 TABLE_NOTE = (
     "Last checkpoint; means over concepts without Null, with 95 % intervals. CD at the headline layer; “same query "
     "too”: where prompts of one query vote for each other; then the controls, and CD less the highest of them. p: "
-    "of the headline layer, under permuted labels. R² and Spearman: accuracy against CD over the concepts of a cell, "
-    "and in rows “all” over all shots together. A dash: undefined or not measured. "
+    "of the headline layer, under permuted labels. A dash: undefined or not measured."
+)
+ASSOCIATION_NOTE = (
+    "R² and Spearman: accuracy against CD over the concepts of a cell, and in rows “all” over all shots together. "
     "The interval of R² is Fisher's for as many points as concepts; adjusted R² is 0 on average where there is no "
-    "relation; p(R²): the share of pairings of concepts that do as well."
+    "relation; p(R²): the share of pairings of concepts that do as well. A dash: undefined or not measured."
 )
 
 
+def sentences(tables: IclTables) -> list[str]:
+    """What came out, in words."""
+    said = [outcome(tables) for outcome in (outcomes.by_shots, outcomes.controls, outcomes.scatter)]
+    return [sentence for sentence in said if sentence]
+
+
 def sections(tables: IclTables) -> Iterator[Section]:
-    """The table of final numbers, then everything that the tables allow."""
-    yield Section("icl_numbers", _heading(tables), table=_table(tables))
+    """Everything that the tables allow, and the tables of final numbers."""
     numbers = {name: tables.config[name] for name in ("k", "per_draw")}
     for entry in ENTRIES:
         caption = entry.caption.format(**numbers)
@@ -148,6 +158,8 @@ def sections(tables: IclTables) -> Iterator[Section]:
         for place, family in enumerate(tables.families if entry.each else ()):
             title = f"{entry.title}: {family}"
             yield drawn(entry, tables, family, suffix=f"_{place}", title=title, caption=caption)
+    yield Section("icl_numbers", _heading(tables), table=_table(tables))
+    yield Section("icl_association", "Accuracy against CD", table=_association_table(tables))
 
 
 def _heading(tables: IclTables) -> str:
@@ -155,47 +167,47 @@ def _heading(tables: IclTables) -> str:
     return f"In-context accuracy and CD of {of}" if of else "In-context accuracy and CD"
 
 
-def _table(tables: IclTables) -> Table:
-    names = [CONTROL_NAMES[name] for name in tables.controls]
-    between = ["same query too", *names, "above"] if names else []
-    header = (
-        "family",
-        "prompt",
-        "shots",
-        "accuracy",
-        "CD",
-        *between,
-        "layer",
-        "p",
-        "R²",
-        "adjusted",
-        "p(R²)",
-        "Spearman",
-    )
-    rows = []
+def _cells(tables: IclTables) -> Iterator[tuple[str, str, int]]:
     for family in tables.families:
         for variant in tables.variants(family):
             for shots in tables.shots(family, variant):
-                keys = {"shots": shots, "variant": variant}
-                cells = [family, variant, str(shots), _ends(partial(tables.value, family=family, **keys), "accuracy")]
-                at_headline = partial(tables.headline, family=family, **keys)
-                cells.append(_ends(at_headline, "cd"))
-                if names:
-                    cells.append(number(at_headline("cd_with_query")))
-                    cells += [_ends(partial(tables.value, family=family, **keys), f"cd_{c}") for c in tables.controls]
-                    cells.append(_ends(at_headline, "cd_above"))
-                cells.append(f"{tables.value('headline_layer', family, **keys):.0f}")
-                cells.append(number(tables.headline("cd_p", family, **keys)))
-                rows.append(cells + _association(partial(tables.value, family=family, **keys)))
-            fit = partial(tables.fit, family=family, variant=variant)
-            rows.append([family, variant, "all", *[""] * (4 + len(between)), *_association(fit)])
+                yield family, variant, shots
+
+
+def _table(tables: IclTables) -> Table:
+    names = [CONTROL_NAMES[name] for name in tables.controls]
+    between = ["same query too", *names, "above"] if names else []
+    rows = []
+    for family, variant, shots in _cells(tables):
+        keys = {"shots": shots, "variant": variant}
+        cells = [family, variant, str(shots), _ends(partial(tables.value, family=family, **keys), "accuracy")]
+        at_headline = partial(tables.headline, family=family, **keys)
+        cells.append(_ends(at_headline, "cd"))
+        if names:
+            cells.append(number(at_headline("cd_with_query"), ".2f"))
+            cells += [_ends(partial(tables.value, family=family, **keys), f"cd_{c}") for c in tables.controls]
+            cells.append(_ends(at_headline, "cd_above"))
+        cells.append(f"{tables.value('headline_layer', family, **keys):.0f}")
+        rows.append([*cells, number(at_headline("cd_p"))])
+    header = ("family", "prompt", "shots", "accuracy", "CD", *between, "layer", "p")
     return Table("icl", header, rows, note=TABLE_NOTE)
+
+
+def _association_table(tables: IclTables) -> Table:
+    rows = [
+        [family, variant, str(shots), *_association(partial(tables.value, family=family, shots=shots, variant=variant))]
+        for family, variant, shots in _cells(tables)
+    ]
+    for family, variant in dict.fromkeys((row[0], row[1]) for row in rows):
+        rows.append([family, variant, "all", *_association(partial(tables.fit, family=family, variant=variant))])
+    header = ("family", "prompt", "shots", "R²", "adjusted", "p(R²)", "Spearman")
+    return Table("icl-association", header, rows, note=ASSOCIATION_NOTE)
 
 
 def _ends(take: Callable[..., float], metric: str) -> str:
     value, low, high = (take(f"{metric}{end}") for end in ("", "_low", "_high"))
-    return number(value) + (f" [{low:.2f}, {high:.2f}]" if known(low) else "")
+    return number(value, ".2f") + (f" [{low:.2f}, {high:.2f}]" if known(low) else "")
 
 
 def _association(take: Callable[..., float]) -> list[str]:
-    return [_ends(take, "r2"), *(number(take(name)) for name in ("r2_adjusted", "r2_p", "spearman"))]
+    return [_ends(take, "r2"), *(number(take(name), ".2f") for name in ("r2_adjusted", "r2_p", "spearman"))]

@@ -7,6 +7,7 @@ from matplotlib.lines import Line2D
 
 from jaxconcepts.figures import style
 from jaxconcepts.figures.icl.tables import IclTables
+from jaxconcepts.figures.interactive import FLOW
 
 NULL_COLOR = "#9A9A9A"
 COINCIDENT = {"color": "#BBBBBB", "alpha": 0.35, "linewidth": 0, "zorder": 0.5}
@@ -16,6 +17,7 @@ def grid(rows: int, columns: int, height: float):
     """A figure of the page's width, rows of `height` inches, and its axes [rows, columns]."""
     width = style.TWO_COLUMNS if columns > 1 else style.ONE_COLUMN * 1.3
     figure = Figure(figsize=(width, height * rows + 0.3), layout="constrained")
+    figure.set_gid(FLOW)
     return figure, figure.subplots(rows, columns, squeeze=False)
 
 
