@@ -6,7 +6,8 @@ CD: `points` a concept in one of `states_of`'s worlds, k = 10 (5 of 20 points); 
 repetitions. "CD of a concept" is the mean over concepts. The interval's constants were chosen on other samples of
 "clusters"; "tails", "uneven" and "line" were never used for that. Accuracy: `points` prompts a concept about queries
 that all concepts share, right with a chance that belongs to the query, in one of `QUERIES`' worlds; the interval's
-constant was chosen on other samples of "thirds". R2: concepts from a bivariate normal.
+constant was chosen on other samples of "thirds", the other worlds having been seen. R2: concepts from a bivariate
+normal.
 """
 
 from __future__ import annotations
