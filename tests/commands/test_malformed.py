@@ -75,7 +75,7 @@ COMMANDS = [
     (("train", "--config.noise=3"), "did you mean task.noise?"),
     (("train", "--config..=3"), "unknown config field"),
     (("train", "--wrkdir=x"), "unknown flag --wrkdir; did you mean --workdir?"),
-    (("train", "--k=3"), "unknown flag --k; there are workdir, config"),
+    (("train", "--k=3"), "unknown flag --k; there are workdir, extend, config"),
     (("train", "steps=3"), "arguments must be flags of the form --name=value, got 'steps=3'"),
     (("train", "-x"), "arguments must be flags"),
     (("train", "--"), "arguments must be flags"),
