@@ -110,6 +110,7 @@ def check_config(path: epath.Path, config: Mapping[str, Any], extend: Callable[[
     extend: raises ValueError unless the old one's runs may be made longer; where it does not, the config is replaced,
     and the old one kept (`earlier`).
     """
+    _texts(config)  # Names the field that JSON has not.
     text = json.dumps(config, indent=2).encode()
     if not path.exists():
         write(path, text)
