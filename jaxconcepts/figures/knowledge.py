@@ -30,7 +30,7 @@ CAPACITY_CAPTION = (
 @style.styled
 def extraction(study: Study) -> Figure:
     """Exact answers by arm, a dot a seed; gids "<arm>/asked", "<arm>/held_out", "<arm>/interval", "majority"."""
-    rows = _last(study, "exact").filter(pl.col("label") == "extract")
+    rows = study.last("exact").filter(pl.col("label") == "extract")
     if not rows.height:
         raise MissingData("no exact answers to the questions extract")
     arms = dict(_by_arm(study, rows))
@@ -56,7 +56,7 @@ def extraction(study: Study) -> Figure:
 
 def extraction_outcome(study: Study) -> str:
     """Exact answers of people that no question was about, by arm."""
-    rows = _last(study, "exact").filter(label="extract", token="held_out")
+    rows = study.last("exact").filter(label="extract", token="held_out")
     arms = [(name.replace("\n", " "), words.over_runs(part["value"])) for name, part in _by_arm(study, rows)]
     said = "; ".join(f"{name}: {value}" for name, value in arms if value)
     return f"Right answers about people that no question was about: {said}." if said else ""
@@ -64,7 +64,7 @@ def extraction_outcome(study: Study) -> str:
 
 def capacity_outcome(study: Study) -> str:
     """The most bits a parameter at the end of a run."""
-    rows = _last(study, "bits_a_parameter").sort("value")
+    rows = study.last("bits_a_parameter").sort("value")
     if not rows.height:
         return ""
     most, row = rows["value"][-1], study.row(rows["run"][-1])
@@ -112,11 +112,6 @@ def sections(study: Study) -> Iterator[Section]:
     """What a run directory of this experiment has."""
     for entry in ENTRIES:
         yield drawn(entry, study)
-
-
-def _last(study: Study, metric: str) -> pl.DataFrame:
-    rows = study.metrics.filter(pl.col("metric") == metric)
-    return rows.filter(pl.col("step") == pl.col("step").max().over("run"))
 
 
 def _by_arm(study: Study, rows: pl.DataFrame) -> Iterator[tuple[str, pl.DataFrame]]:

@@ -6,7 +6,6 @@ An arm is the runs that differ in their seed alone.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import partial
 
 import numpy as np
 import polars as pl
@@ -54,20 +53,19 @@ def arms(study: Study) -> dict[str, list[str]]:
 @style.styled
 def grammar(study: Study) -> Figure:
     """Divergence, share that parses and headroom; gids "<panel>/<arm>[/<level>][/untrained]" and ".../interval"."""
-    rows = study.metrics
     panels = [
-        ("kl", "nats a token", rows.filter(pl.col("metric") == "kl")),
-        ("parses", "share that parses", rows.filter(pl.col("metric") == "parses", pl.col("label") == "begin")),
-        ("headroom", "share of headroom", rows.filter(pl.col("metric") == "headroom")),
+        ("kl", "nats a token", study.last("kl")),
+        ("parses", "share that parses", study.last("parses").filter(pl.col("label") == "begin")),
+        ("headroom", "share of headroom", study.last("headroom")),
     ]
-    panels = [(name, unit, _last(part)) for name, unit, part in panels if part.height]
+    panels = [panel for panel in panels if panel[-1].height]
     if not panels:
         raise MissingData("no kl, no parses and no headroom")
     by_arm = arms(study)
     figure = Figure(figsize=(style.TWO_COLUMNS, 2.4), layout="constrained")
     for axis, (name, unit, part) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         if name == "headroom":
-            _by_label(axis, name, part, rows.filter(pl.col("metric") == "headroom_untrained"), by_arm)
+            _by_label(axis, name, part, study.last("headroom_untrained"), by_arm)
             axis.axhline(1, **style.CHANCE_STYLE)
         else:
             for place, (arm, runs) in enumerate(by_arm.items()):
@@ -106,7 +104,7 @@ def losses(study: Study) -> Figure:
 @style.styled
 def solving(study: Study) -> Figure:
     """Solved problems by operations; gids "<arm>[/answered]/<operations>", "<arm>/mean", "guessed" and "copied"."""
-    part, answered = (_last(study.metrics.filter(pl.col("metric") == metric)) for metric in ("solved", "answered"))
+    part, answered = study.last("solved"), study.last("answered")
     part = part.filter(pl.col("label").str.contains(r"^\d+$"))
     if not part.height:
         raise MissingData("no solved problems by number of operations")
@@ -124,7 +122,7 @@ def solving(study: Study) -> Figure:
             _dots(axis, count + shift - 0.05, right, f"{arm}/answered/{count}", color, markerfacecolor="none")
         axis.plot(np.array(counts) + shift, means, color=color, linewidth=0.8, gid=f"{arm}/mean")
     for metric, dashes in (("guessed", (0, (1, 1.6))), ("copied", (0, (4, 2)))):
-        baseline = _last(study.metrics.filter(pl.col("metric") == metric))
+        baseline = study.last(metric)
         values = [baseline.filter(pl.col("label") == str(count))["value"].mean() for count in counts]
         if any(value is not None for value in values):
             axis.plot(counts, np.array(values, float), gid=metric, **style.CHANCE_STYLE | {"linestyle": dashes})
@@ -139,13 +137,13 @@ def solving(study: Study) -> Figure:
 @style.styled
 def probes(study: Study) -> Figure:
     """Probes of a problem's parameters; gids "probe/<arm>/<concept>" with "/untrained" and "/before"."""
-    part = _last(study.metrics.filter(pl.col("metric") == "probe_mcc"))
+    part = study.last("probe_mcc")
     if not part.height:
         raise MissingData("no probes of parameters")
     figure = Figure(figsize=(style.TWO_COLUMNS * 0.8, 2.6), layout="constrained")
     axis, by_arm = figure.subplots(), arms(study)
-    before = study.metrics.filter(pl.col("metric") == "probe_before_mcc")
-    _by_label(axis, "probe", part, study.metrics.filter(pl.col("metric") == "probe_untrained_mcc"), by_arm, before)
+    untrained, before = study.last("probe_untrained_mcc"), study.last("probe_before_mcc")
+    _by_label(axis, "probe", part, untrained, by_arm, before)
     axis.axhline(0, **style.CHANCE_STYLE)
     axis.set(ylabel="Matthews' correlation")
     _legend(figure, by_arm)
@@ -156,18 +154,17 @@ def sentences(study: Study, experiment: str) -> list[str]:
     """What came out, a sentence an arm: means over seeds at the last measurement."""
     said = []
     for arm, runs in arms(study).items():
-        mean = partial(_mean, study, runs)
-        numbers = [text.format(mean(*of)) for text, *of in SAID[experiment] if mean(*of) is not None]
+        means = ((text, _mean(study, runs, *of)) for text, *of in SAID[experiment])
+        numbers = [text.format(mean) for text, mean in means if mean is not None]
         if numbers:
             said.append(f"{arm or 'All runs'} ({len(runs)} seed{'s' if len(runs) > 1 else ''}): {'; '.join(numbers)}.")
     return said
 
 
 def _mean(study: Study, runs: Sequence[str], metric: str, label: str | None = None) -> float | None:
-    rows = study.metrics.filter(pl.col("metric") == metric)
+    rows = study.last(metric)
     label = rows["label"].max() if label == LOWEST else label
-    part = _last(rows.filter(pl.col("label").eq_missing(pl.lit(label))))
-    values = _by_run(part, runs)
+    values = _by_run(rows.filter(pl.col("label").eq_missing(pl.lit(label))), runs)
     return float(values.mean()) if values.size else None
 
 
@@ -177,10 +174,6 @@ def sections(study: Study, experiment: str) -> Iterator[Section]:
         made = drawn(entry, study)
         if made.figure is not None:
             yield made
-
-
-def _last(rows: pl.DataFrame) -> pl.DataFrame:
-    return rows.filter(pl.col("step") == pl.col("step").max().over("run", "metric"))
 
 
 def _by_run(part: pl.DataFrame, runs: Sequence[str]) -> np.ndarray:

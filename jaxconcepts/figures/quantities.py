@@ -97,9 +97,7 @@ def outcome(study: Study, runs: Sequence[str], *, metric: str) -> str:
     rows = _rest(study.metrics).filter(pl.col("metric") == metric, pl.col("run").is_in(list(runs)))
     said: dict[str, list[float]] = {}
     for (_, label, token), part in rows.group_by("run", "label", "token", maintain_order=True):
-        last = _whole(part.filter(pl.col("step") == pl.col("step").max())).filter(pl.col("value").is_finite())
-        best = last.group_by("layer").agg(pl.col("value").mean())["value"].max()
-        said.setdefault(", ".join(filter(None, (label, token))), []).append(best)
+        said.setdefault(", ".join(filter(None, (label, token))), []).append(_best_of_last(part))
     means = {name: words.mean(values) for name, values in said.items() if np.isfinite(words.mean(values))}
     names = sorted(means, key=means.get, reverse=True)
     if not names:
@@ -139,8 +137,7 @@ def _level(study: Study, metric: str, run: str, label: str | None, token: str | 
     part = study.part(run, metric).filter(
         pl.col("label").eq_missing(pl.lit(label)), pl.col("token").eq_missing(pl.lit(token))
     )
-    last = _whole(part.filter(pl.col("step") == pl.col("step").max())).filter(pl.col("value").is_finite())
-    best = last.group_by("layer").agg(pl.col("value").mean())["value"].max()
+    best = _best_of_last(part)
     return float("nan") if best is None else best
 
 
@@ -174,6 +171,12 @@ def _whole(part: pl.DataFrame) -> pl.DataFrame:
         whole = part.filter(pl.col(axis).is_null())
         part = whole if whole.height else part
     return part
+
+
+def _best_of_last(part: pl.DataFrame) -> float | None:
+    """The last value, of layers the best one's; None where there is none."""
+    last = _whole(part.filter(pl.col("step") == pl.col("step").max())).filter(pl.col("value").is_finite())
+    return last.group_by("layer").agg(pl.col("value").mean())["value"].max()
 
 
 def _curve(part: pl.DataFrame) -> Curve:

@@ -128,6 +128,11 @@ class Study:
         """All rows of one metric of one run, by step; empty if there are none."""
         return self._parts.get((run, metric), self.metrics.clear())
 
+    def last(self, metric: str) -> pl.DataFrame:
+        """The rows of a metric at the last step that each run has it at; empty if there are none."""
+        rows = self.metrics.filter(pl.col("metric") == metric)
+        return rows.filter(pl.col("step") == pl.col("step").max().over("run"))
+
     def has(self, metric: str) -> bool:
         return any((run, metric) in self._parts for run in self.names)
 

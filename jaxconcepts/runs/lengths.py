@@ -123,8 +123,10 @@ def _check_measured(experiment, earlier) -> None:
 
 
 def measured_steps(of: Experiment) -> Sequence[int]:
+    """The steps that a run measures, for `steps`."""
     return of.measuring.at_steps(of.train.steps)
 
 
 def kept_steps(of: Experiment) -> Sequence[int]:
+    """The steps whose checkpoints a run keeps, for `steps`."""
     return of.measuring.checkpoint_steps

@@ -53,10 +53,7 @@ def effects(tables) -> str:
 
 def heads(tables) -> str:
     """The head without which accuracy falls most."""
-    rows = panels.rows_of(tables, "heads", "accuracy")
-    plain = rows.filter(condition="none").group_by("concept").agg(pl.mean("value").alias("plain"))
-    changes = rows.filter(condition="mean").join(plain, on="concept").with_columns(pl.col("value") - pl.col("plain"))
-    return _head(changes, "without it accuracy changes", -1)
+    return _head(panels.head_changes(tables), "without it accuracy changes", -1)
 
 
 def steering(tables) -> str:

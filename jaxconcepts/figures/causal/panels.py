@@ -112,10 +112,7 @@ def effects(tables) -> Figure:
 @style.styled
 def heads(tables) -> Figure:
     """Change of accuracy by block and head, mean ablation."""
-    rows = rows_of(tables, "heads", "accuracy")
-    plain = rows.filter(condition="none").group_by("concept").agg(pl.mean("value").alias("plain"))
-    ablated = rows.filter(condition="mean").join(plain, on="concept")
-    return _head_maps(ablated.with_columns(value=pl.col("value") - pl.col("plain")), "change of accuracy")
+    return _head_maps(head_changes(tables), "change of accuracy")
 
 
 @style.styled
@@ -168,6 +165,14 @@ def interchange(tables) -> Figure:
     axes[-1].set_xlabel("token, counted from the prompt's end")
     color_bar(figure, image, axes, "share restored")
     return figure
+
+
+def head_changes(tables) -> pl.DataFrame:
+    """Each head's accuracy with its mean in its place, less the concept's without; MissingData where there is none."""
+    rows = rows_of(tables, "heads", "accuracy")
+    plain = rows.filter(condition="none").group_by("concept").agg(pl.mean("value").alias("plain"))
+    ablated = rows.filter(condition="mean").join(plain, on="concept")
+    return ablated.with_columns(value=pl.col("value") - pl.col("plain"))
 
 
 def rows_of(tables, kind: str, metric: str) -> pl.DataFrame:
