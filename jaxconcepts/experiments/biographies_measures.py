@@ -40,14 +40,14 @@ def read(experiment, params, held_out: HeldOut):
     """(the states after each person's name, by concept, and `Answers`) of an `experiments.biographies.Biographies`."""
     metrics, exact = set(experiment.measuring.metrics), held_out.exact
     names = exact["names"]
-    _, captured = experiment.forward(params, Tokens(names["tokens"], None), names["spots"])
-    logits = experiment.forward(params, held_out.batch)[0]
+    _, captured = experiment.by_rows(params, Tokens(names["tokens"], None), names["spots"])
+    logits = experiment.by_rows(params, held_out.batch)[0]
     hinted = _hinted(experiment) if "hinted" in metrics else ()
     written = _write(experiment, params, held_out, np.array(hinted)) if len(hinted) else None
     told = None
     if metrics & {"stored", "p_probe"}:
         texts = exact["biographies"]
-        scores, states = experiment.forward(params, Tokens(texts["tokens"], None), texts["spots"])
+        scores, states = experiment.by_rows(params, Tokens(texts["tokens"], None), texts["spots"])
         told = scores, jnp.moveaxis(states, 2, 0)
     states = jnp.moveaxis(captured, 2, 0)
     return dict.fromkeys(held_out.concepts, states), Answers(experiment, logits, written, told)
@@ -228,8 +228,8 @@ def _write(experiment, params, held_out, rows):
 
     def step(number, tokens):
         place = jnp.minimum(first + number, tokens.shape[1] - 1)
-        logits, _ = experiment.forward(params, Tokens(tokens, None))
-        chosen = jnp.take_along_axis(logits.argmax(-1), (place - 1)[:, None], 1)
+        likely, _ = experiment.by_rows(params, Tokens(tokens, None), of_logits=lambda logits, _: logits.argmax(-1))
+        chosen = jnp.take_along_axis(likely, (place - 1)[:, None], 1)
         here = (jnp.arange(tokens.shape[1]) == place[:, None]) & counts
         return jnp.where(here, chosen, tokens)
 

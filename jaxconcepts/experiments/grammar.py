@@ -177,11 +177,11 @@ class Grammar(TokenExperiment):
     def read(self, params: PyTree, held_out: HeldOut):
         """The states at the held-out points, the same for every concept, and `grammar_measures.Answers`."""
         whole = held_out.batch._replace(inputs=None)
-        logits, captured = self.forward(params, whole, "all")
+        logits, captured = self.by_rows(params, whole, "all")
         layers, _, _, width = captured.shape
         states = captured.reshape(layers, -1, width)[:, held_out.exact["points"]][None]
         if not self.causal:
-            logits = self.forward(params, held_out.batch)[0]
+            logits = self.by_rows(params, held_out.batch)[0]
         starts = [start for name, start in grammar_generation.STARTS if name in self.measuring.metrics]
         written = grammar_generation.write(self, params, held_out, starts) if starts else {}
         metrics, given = self.measuring.metrics, (self, params, captured, held_out)

@@ -22,7 +22,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from jaxconcepts.experiments import evaluators, reasoning_data, reasoning_probes, reasoning_written, tokens
 from jaxconcepts.experiments.evaluators import Evaluator
@@ -108,9 +108,12 @@ class ReasoningMeasure(MeasureConfig):
 
 
 class Answers(NamedTuple):
-    """logits: [N, W, V], of the true rows. written: [N, new] or None. foreseen: `reasoning_probes.Foreseen` or None."""
+    """losses, weights, right: [N, W - 1], of the true rows (`tokens.scored`). written: [N, new] or None. foreseen:
+    `reasoning_probes.Foreseen` or None."""
 
-    logits: Float[Array, "N W V"]
+    losses: Float[Array, "N t"]
+    weights: Float[Array, "N t"]
+    right: Bool[Array, "N t"]
     written: Int[Array, "N new"] | None
     foreseen: Any
 
@@ -191,16 +194,15 @@ class Reasoning(TokenExperiment):
     def read(self, params: PyTree, held_out: HeldOut):
         """No states by concept, since each parameter has points of its own, and `Answers`."""
         exact, metrics = held_out.exact, set(self.measuring.metrics)
-        logits, _ = self.forward(params, held_out.batch)
+        scored, _ = self.by_rows(params, held_out.batch, of_logits=tokens.scored)
         written, foreseen, states = None, None, {}
         if "probe" in metrics:
-            probed = held_out.batch._replace(tokens=exact["probed"])
-            states["spots"] = self.forward(params, probed, exact["spots"])[1]
+            states["spots"] = self.by_rows(params, Tokens(exact["probed"], None), exact["spots"])[1]
         if metrics & {"solving", "foresee"}:
             written = reasoning_written.write(self.model, params, exact["rows"], exact["prompts"], self.new_tokens)
         if "foresee" in metrics:
             foreseen = reasoning_probes.foresee(self, params, held_out, written)
-        return states, Answers(logits, written, foreseen)
+        return states, Answers(*scored, written, foreseen)
 
     def constants(self, held_out: HeldOut, untrained) -> dict[str, Named]:
         # Nothing is asked of what an untrained model writes, so that it need not write.
@@ -237,12 +239,12 @@ class Reasoning(TokenExperiment):
 
 def loss(states, outputs: Answers, held_out: HeldOut) -> dict[str, Named]:
     """The cross-entropy of the true solutions, in nats a token."""
-    return tokens.mean_loss(states, outputs.logits, held_out)
+    return {"loss": Named(tokens.weighted_mean(outputs.losses, outputs.weights), unit="nats")}
 
 
 def accuracy(states, outputs: Answers, held_out: HeldOut) -> dict[str, Named]:
     """How often the most likely token of a true solution is the right one."""
-    return tokens.accuracy(states, outputs.logits, held_out)
+    return {"accuracy": Named(tokens.weighted_mean(outputs.right, outputs.weights), unit="fraction")}
 
 
 def written(states, outputs: Answers, held_out: HeldOut) -> dict[str, Named]:

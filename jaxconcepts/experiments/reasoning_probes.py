@@ -16,6 +16,7 @@ from scipy import stats
 
 from jaxconcepts.experiments.reasoning_data import HeldOutProblems
 from jaxconcepts.experiments.reasoning_written import verdicts
+from jaxconcepts.experiments.tokens import Tokens
 from jaxconcepts.metrics.grouped_probes import agreement, fit, read_masked
 from jaxconcepts.tasks import reasoning_items, reasoning_labels, reasoning_text
 from jaxconcepts.tasks.reasoning_graph import PARAMETERS
@@ -164,16 +165,15 @@ class Foreseen(NamedTuple):
 
 def foresee(experiment, params: PyTree, held_out: HeldOut, written: Int[Array, "N new"]) -> Foreseen:
     """Probes fitted on `arrays`' queries, which are of other problems, at the names of written solutions."""
-    exact, alpha, batch = held_out.exact, held_out.settings.alpha, held_out.batch
+    exact, alpha = held_out.exact, held_out.settings.alpha
     queries, prompts, window = exact["queries"], exact["prompts"], exact["rows"].shape[1]
-    _, fitted = experiment.forward(params, batch._replace(tokens=queries["rows"]), queries["at"][:, None])
+    _, fitted = experiment.by_rows(params, Tokens(queries["rows"], None), queries["at"][:, None])
     place = jnp.arange(window)
     after = jnp.take_along_axis(written, jnp.clip(place - prompts[:, None], 0, written.shape[1] - 1), 1)
     rows = jnp.where(place < prompts[:, None], exact["rows"], after)
     names = jnp.minimum(prompts[:, None] + _starts(written, experiment.ends), window - 1)
-    logits, captured = experiment.forward(params, batch._replace(tokens=rows), names)
-    before = jnp.take_along_axis(jax.nn.log_softmax(logits), names[..., None] - 1, 1)
-    log_prob = jnp.take_along_axis(before, jnp.take_along_axis(rows, names, 1)[..., None], 2)[..., 0]
+    of_tokens, captured = experiment.by_rows(params, Tokens(rows, None), names, _log_probs)
+    log_prob = jnp.take_along_axis(of_tokens, names - 1, 1)
 
     def of_layer(layer):
         states, seen = layer
@@ -186,6 +186,11 @@ def foresee(experiment, params: PyTree, held_out: HeldOut, written: Int[Array, "
         return scores(queries["can_next"]), scores(queries["nece_next"])
 
     return Foreseen(*jax.lax.map(of_layer, (fitted[:, :, 0], captured)), log_prob)
+
+
+def _log_probs(logits, batch: Tokens) -> Float[Array, "N t"]:
+    """Of each token from the second on, given those before it."""
+    return jnp.take_along_axis(jax.nn.log_softmax(logits[:, :-1]), batch.tokens[:, 1:, None], 2)[..., 0]
 
 
 def _starts(written, ends: tuple[int, ...]) -> Int[Array, "N S"]:

@@ -20,10 +20,14 @@ MISTAKES = tuple(kind for kind in reasoning_check.KINDS if kind not in ("ok", "u
 
 def write(model, params: PyTree, rows: Int[Array, "N W"], prompts: Int[Array, " N"], new: int) -> Int[Array, "N new"]:
     """The most likely continuation of each prompt, padded with the end token."""
-    trace = decoding.read(model, params, rows, prompts, keep="cache")
-    return decoding.greedy(
-        model, params, trace.captured[-1, :, 0], trace.outputs, prompts, new, (reasoning_labels.EOS,)
-    )
+
+    def some(given):
+        rows, prompts = given
+        trace = decoding.read(model, params, rows, prompts, keep="cache")
+        last = trace.captured[-1, :, 0]
+        return decoding.greedy(model, params, last, trace.outputs, prompts, new, (reasoning_labels.EOS,))
+
+    return decoding.by_rows(some, (rows, prompts), rows.shape[1] + new)
 
 
 def verdicts(test: HeldOutProblems, written: Int[np.ndarray, "N new"]) -> list[reasoning_check.Verdict]:

@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float, Int, Key, PyTree
+from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from jaxconcepts import fields
 from jaxconcepts.experiments import evaluators, models
@@ -183,7 +183,7 @@ class TokenExperiment(Experiment):
             for name, concept in held_out.concepts.items()
         }
         together = jnp.concatenate(list(at.values()), axis=1) if at else None
-        logits, captured = self.forward(params, held_out.batch, together)
+        logits, captured = self.by_rows(params, held_out.batch, together)
         states, start = {}, 0
         for name, places in at.items():
             states[name] = jnp.moveaxis(captured[:, :, start : start + places.shape[1]], 2, 0)
@@ -212,6 +212,21 @@ class TokenExperiment(Experiment):
         )  # fmt: skip
         return self.model.unembed(params, trace.stream), trace.captured
 
+    def by_rows(self, params: PyTree, batch: Tokens, capture=None, of_logits=lambda logits, batch: logits):
+        """`forward` on many rows within the memory of some (`decoding.by_rows`). capture: None, "all" or [B, P].
+
+        of_logits(logits, batch): arrays [B, ...] of some rows, in place of the logits, which are then not kept.
+        """
+        places = None if isinstance(capture, str) else capture
+
+        def some(rows):
+            batch, places = rows
+            logits, captured = self.forward(params, batch, capture if places is None else places)
+            return of_logits(logits, batch), None if captured is None else jnp.moveaxis(captured, 1, 0)
+
+        made, captured = decoding.by_rows(some, (batch, places), batch.tokens.shape[1])
+        return made, None if captured is None else jnp.moveaxis(captured, 0, 1)
+
     def unrolled(self, everything: bool) -> Self:
         return self if self.unroll else replace(self, unroll=self.model.layers if everything else 1)
 
@@ -222,8 +237,8 @@ class TokenExperiment(Experiment):
 
 def cross_entropy(logits: Float[Array, "B T V"], batch: Tokens) -> Float[Array, ""]:
     """Mean over the tokens that count, in nats."""
-    losses, weights, _ = _scored(logits, batch)
-    return (losses * weights).sum() / jnp.maximum(weights.sum(), 1e-9)
+    losses, weights, _ = scored(logits, batch)
+    return weighted_mean(losses, weights)
 
 
 def mean_loss(states, outputs, held_out: HeldOut) -> dict[str, Named]:
@@ -233,11 +248,18 @@ def mean_loss(states, outputs, held_out: HeldOut) -> dict[str, Named]:
 
 def accuracy(states, outputs, held_out: HeldOut) -> dict[str, Named]:
     """Evaluator "accuracy": how often the most likely token is the right one, of the held-out tokens that count."""
-    _, weights, right = _scored(outputs, held_out.batch)
-    return {"accuracy": Named((right * weights).sum() / jnp.maximum(weights.sum(), 1e-9), unit="fraction")}
+    _, weights, right = scored(outputs, held_out.batch)
+    return {"accuracy": Named(weighted_mean(right, weights), unit="fraction")}
 
 
-def _scored(logits, batch):
+def weighted_mean(values: Float[Array, "B t"] | Bool[Array, "B t"], weights: Float[Array, "B t"]) -> Float[Array, ""]:
+    """0 where all weights are."""
+    return (values * weights).sum() / jnp.maximum(weights.sum(), 1e-9)
+
+
+def scored(
+    logits: Float[Array, "B T V"], batch: Tokens
+) -> tuple[Float[Array, "B t"], Float[Array, "B t"], Bool[Array, "B t"]]:
     """Losses, weights and whether the most likely token is right, for each predicted token."""
     targets, weights = batch.tokens, batch.loss_mask
     if batch.inputs is None:

@@ -10,11 +10,14 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Int, Key, PyTree
 
 from jaxconcepts.models import residual
 from jaxconcepts.models.decoder import Context, Decoder
 from jaxconcepts.models.layers import merge_heads
+
+TOKENS_AT_ONCE = 2**15
+"""Tokens of many rows that `by_rows` reads at once."""
 
 
 def forward(
@@ -54,6 +57,20 @@ def forward(
         layer_inputs=(inputs, past), capture=capture, edits=edits, first=first, depth=depth, remat=remat,
         unroll=unroll, last_block=partial(block, head_edits=None, queries=capture) if nowhere_else else None,
     )  # fmt: skip
+
+
+def by_rows(function: Callable[[PyTree], PyTree], rows: PyTree, length: int) -> PyTree:
+    """`function(rows)`, arrays [N, ...] of arrays [N, ...], a part of the rows after the other: as many at once as have
+    `TOKENS_AT_ONCE` tokens where each has `length`, so that the memory of one call does not grow with N."""
+    count = len(jax.tree.leaves(rows)[0])
+    parts = -(-count // max(1, TOKENS_AT_ONCE // length))
+    if parts <= 1:
+        return function(rows)
+    # Parts of one size: the last one is filled up with copies of the last row.
+    each = -(-count // parts)
+    at = jnp.minimum(jnp.arange(parts * each), count - 1).reshape(parts, each)
+    made = jax.lax.map(lambda part: function(jax.tree.map(lambda a: a[part], rows)), at)
+    return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:])[:count], made)
 
 
 def read(model: Decoder, params, tokens, lengths, edits=None, keep: str | None = None):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import jax
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from sklearn.linear_model import RidgeClassifier
 from jaxconcepts import store
 from jaxconcepts.experiments.biographies import Biographies
 from jaxconcepts.experiments.biographies_sizes import fields_of
-from jaxconcepts.models import language
+from jaxconcepts.models import decoding, language
 from jaxconcepts.runs import points
 from jaxconcepts.tasks import biographies, biographies_bank, biographies_capacity
 from jaxconcepts.tasks.biographies_vocabulary import vocabulary
@@ -146,6 +148,17 @@ def test_hinted_answers_are_those_that_the_model_writes_after_its_own_facts(trai
     for cell, value in trained.by_question("answer").items():
         assert np.isnan(value) if cell not in expected else value == pytest.approx(expected[cell], abs=1e-6), cell
     assert differing  # Right answers after wrong facts count.
+
+
+def test_what_is_measured_in_parts_is_what_one_pass_gives(trained, monkeypatch):
+    """Of questions, answers that are written, and biographies, five rows at once."""
+    monkeypatch.setattr(decoding, "TOKENS_AT_ONCE", 5 * trained.experiment.task.window)
+    asked = replace(trained.experiment.measuring, metrics=("questions", "hinted", "stored"))
+    held_out = jax.jit(trained.experiment.held_out)(trained.numbers, trained.data)
+    measured = jax.jit(replace(trained.experiment, measuring=asked).measure)(trained.params, held_out)
+    assert {"exact", "answer", "recall", "bits_a_parameter"} <= set(measured)
+    for name, given in measured.items():
+        np.testing.assert_allclose(given.values, trained.named[name].values, rtol=1e-4, atol=1e-5, err_msg=name)
 
 
 def test_bits_stored_are_those_of_the_host(trained):

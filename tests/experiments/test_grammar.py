@@ -14,8 +14,9 @@ from sklearn.metrics import matthews_corrcoef
 
 from jaxconcepts import store
 from jaxconcepts.experiments import grammar_generation, grammar_held_out
+from jaxconcepts.experiments.tokens import Tokens
 from jaxconcepts.figures import claims
-from jaxconcepts.models import language
+from jaxconcepts.models import decoding, language
 from jaxconcepts.runs import points
 from jaxconcepts.tasks import grammar, grammar_exact
 from jaxconcepts.training import train
@@ -78,6 +79,16 @@ def test_the_held_out_rows_are_whole_strings(trained):
     for row, string in zip(trained.data["rows"], trained.strings, strict=True):
         assert string in STRINGS
         assert row.tolist() == [0, *string, 4] + [0] * (len(row) - len(string) - 2)
+
+
+def test_states_at_all_positions_in_parts_are_those_of_one_pass(trained, monkeypatch):
+    monkeypatch.setattr(decoding, "TOKENS_AT_ONCE", 5 * 32)
+    batch = Tokens(trained.data["rows"], None)
+    logits, states = jax.jit(trained.experiment.by_rows, static_argnums=2)(trained.params, batch, "all")
+    expected = language.hidden_states(trained.experiment.model, trained.params, batch.tokens, at="all")
+    np.testing.assert_allclose(states, expected, atol=2e-5)
+    of_tokens = np.asarray(jax.nn.log_softmax(logits))
+    np.testing.assert_allclose(of_tokens, trained.log_probs, atol=1e-4)
 
 
 def test_loss_excess_and_divergence_are_those_of_the_exact_distribution(trained):

@@ -16,7 +16,7 @@ from jaxconcepts import store
 from jaxconcepts.experiments import reasoning_data, reasoning_probes, reasoning_written
 from jaxconcepts.experiments.reasoning import Reasoning
 from jaxconcepts.figures import claims
-from jaxconcepts.models import language
+from jaxconcepts.models import decoding, language
 from jaxconcepts.runs import points
 from jaxconcepts.tasks import reasoning_labels, reasoning_text
 from jaxconcepts.tasks.reasoning import generate
@@ -116,6 +116,31 @@ def test_solutions_are_the_greedy_ones(measured):
         experiment.model, measured.params, prompt[None], max_new_tokens=experiment.new_tokens, stop_tokens=[2]
     )
     np.testing.assert_array_equal(measured.answers.written[row], np.asarray(expected)[0])
+
+
+def test_memory_does_not_grow_with_the_problems_and_parts_give_what_one_pass_gives(
+    measured, monkeypatch, compiles_fast
+):
+    """A row more takes less than one block's attention weights of it: its states are kept, and nothing else."""
+    experiment, window = measured.experiment, measured.experiment.task.window
+    monkeypatch.setattr(decoding, "TOKENS_AT_ONCE", 20 * window)
+
+    def times(count):
+        larger = lambda a: jax.ShapeDtypeStruct((count * a.shape[0], *a.shape[1:]) if a.ndim else (), a.dtype)  # noqa: E731
+        # A function of its own each time, which no trace of another size of the parts is kept for.
+        reading = jax.jit(lambda params, held_out: experiment.read(params, held_out))
+        return reading.lower(measured.params, jax.tree.map(larger, measured.held_out)).compile()
+
+    same, larger = times(1), times(3)
+    bytes_of = [compiled.memory_analysis().temp_size_in_bytes for compiled in (same, larger)]
+    rows = 2 * (len(measured.held_out.batch.tokens) + 2 * len(measured.held_out.exact["probed"]))
+    assert bytes_of[1] - bytes_of[0] < rows * experiment.model.heads * window**2 * 4
+    states, answers = jax.device_get(same(measured.params, measured.held_out))
+    np.testing.assert_array_equal(answers.written, measured.answers.written)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), answers, measured.answers)
+    # Random weights three times as large amplify the rounding of other sums.
+    largest = np.abs(measured.states["spots"]).max()
+    np.testing.assert_allclose(states["spots"], measured.states["spots"], atol=5e-5 * largest)
 
 
 def tokens_of(test, texts, new):
