@@ -36,17 +36,20 @@ def get_sweep() -> Space:
 
 
 def get_claims() -> list[Claim]:
-    def claim(other, statement):
+    def claim(label, problems, other, widths):
         arms = [
             Arm(name, {"model.layers": SHAPES[name][0], "model.width": SHAPES[name][1]}) for name in ("deep", other)
         ]
+        statement = f"More layers solve more of the problems of {problems} than {widths}"
         return Claim(
-            f"deep over {other}", statement, Quantity("solved", {"label": "hardest"}), tuple(arms), unit="share solved",
-            source="arXiv 2407.20311, section 6 (16 layers of 576 above 4 layers of 1920)",
+            f"deep over {other}, {problems}", statement, Quantity("solved", {"label": label}), tuple(arms),
+            unit="share solved", source="arXiv 2407.20311, section 6 (16 layers of 576 above 4 layers of 1920)",
             hazards="one learning rate for all shapes; a deep net may fail to be optimised",
         )  # fmt: skip
 
+    others = {"shallow": "wider ones of equal size", "shallow and twice as wide": "a few of four times the size"}
     return [
-        claim("shallow", "More layers solve more of the problems of the most operations than wider ones of equal size"),
-        claim("shallow and twice as wide", "More layers solve more of them than a few of four times the size"),
+        claim(label, problems, *other)
+        for label, problems in (("trained", "trained lengths"), ("hardest", "the most operations"))
+        for other in others.items()
     ]

@@ -88,4 +88,5 @@ def small_disk(tmp_path):
     if mounted.returncode:
         pytest.skip(f"mounting a tmpfs is not permitted: {mounted.stderr.strip()}")
     yield folder
-    subprocess.run(["umount", folder], check=True)
+    # Lazily: a process that was stopped in the test may hold a file for a moment longer.
+    subprocess.run(["umount", "--lazy", folder], check=True)

@@ -88,13 +88,13 @@ SMALL = {
 FIRST = {"finetune": {"arms": "first-1,none"}}
 FLAGS = {
     "demo": _changes(TRAINING | SIZES | {"measure.hidden_count": 2}),
-    "sweep_small": ["--shard=0/1050"],
-    "sweep_emergence": ["--shard=0/6912"],
     "patch": ["--per_concept=4", "--mean_per_concept=4", "--layer=1"],
     "extract": ["--batch_size=2"],
     "decodability": ["--k=2"],
     "plan": ["--batch_size=4", "--length=16"],
 }
+FIRST_POINTS = ("sweep_small", "sweep_emergence")
+"""Sweeps of a thousand points and more: the first two of them are run."""
 QUICK = re.compile(r"^train .*(quickstart|X)\.py")
 """The documented commands whose small form takes less than 12 s."""
 
@@ -136,9 +136,17 @@ class Runs:
         swept = {name for override in sweep or () for name in override} if command in ("sweep", "plan") else set()
         small = {name: value for name, value in SMALL.get(config, {}).items() if name not in swept}
         made += _changes(small)
-        of_sweep = [] if "--search=optuna" in flags else FLAGS.get(config, [])  # A search is one job.
-        made += of_sweep if command == "sweep" else [] if config else FLAGS.get(command, [])
+        made += [] if config else FLAGS.get(command, [])
+        if command == "sweep" and config in FIRST_POINTS:
+            made = [f"--config={self.first_points(config)}" if flag.startswith("--config=") else flag for flag in made]
         return (command, *made)
+
+    def first_points(self, name):
+        """A config file of the same name whose sweep ends after two points."""
+        path = self.folder / f"{name}.py"
+        cut = "_whole = get_sweep\n\n\ndef get_sweep():\n    return list(_whole())[:2]\n"
+        path.write_text(f"{Path(self.config(name)).read_text()}\n\n{cut}")
+        return path
 
     @staticmethod
     def config(name):
