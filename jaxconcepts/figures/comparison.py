@@ -13,7 +13,8 @@ from etils import epath
 from matplotlib.figure import Figure
 
 from jaxconcepts import nested, store
-from jaxconcepts.figures import page, style
+from jaxconcepts.figures import page, questions, style
+from jaxconcepts.figures.icl import tables as icl
 from jaxconcepts.figures.panels import Panels
 from jaxconcepts.figures.regression import numbers, sections
 from jaxconcepts.figures.section import Entry, Group, Section, Table, drawn
@@ -40,14 +41,16 @@ def write_comparison(workdirs: Sequence[epath.PathLike], out: epath.PathLike) ->
         )
     roots = dict(zip(_names(workdirs), (epath.Path(workdir).expanduser() for workdir in workdirs), strict=True))
     configs = {name: store.config(root) for name, root in roots.items()}
+    metrics = {name: _of(name, store.metrics(root)) for name, root in roots.items()}
     study = Compared(
-        pl.concat([_of(name, store.metrics(root)) for name, root in roots.items()]),
+        pl.concat(metrics.values()),
         pl.concat([_of(name, store.runs(root)) for name, root in roots.items()], how="diagonal_relaxed"),
-        next(iter(configs.values())),
+        configs[next((name for name, table in metrics.items() if table.height), next(iter(metrics)))],
     )
     if not study.metrics.height:
         raise ValueError(f"workdir must hold measurements, but there are no rows in {' or '.join(map(str, workdirs))}")
-    group = Group("Comparison", _sections(study, configs), _sentences(study))
+    asked = questions.Asked(study, {name: made for name, root in roots.items() if (made := icl.load(root)) is not None})
+    group = Group("Comparison", _sections(study, configs, asked), _sentences(study))
     state = f"{len(study.names)} runs of {len(roots)} directories: {', '.join(map(str, roots.values()))}."
     head = page.Head("Runs compared", state=state)
     root = epath.Path(out).expanduser()
@@ -98,7 +101,9 @@ def _together(study: Study, panels: Panels, curves: Mapping[str, Curve]) -> Pane
     return panels
 
 
-def _sections(study: Study, configs: Mapping[str, Mapping[str, Any]]) -> Iterator[Section]:
+def _sections(study: Study, configs: Mapping[str, Mapping[str, Any]], asked: questions.Asked) -> Iterator[Section]:
+    if asked.pretrained and study.has("exact"):
+        yield drawn(questions.ENTRY, asked)
     flat = {name: _texts(config) for name, config in configs.items()}
     fields = sorted({field for made in flat.values() for field in made})
     rows = [[field, *(flat[name].get(field, "–") for name in flat)] for field in fields]

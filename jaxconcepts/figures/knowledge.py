@@ -33,7 +33,7 @@ def extraction(study: Study) -> Figure:
     rows = study.last("exact").filter(pl.col("label") == "extract")
     if not rows.height:
         raise MissingData("no exact answers to the questions extract")
-    arms = dict(_by_arm(study, rows))
+    arms = dict(by_arm(study, rows))
     majority = study.metrics.filter(pl.col("metric") == "majority", pl.col("label") == "extract")["value"]
     figure = Figure(figsize=(max(style.ONE_COLUMN, 1.3 * len(arms) + 0.8), 2.8), layout="constrained")
     axis = figure.subplots()
@@ -57,7 +57,7 @@ def extraction(study: Study) -> Figure:
 def extraction_outcome(study: Study) -> str:
     """Exact answers of people that no question was about, by arm."""
     rows = study.last("exact").filter(label="extract", token="held_out")
-    arms = [(name.replace("\n", " "), words.over_runs(part["value"])) for name, part in _by_arm(study, rows)]
+    arms = [(name.replace("\n", " "), words.over_runs(part["value"])) for name, part in by_arm(study, rows)]
     said = "; ".join(f"{name}: {value}" for name, value in arms if value)
     return f"Right answers about people that no question was about: {said}." if said else ""
 
@@ -114,7 +114,7 @@ def sections(study: Study) -> Iterator[Section]:
         yield drawn(entry, study)
 
 
-def _by_arm(study: Study, rows: pl.DataFrame) -> Iterator[tuple[str, pl.DataFrame]]:
+def by_arm(study: Study, rows: pl.DataFrame) -> Iterator[tuple[str, pl.DataFrame]]:
     """The rows of the runs that agree in `ARMS`, in the order of the runs."""
     known: dict[str, list[str]] = {}
     for run in study.names:

@@ -118,6 +118,7 @@ def test_solutions_are_the_greedy_ones(measured):
     np.testing.assert_array_equal(measured.answers.written[row], np.asarray(expected)[0])
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_problems_and_parts_give_what_one_pass_gives(
     measured, monkeypatch, compiles_fast
 ):
