@@ -39,28 +39,31 @@ def get_sweep() -> Space:
 
 
 def get_claims() -> list[Claim]:
-    published = {"no retries": 0.768, "rate .2": 0.916, "rate .5": 0.936, "miss": 0.61}
-    arm = {
-        name: Arm(name, {"task.retry": rate, "task.retry_kind": kind}, published.get(name))
-        for name, (rate, kind) in ARMS.items()
-    }
-    hardest = Quantity("solved", {"label": "hardest"})
     hazards = "equal tokens hold fewer problems with retries; a wrong name that is taken back is not counted as wrong"
+    better = {
+        "rate .2": "Trained on solutions with mistakes that are taken back, a model solves more",
+        "rate .5": "And so with many of them",
+        "weak": "Names of later sentences are as good as mistakes",
+        "miss": "Any name that was not computed is harmful as a mistake",
+    }
 
-    def claim(name, statement, **expected):
-        return Claim(
-            f"{name} over no retries", statement, hardest, (arm[name], arm["no retries"]), unit="share solved",
-            source=SOURCE, hazards=hazards, **expected,
+    def claims(label, problems, published):
+        arm = {
+            name: Arm(name, {"task.retry": rate, "task.retry_kind": kind}, published.get(name))
+            for name, (rate, kind) in ARMS.items()
+        }
+        for name, statement in better.items():
+            yield Claim(
+                f"{name} over no retries, {problems}", f"{statement} ({problems})",
+                Quantity("solved", {"label": label}), (arm[name], arm["no retries"]),
+                expected="less" if name == "miss" else "more", unit="share solved", source=SOURCE, hazards=hazards,
+            )  # fmt: skip
+        yield Claim(
+            f"few retries in right answers, {problems}",
+            f"At rate .2 a right solution takes back fewer than .3 names itself ({problems})",
+            Quantity("retries", {"label": label}), (arm["rate .2"],), reference=0.3, expected="less", unit="names",
+            source=SOURCE, hazards="of right solutions alone",
         )  # fmt: skip
 
-    return [
-        claim("rate .2", "Trained on solutions with mistakes that are taken back, a model solves more"),
-        claim("rate .5", "And so with many of them"),
-        claim("weak", "Names of later sentences are as good as mistakes"),
-        claim("miss", "Any name that was not computed is harmful as a mistake", expected="less"),
-        Claim(
-            "few retries in right answers", "At rate .2 a right solution takes back fewer than .3 names itself",
-            Quantity("retries", {"label": "hardest"}), (arm["rate .2"],), reference=0.3, expected="less", unit="names",
-            source=SOURCE, hazards="of right solutions alone",
-        ),
-    ]  # fmt: skip
+    hardest = {"no retries": 0.768, "rate .2": 0.916, "rate .5": 0.936, "miss": 0.61}
+    return [*claims("trained", "trained lengths", {}), *claims("hardest", "the most operations", hardest)]
