@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from jaxconcepts import experiments, fields, store
-from jaxconcepts.runs import lengths, packs, processes
+from jaxconcepts.runs import lengths, packs, processes, trackers
 from jaxconcepts.runs.events import CallbackError, Event, name_of
 from jaxconcepts.runs.execution import Execution
 from jaxconcepts.runs.pacing import Pace
@@ -27,7 +27,6 @@ from jaxconcepts.runs.preemption import PreemptedError, stop_requested
 from jaxconcepts.runs.programs import Programs
 from jaxconcepts.runs.progress import Progress
 from jaxconcepts.runs.recording import Record
-from jaxconcepts.runs.trackers import Feed
 from jaxconcepts.training.experiment import Experiment
 from jaxconcepts.training.train import TrainState
 
@@ -77,9 +76,10 @@ def run_pack(
     programs: compiled programs to share with other packs. size: of the program, at least; a smaller pack is padded, so
     that it shares a larger one's compilation.
 
-    Raises PreemptedError after SIGTERM or SIGINT, and CallbackError where a callback raises, with everything done so
-    far checkpointed.
+    Raises ValueError for trackers that cannot be, before anything is compiled. Raises PreemptedError after SIGTERM or
+    SIGINT, and CallbackError where a callback raises, with everything done so far checkpointed.
     """
+    trackers.check(watching.trackers, run.workdir)
     programs = programs or Programs(layout)
     pack = _Pack(name, points, run, programs, max(size, len(points)))
     if not pack.done:
@@ -125,7 +125,7 @@ class _Pack:
         self.pace = pace = Pace(self.step)
         # The first comes early, so that there is something to look at.
         last_checkpoint = time.monotonic() - (0.9 * checkpoint_seconds if self.fresh else 0)
-        self.feed = Feed(watching.trackers, self.run.workdir, self.record.runs, self.step)
+        self.feed = trackers.Feed(watching.trackers, self.run.workdir, self.record.runs, self.step)
         collected = watching.signals
         stopped = stop_requested() if collected is None else contextlib.nullcontext(collected)
         with contextlib.closing(self.feed), stopped as signals:

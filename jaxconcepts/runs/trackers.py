@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Sequence
+from types import ModuleType
 from typing import Any
 
 import polars as pl
@@ -18,14 +19,21 @@ from jaxconcepts import extras, store
 from jaxconcepts.store import files
 
 PROJECT = "jaxconcepts"
+LIBRARIES = {"tensorboard": "tensorboardX", "wandb": "wandb", "trackio": "trackio"}
+
+
+def check(names: Sequence[str], workdir: epath.Path) -> None:
+    """Raises ValueError for a library that is not installed, and for a workdir that a tracker cannot write to."""
+    for name in names:
+        _library(name)
+    if "tensorboard" in names and "://" in str(workdir):
+        raise ValueError(f"run.trackers: tensorboard needs a local workdir, got {workdir}")
 
 
 class Feed:
     """The trackers of a pack's runs.
 
-    names: out of `execution.TRACKERS`. step: that the training starts from.
-
-    Raises ValueError for a library that is not installed.
+    names: out of `execution.TRACKERS`, as `check` lets pass. step: that the training starts from.
     """
 
     def __init__(self, names: Sequence[str], workdir: epath.Path, runs: Sequence[str], step: int):
@@ -52,9 +60,7 @@ class _TensorBoard:
     """Event files in WORKDIR/tensorboard/<run>/, which are written anew whenever a training goes on."""
 
     def __init__(self, name, workdir, runs):
-        if "://" in str(workdir):
-            raise ValueError(f"run.trackers: tensorboard needs a local workdir, got {workdir}")
-        library = extras.load("tensorboardX", "tensorboard", "run.trackers = tensorboard")
+        library = _library(name)
         self._writers = {}
         for run in runs:
             folder = workdir / "tensorboard" / run
@@ -78,7 +84,7 @@ class _Online:
     """
 
     def __init__(self, name, workdir, runs):
-        self._library = extras.load(name, name, f"run.trackers = {name}")
+        self._library = _library(name)
         self._runs, self._last, self._shown = {}, {}, {}
         (workdir / "trackers").mkdir(exist_ok=True)
         for run in runs:
@@ -103,6 +109,10 @@ class _Online:
 
 
 KINDS = {"tensorboard": _TensorBoard, "wandb": _Online, "trackio": _Online}
+
+
+def _library(name: str) -> ModuleType:
+    return extras.load(LIBRARIES[name], name, f"run.trackers = {name}")
 
 
 def _points(frame: pl.DataFrame):

@@ -8,7 +8,9 @@ import polars as pl
 import pytest
 
 import jaxconcepts as jc
+from jaxconcepts.runs import trackers as tracking
 from jaxconcepts.runs.events import CallbackError
+from jaxconcepts.runs.programs import Programs
 
 CONFIG = str(Path(__file__).parents[1] / "small_train.py")
 CHANGED = {"train.steps": 8, "measure.count": 3, "measure.hidden_count": 0, "run.checkpoint_seconds": 1e6}
@@ -73,9 +75,16 @@ def test_an_online_tracker_gets_every_point_once(tmp_path, compiles_fast, monkey
     assert sorted(shown) == points(run) and len(finished) == 4
 
 
-def test_a_library_that_is_missing_is_named_before_training(tmp_path, monkeypatch, compiles_fast):
+def test_a_library_that_is_missing_is_named_before_anything_is_compiled(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "trackio", None)
+    monkeypatch.setattr(Programs, "get", None)
     with pytest.raises(ValueError, match=r'run.trackers = trackio needs trackio: pip install "jaxconcepts\[trackio\]"'):
         train(tmp_path, ("trackio",), stopped=False)
     with pytest.raises(ValueError, match="run.trackers must be .*, got 'tensorbored'"):
         jc.config(CONFIG, {"run.trackers": ("tensorbored",)})
+
+
+def test_tensorboard_needs_a_local_workdir():
+    pytest.importorskip("tensorboardX")
+    with pytest.raises(ValueError, match="tensorboard needs a local workdir, got gs://bucket/run"):
+        tracking.check(("tensorboard",), "gs://bucket/run")
