@@ -40,12 +40,13 @@ KINDS = (
     Kind("compared,\nfacts first", "answer", "compare hint", "fact_pairs", "Numbers, compare", 0.5),
 )
 CAPTION = (
-    "Whole answers that are right, by kind of question. Left: models trained on biographies, asked about people that "
+    "Right answers, by kind of question. Left: models trained on biographies, asked about people that "
     "no question of training was about; a dot a run, beside them the 95 % t interval of their mean. Right: pretrained "
     "models asked about public facts, by the number of examples shown (shots), with 95 % intervals over prompts. "
     "Forward asks for a fact about a person, or for what comes next. Reversed asks for the person, or for what comes "
     "before. Parity asks whether a number is even, with and without the number written first. Compared asks which of "
-    "two is later. Dotted: a guess."
+    "two is later. Where facts come first, the trained models' answer after them counts alone, and of the pretrained "
+    "ones facts and answer must be right: these do not compare. Dotted: a guess."
 )
 
 
@@ -71,13 +72,15 @@ def questions(asked: Asked) -> Figure:
             first = 0 if sources is left else len(left)
             _draw(axis, kinds, name, values, first + index, (index - (len(sources) - 1) / 2) * 0.22)
         for at, kind in enumerate(kinds):
-            if kind.guess is not None and any(kind.name in values for _, values in sources):
+            # The facts that a pretrained model writes first must be right too, which a guess hardly is.
+            guessed = kind.guess is not None and not (sources is right and "facts first" in kind.name)
+            if guessed and any(kind.name in values for _, values in sources):
                 axis.plot([at - 0.4, at + 0.4], [kind.guess] * 2, gid=f"guess/{kind.name}", **style.CHANCE_STYLE)
         axis.set(xlim=(-0.5, len(kinds) - 0.5), ylim=(-0.03, 1.03))
         axis.set_xticks(range(len(kinds)), [kind.name for kind in kinds], fontsize="small")
         axis.set_title(title, loc="left")
         axis.legend(loc="upper left", fontsize="small")
-    axes[0].set_ylabel("whole answers right")
+    axes[0].set_ylabel("right answers")
     return figure
 
 
