@@ -42,13 +42,14 @@ def write_comparison(workdirs: Sequence[epath.PathLike], out: epath.PathLike) ->
     roots = dict(zip(_names(workdirs), (epath.Path(workdir).expanduser() for workdir in workdirs), strict=True))
     configs = {name: store.config(root) for name, root in roots.items()}
     metrics = {name: _of(name, store.metrics(root)) for name, root in roots.items()}
+    measured = [name for name, table in metrics.items() if table.height]
+    if not measured:
+        raise ValueError(f"workdir must hold measurements, but there are no rows in {' or '.join(map(str, workdirs))}")
     study = Compared(
         pl.concat(metrics.values()),
         pl.concat([_of(name, store.runs(root)) for name, root in roots.items()], how="diagonal_relaxed"),
-        configs[next((name for name, table in metrics.items() if table.height), next(iter(metrics)))],
+        configs[measured[0]],
     )
-    if not study.metrics.height:
-        raise ValueError(f"workdir must hold measurements, but there are no rows in {' or '.join(map(str, workdirs))}")
     asked = questions.Asked(study, {name: made for name, root in roots.items() if (made := icl.load(root)) is not None})
     group = Group("Comparison", _sections(study, configs, asked), _sentences(study))
     state = f"{len(study.names)} runs of {len(roots)} directories: {', '.join(map(str, roots.values()))}."

@@ -57,7 +57,7 @@ def extraction(study: Study) -> Figure:
 def extraction_outcome(study: Study) -> str:
     """Exact answers of people that no question was about, by arm."""
     rows = study.last("exact").filter(label="extract", token="held_out")
-    arms = [(name.replace("\n", " "), words.over_runs(part["value"])) for name, part in by_arm(study, rows)]
+    arms = [(words.on_one_line(name), words.over_runs(part["value"])) for name, part in by_arm(study, rows)]
     said = "; ".join(f"{name}: {value}" for name, value in arms if value)
     return f"Right answers about people that no question was about: {said}." if said else ""
 

@@ -21,23 +21,25 @@ from jaxconcepts.intervals import mean_interval
 
 class Kind(NamedTuple):
     """A kind of question. metric, label: of a training on biographies, of people that no question of training was
-    about. family, concept: of the prompts on public facts. guess: how often a guess is right, if not hardly ever."""
+    about. family, concept: of the prompts on public facts. guesses: how often a guess is right of either, None where it
+    hardly ever is."""
 
     name: str
     metric: str
     label: str
     family: str
     concept: str
-    guess: float | None = None
+    guesses: tuple[float | None, float | None] = (None, None)
 
 
+# The facts that a pretrained model writes first must be right too, which a guess hardly is.
 KINDS = (
     Kind("forward", "exact", "extract", "facts", "Next"),
     Kind("reversed", "exact", "reverse", "facts", "Previous"),
-    Kind("parity", "exact", "classify:birth_month:2", "facts", "Parity", 0.5),
-    Kind("parity,\nfacts first", "answer", "classify:birth_month:2 hint", "facts", "Number, parity", 0.5),
-    Kind("compared", "exact", "compare", "fact_pairs", "Compare", 0.5),
-    Kind("compared,\nfacts first", "answer", "compare hint", "fact_pairs", "Numbers, compare", 0.5),
+    Kind("parity", "exact", "classify:birth_month:2", "facts", "Parity", (0.5, 0.5)),
+    Kind("parity,\nfacts first", "answer", "classify:birth_month:2 hint", "facts", "Number, parity", (0.5, None)),
+    Kind("compared", "exact", "compare", "fact_pairs", "Compare", (0.5, 0.5)),
+    Kind("compared,\nfacts first", "answer", "compare hint", "fact_pairs", "Numbers, compare", (0.5, None)),
 )
 CAPTION = (
     "Right answers, by kind of question. Left: models trained on biographies, asked about people that "
@@ -67,15 +69,14 @@ def questions(asked: Asked) -> Figure:
     kinds = [kind for kind in KINDS if kind.name in names]
     figure = Figure(figsize=(style.TWO_COLUMNS, 3.2), layout="constrained")
     axes = figure.subplots(1, 2, sharey=True)
-    for axis, title, sources in zip(axes, ("trained on biographies", "pretrained"), (left, right), strict=True):
+    sides = (("trained on biographies", left, 0), ("pretrained", right, len(left)))
+    for side, (axis, (title, sources, first)) in enumerate(zip(axes, sides, strict=True)):
         for index, (name, values) in enumerate(sources):
-            first = 0 if sources is left else len(left)
             _draw(axis, kinds, name, values, first + index, (index - (len(sources) - 1) / 2) * 0.22)
         for at, kind in enumerate(kinds):
-            # The facts that a pretrained model writes first must be right too, which a guess hardly is.
-            guessed = kind.guess is not None and not (sources is right and "facts first" in kind.name)
-            if guessed and any(kind.name in values for _, values in sources):
-                axis.plot([at - 0.4, at + 0.4], [kind.guess] * 2, gid=f"guess/{kind.name}", **style.CHANCE_STYLE)
+            guess = kind.guesses[side]
+            if guess is not None and any(kind.name in values for _, values in sources):
+                axis.plot([at - 0.4, at + 0.4], [guess] * 2, gid=f"guess/{kind.name}", **style.CHANCE_STYLE)
         axis.set(xlim=(-0.5, len(kinds) - 0.5), ylim=(-0.03, 1.03))
         axis.set_xticks(range(len(kinds)), [kind.name for kind in kinds], fontsize="small")
         axis.set_title(title, loc="left")
@@ -88,8 +89,8 @@ def outcome(asked: Asked) -> str:
     """The mean right answers to the first two kinds, of every arm and of every number of shots."""
     said = []
     for name, values in (*_trained(asked.trained), *_pretrained(asked.pretrained)):
-        shares = ", ".join(f"{_line(kind)} {answer.mean:.2f}" for kind, answer in list(values.items())[:2])
-        said.append(f"{_line(name)}: {shares}")
+        shares = (f"{kind} {words.mean(answer.values):.2f}" for kind, answer in list(values.items())[:2])
+        said.append(words.on_one_line(f"{name}: {', '.join(shares)}"))
     return f"Right answers, {'; '.join(said)}." if said else ""
 
 
@@ -97,16 +98,10 @@ class _Answer(NamedTuple):
     values: np.ndarray
     interval: tuple[float, float] | None
 
-    @property
-    def mean(self) -> float:
-        return words.mean(self.values)
-
 
 def _trained(study: Study) -> Iterator[tuple[str, dict[str, _Answer]]]:
     """Every arm's answers by kind, a value a run."""
     rows = {metric: study.last(metric) for metric in ("exact", "answer")}
-    if not rows["exact"].height:
-        return
     known: dict[str, dict[str, _Answer]] = {}
     for kind in KINDS:
         asked = rows[kind.metric].filter(label=kind.label, token="held_out")
@@ -135,14 +130,10 @@ def _pretrained(studies: Mapping[str, IclTables]) -> Iterator[tuple[str, dict[st
             yield f"{name}, {shots} shot{'s' * (shots > 1)}", values
 
 
-def _line(name: str) -> str:
-    return name.replace("\n", " ")
-
-
 def _draw(axis: Axes, kinds: list[Kind], name: str, values: Mapping[str, _Answer], index: int, shift: float) -> None:
     color = style.concept_color(index)
     marker = style.CONCEPT_MARKERS[index % len(style.CONCEPT_MARKERS)]
-    label = _line(name)
+    label = words.on_one_line(name)
     for at, kind in enumerate(kinds):
         if kind.name not in values:
             continue

@@ -16,6 +16,11 @@ def over_runs(values: Iterable[float], form: str = ".2f") -> str:
     return f"{known.mean():{form}}{ends}"
 
 
+def on_one_line(label: str) -> str:
+    """A label of an axis, which may have line breaks, for a sentence or a legend."""
+    return label.replace("\n", " ")
+
+
 def step(value: float) -> str:
     """A step with its thousands apart."""
     return f"{value:,.0f}".replace(",", " ")
