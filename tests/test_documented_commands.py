@@ -1,7 +1,7 @@
 """Every command and snippet of README.md, docs/ and the configs' heads runs, as a process, in a form of a few steps.
 
-`documented` reads them; the tables below say how one becomes small. A command or a config that no table has, or a
-snippet that needs what is not prepared here, fails.
+`documented` reads them; the tables of `small_forms` say how one becomes small. A command or a config that no table has,
+or a snippet that needs what is not prepared here, fails.
 """
 
 import re
@@ -15,86 +15,17 @@ import pytest
 from jaxconcepts import __main__, fields
 from jaxconcepts.commands import config_files
 from tests import documented
+from tests.small_forms import FIRST, FIRST_POINTS, FLAGS, SMALL, changes, first_points
 
 ROOT = documented.ROOT
 COMMANDS = documented.commands()
 SNIPPETS = documented.snippets()
 
-TRAINING = {
-    "num_seeds": 1, "train.steps": 2, "train.batch_size": 4, "train.warmup_steps": 0, "train.optimizer": "adam",
-    "model.heads": 1, "task.num_pairs": 2, "measure.count": 2, "measure.per_concept": 8, "measure.cd_per_concept": 8,
-    "measure.neighbours": 3, "measure.hidden_count": 1, "measure.checkpoint_steps": "", "run.data": 1,
-    "run.cpu_devices": 1,
-}  # fmt: skip
-SIZES = {"model.layers": 1, "model.width": 4}
-
-
-def _changes(changed):
-    return [f"--config.{name}={value}" for name, value in changed.items()]
-
-
-ASKING = {
-    "prompts": 16, "per_draw": 8, "draws": 2, "k": 2, "permutations": 2, "batch_size": 16, "multiple": 16,
-}  # fmt: skip
-TASKS = {"families": "bitwise", "bitwise.bits": 2, "bitwise.train": 60, "bitwise.test": 40}
-TUNING = {"samples": 12, "tune.steps": 2, "tune.batch_size": 6, "tune.warmup_steps": 0, "lora.rank": 2}
-GRAMMAR = {
-    "num_seeds": 1, "task.grammar": "cfg3b@13", "task.window": 24, "model.layers": 1, "model.heads": 1,
-    "model.width": 8, "model.mlp_width": 8, "train.steps": 2, "train.batch_size": 2, "measure.count": 2,
-    "measure.per_concept": 8, "measure.cd_per_concept": 8, "measure.neighbours": 3, "measure.points": 40,
-    "measure.generations": 2, "measure.prefix": 3,
-}  # fmt: skip
-REASONING = {
-    "num_seeds": 1, "task.problems": 300, "train.steps": 2, "train.batch_size": 2, "train.warmup_steps": 0,
-    "measure.count": 2, "measure.per_concept": 12,
-}  # fmt: skip
-BIOGRAPHIES = {"num_seeds": 1, "train.steps": 4, "train.batch_size": 2, "train.warmup_steps": 0, "measure.count": 2}
-PREFIXED = {name: {f"{name}.{key}": value for key, value in ASKING.items()} for name in ("measure", "study")}
 # Pages whose snippets another module runs, which names the page.
 RUN_ELSEWHERE = {
     "docs/adding_a_task.md": "tests/example_experiment.py",
     "docs/biographies.md": "tests/tasks/test_biographies.py",
 }
-# Fields that make a config small, given after those of the documented command.
-SMALL = {
-    **dict.fromkeys(("quickstart", "paper", "six_bases", "overlapping", "families"), TRAINING | SIZES),
-    "dynamics": TRAINING | SIZES | {"model.layers": 2},  # Its first two blocks are tuned.
-    "garg": TRAINING | SIZES,
-    **dict.fromkeys(("grammar", "grammar_positions", "grammar_noise", "grammar_encoder"), GRAMMAR),
-    "reasoning": REASONING,
-    **dict.fromkeys(("reasoning_depth", "reasoning_retry"), REASONING | {"measure.metrics": "loss,solving"}),
-    **dict.fromkeys(
-        ("biographies", "biographies_regimes", "biographies_reversal", "biographies_capacity"), BIOGRAPHIES
-    ),
-    "explicit_latent": TRAINING | {"model.layers": 2, "model.width": 4},
-    "sweep_small": TRAINING | SIZES | {"run.at_once": 2, "run.how": "map", "task.num_pairs": 6},
-    "sweep_emergence": TRAINING | {"measure.hidden_count": 0, "run.at_once": 1},
-    "my_config": {"train.steps": 2},
-    "icl": ASKING | TASKS | {"shots": 1, "variants": "plain"},
-    "icl_from_scratch": PREFIXED["study"] | {f"study.{name}": value for name, value in TASKS.items()} | {
-        "study.shots": 1, "study.keep_hidden": 0, "corpus.prompts": 60, "corpus.shots": 1, "corpus.vocab_size": 270,
-        "model.layers": 2, "model.width": 8, "model.heads": 2, "model.kv_heads": 2, "model.mlp_width": 16,
-        "train.steps": 2, "train.batch_size": 4, "checkpoint_steps": 0,
-    },
-    "causal": TASKS | {
-        "shots": 1, "per_replicate": 2, "replicates": 2, "for_means": 3, "develop": 2, "effects": 2, "steered": 2,
-        "ablated": 2, "pairs": 2, "batch_size": 8, "scales": 2.0, "tuning.arms": "",
-    },
-    "finetune": TUNING | PREFIXED["measure"] | {f"measure.{name}": value for name, value in TASKS.items()} | {
-        "shots": 1, "measure.shots": 1, "measure.dtype": "float32", "synthetic.step": -1, "synthetic.per_concept": 8,
-    },
-}  # fmt: skip
-# Fields that a config needs to fit the small model, unless the documented command gives them.
-FIRST = {"finetune": {"arms": "first-1,none"}}
-FLAGS = {
-    "demo": _changes(TRAINING | SIZES | {"measure.hidden_count": 2}),
-    "patch": ["--per_concept=4", "--mean_per_concept=4", "--layer=1"],
-    "extract": ["--batch_size=2"],
-    "decodability": ["--k=2"],
-    "plan": ["--batch_size=4", "--length=16"],
-}
-FIRST_POINTS = ("sweep_small", "sweep_emergence")
-"""Sweeps of a thousand points and more: the first two of them are run."""
 QUICK = re.compile(r"^train .*(quickstart|X)\.py")
 """The documented commands whose small form takes less than 12 s."""
 
@@ -124,18 +55,18 @@ class Runs:
         command, *flags = words
         config = name_of(words)
         if config is not None and config not in SMALL:
-            raise KeyError(f"tests/test_documented_commands.py says no small form of configs/{config}.py")
+            raise KeyError(f"tests/small_forms.py says no small form of configs/{config}.py")
         made = [self._flag(command, flag) for flag in flags if not flag.startswith("--config.")]
         changed = [flag for flag in flags if flag.startswith("--config.")]
         if command in ("finetune",) and not any(flag.startswith("--workdir=") for flag in flags):
             made.append(f"--workdir={self.folder}/runs/unnamed_{len(self.done)}")
         if command == "finetune" and not any(flag.startswith("--model=") for flag in flags):
             made.append(f"--model={self.checkpoint()}")
-        made += _changes(FIRST.get(config, {})) + changed
+        made += changes(FIRST.get(config, {})) + changed
         sweep = config is not None and config_files.load(self.config(config)).sweep()
         swept = {name for override in sweep or () for name in override} if command in ("sweep", "plan") else set()
         small = {name: value for name, value in SMALL.get(config, {}).items() if name not in swept}
-        made += _changes(small)
+        made += changes(small)
         made += [] if config else FLAGS.get(command, [])
         if command == "sweep" and config in FIRST_POINTS:
             made = [f"--config={self.first_points(config)}" if flag.startswith("--config=") else flag for flag in made]
@@ -143,10 +74,7 @@ class Runs:
 
     def first_points(self, name):
         """A config file of the same name whose sweep ends after two points."""
-        path = self.folder / f"{name}.py"
-        cut = "_whole = get_sweep\n\n\ndef get_sweep():\n    return list(_whole())[:2]\n"
-        path.write_text(f"{Path(self.config(name)).read_text()}\n\n{cut}")
-        return path
+        return first_points(self.config(name), self.folder / f"{name}.py")
 
     @staticmethod
     def config(name):
