@@ -174,6 +174,7 @@ SCRIPTS = {
     "launch/quickstart.sh": "-m jaxconcepts train --config=configs/quickstart.py",
     "launch/test.sh": "-m pytest ",
     "launch/bench.sh": "tests/benchmarks/run.py",
+    "launch/bench_gpu.sh": "tests/benchmarks/gpu.py",
 }
 CLUSTERS = ("launch/slurm.sh", "launch/slurm_array.sh", "launch/gke.sh", "launch/tpu_vm.sh")
 

@@ -289,6 +289,17 @@ def test_latest_installs_the_newest_of_everything(venv):
     assert test.endswith("--no-loadscope-reorder -x")
 
 
+@pytest.mark.parametrize(
+    ("given", "extras"), [({}, "cuda,hf"), ({"EXTRAS": "cuda,torch"}, "cuda,torch"), ({"EXTRAS": "hf"}, "hf")]
+)
+def test_the_gpu_battery_installs_what_a_gpu_needs(venv, given, extras):
+    (venv / "nvidia-smi").write_text("#!/usr/bin/env bash\n")
+    (venv / "nvidia-smi").chmod(0o755)
+    assert launch("bench_gpu.sh", "cd", "--quick", path=venv, VENV=str(venv), **given).returncode == 0
+    install, battery = calls(venv)
+    assert install.endswith(f"--editable .[{extras}]") and battery == "tests/benchmarks/gpu.py cd --quick"
+
+
 def test_a_python_without_tested_versions_is_told_so(venv):
     python = venv / "bin" / "python"
     python.write_text(python.read_text().replace("echo 3.11", "echo 3.99"))

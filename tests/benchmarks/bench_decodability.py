@@ -38,13 +38,18 @@ def rows(quick: bool = False) -> list[dict]:
     ]
 
 
-def _compare(shape, hosts: bool) -> list[dict]:
-    layers, points, width = shape
+def clustered(shape):
+    """Hidden states, and their concepts."""
+    _, points, width = shape
     concepts = np.arange(points) % CONCEPTS
     # A weak cluster a concept and a mean shared by all, so that scores are neither chance nor one.
     key, centres = jax.random.split(jax.random.key(0))
     shift = jax.random.normal(centres, (CONCEPTS, width)) * width**-0.25
-    hidden = jax.random.normal(key, shape) + shift[concepts] + 3
+    return jax.random.normal(key, shape) + shift[concepts] + 3, concepts
+
+
+def _compare(shape, hosts: bool) -> list[dict]:
+    points, (hidden, concepts) = shape[1], clustered(shape)
     ours = jax.jit(lambda hidden: concept_decodability(hidden, concepts, K))
     gram = jax.jit(lambda x: jnp.einsum("lnd,lmd->lnm", x, x, precision="highest"))
     candidates = {"gram": lambda: jax.block_until_ready(gram(hidden))}
@@ -52,7 +57,7 @@ def _compare(shape, hosts: bool) -> list[dict]:
         candidates |= _host_peers(np.asarray(hidden), concepts)
     repeats = 20 if np.prod(shape, dtype=float) * points < 1e9 else 2
     # Interleaved, so that a disturbance of the machine falls on all alike.
-    seconds = _best_times({"ours": lambda: jax.block_until_ready(ours(hidden)), **candidates}, repeats)
+    seconds = best_times({"ours": lambda: jax.block_until_ready(ours(hidden)), **candidates}, repeats)
     return [
         {
             "benchmark": "concept decodability",
@@ -93,7 +98,8 @@ def _host_peers(hidden, concepts):
     return peers
 
 
-def _best_times(functions, repeats):
+def best_times(functions, repeats):
+    """The least seconds of each, after a call of each that is not counted."""
     best = {}
     for name, function in functions.items():
         function()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from statistics import median
 
@@ -67,8 +68,11 @@ def measurement_row(name: str, program: packs.Program, point: points.Point, step
     }
 
 
-def make_point(config_name: str) -> points.Point:
-    """The config's run with Adam, the paper's loss and GPT-2's own block, so that both sides do the same work."""
+def make_point(config_name: str, changes: Mapping[str, Mapping] | None = None) -> points.Point:
+    """The config's run with Adam, the paper's loss and GPT-2's own block, so that both sides do the same work.
+
+    changes: fields that differ from the config's, by its section.
+    """
     path = Path(__file__).parents[2] / "configs" / f"{config_name}.py"
     spec = importlib.util.spec_from_file_location(config_name, path)
     module = importlib.util.module_from_spec(spec)
@@ -77,6 +81,8 @@ def make_point(config_name: str) -> points.Point:
     del config["run"], config["num_seeds"]
     config["train"] |= {"optimizer": "adam", "loss": "mse"}
     config["model"] |= {"qk_norm": False}
+    for section, values in (changes or {}).items():
+        config[section] |= values
     return points.make_point(config)
 
 

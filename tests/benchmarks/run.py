@@ -12,6 +12,7 @@ import importlib.util
 import json
 import platform
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -39,31 +40,40 @@ def main() -> None:
         spec.loader.exec_module(module)
         rows += module.rows(options.quick)
     print_table(rows)
-    cpu = _cpu_name()
+    host = describe_host()
     # In each row too: rows of other machines may stand beside these, by --only.
-    rows = [row | {"device": device, "cpu": cpu, "jax": jax.__version__} for row in rows]
-    versions = {name: version for name in PACKAGES if (version := _version(name))}
-    result = {"device": device, "cpu": cpu, "python": platform.python_version(), "versions": versions}
-    result["rows"] = rows
+    rows = [row | {"device": device, "cpu": host["cpu"], "jax": jax.__version__} for row in rows]
+    result = {"device": device} | host | {"rows": rows}
     folder = HERE / "results"
     folder.mkdir(exist_ok=True)
-    name = re.sub(r"\W+", "-", jax.devices()[0].device_kind.lower()).strip("-")
-    target = folder / f"{name}{'-quick' if options.quick else ''}.json"
+    target = folder / file_name(jax.devices()[0].device_kind, options.quick)
     if target.exists() and options.only:
         kept = {row["benchmark"]: row for row in rows}
         old = [row for row in json.loads(target.read_text())["rows"] if row["benchmark"] not in kept]
         result["rows"] = old + rows
     target.write_text(json.dumps(result, indent=1) + "\n")
-    print(f"\n{device}; {result['cpu']}; " + ", ".join(f"{k} {v}" for k, v in versions.items()))
+    print(f"\n{device}; {result['cpu']}; " + ", ".join(f"{k} {v}" for k, v in host["versions"].items()))
     print(f"written to {target}")
 
 
-def print_table(rows: list[dict]) -> None:
+def print_table(rows: list[dict], columns: Sequence[str] = COLUMNS) -> None:
     """Prints the rows as a Markdown table."""
-    print("| " + " | ".join(COLUMNS) + " |\n|" + "---|" * len(COLUMNS))
+    print("| " + " | ".join(columns) + " |\n|" + "---|" * len(columns))
     for row in rows:
-        cells = [row.get(column, "") for column in COLUMNS]
+        cells = [row.get(column, "") for column in columns]
         print("| " + " | ".join(f"{c:.3g}" if isinstance(c, float) else str(c) for c in cells) + " |")
+
+
+def file_name(device_kind: str, quick: bool) -> str:
+    """Of a device's table."""
+    name = re.sub(r"\W+", "-", device_kind.lower()).strip("-")
+    return f"{name}{'-quick' if quick else ''}.json"
+
+
+def describe_host() -> dict:
+    """The processor, and the versions of Python and of PACKAGES."""
+    versions = {name: version for name in PACKAGES if (version := _version(name))}
+    return {"cpu": _cpu_name(), "python": platform.python_version(), "versions": versions}
 
 
 def _version(package: str) -> str | None:
