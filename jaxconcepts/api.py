@@ -156,6 +156,16 @@ class Run:
         place = [point.run for point in pack.points].index(names[0])
         return jax.tree.map(lambda a: a[place], trained.load_params(self.workdir, pack, at))
 
+    def measure(self, metrics: Sequence[str], run: str | None = None, step: int | None = None) -> pl.DataFrame:
+        """What evaluators say of a trained run that `measure.metrics` did not name, as rows like those of `metrics`.
+
+        metrics: names of evaluators, or "module:function". run, step: as of `params`. Nothing is written.
+        Raises ValueError for an evaluator that there is not, and as `params`.
+        """
+        from jaxconcepts.sweeps import trained
+
+        return trained.measure(self.workdir, self.runs["run"][0] if run is None else run, step, metrics)
+
     def figures(self) -> list[str]:
         """The names of the figures that the tables allow."""
         return [section.name for section in self._sections() if section.figure is not None]

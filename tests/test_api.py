@@ -72,6 +72,19 @@ def test_a_run_directory_is_opened(run):
         again.figure("curves")
 
 
+def test_a_trained_run_is_measured_again(run):
+    """With the metrics of the training it gives the training's rows; others are added without training again."""
+    again = run.measure(["loss", "cd"], "seed1", step=8).filter(pl.col("metric").is_in(["loss", "cd"]))
+    of_training = run.metrics.join(again.drop("value"), on=again.drop("value").columns, nulls_equal=True)
+    order = ["metric", "layer", "token", "concept", "position", "label"]
+    assert set(again["metric"]) == {"loss", "cd"} and set(again["run"]) == {run.runs["run"][1]}
+    values, expected = (frame.sort(order)["value"].to_list() for frame in (again, of_training))
+    assert values == pytest.approx(expected, abs=1e-6)
+    assert set(run.measure(["untrained"])["metric"]) == {"cd_untrained"}
+    with pytest.raises(ValueError, match="measure.metrics must be among .*, got 'clarity'"):
+        run.measure(["clarity"])
+
+
 def test_a_callback_that_raises_is_named_and_the_run_goes_on_after_it(run, tmp_path):
     def fails(event):
         if event.step == 4:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -12,7 +13,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float
 
-from jaxconcepts.experiments import biographies_world
+from jaxconcepts.experiments import biographies_world, trained_probes
 from jaxconcepts.experiments.biographies_world import HINT, SIDES
 from jaxconcepts.experiments.evaluators import Evaluator
 from jaxconcepts.experiments.tokens import Tokens
@@ -159,6 +160,20 @@ def _q(metric, hidden, held_out):
     }
 
 
+def trained_q(metric: str, experiment, params, held_out: HeldOut) -> dict[str, Named]:
+    """As `q_probe`, of a probe that is trained through the model (`trained_probes`), on the people that
+    `measure.folds` divides."""
+    names, settings, concepts = held_out.exact["names"], held_out.settings, held_out.concepts
+    questions = []
+    for concept in concepts.values():
+        labels = concept.labels[None, :, None]
+        questions.append((names["spots"], labels, jnp.ones(labels.shape, bool), concept.classes))
+    asked = trained_probes.stack(names["tokens"], questions, _persons(concepts))
+    scored = trained_probes.scores(experiment, params, asked, settings.folds, settings.alpha)
+    read = trained_probes.named(metric, scored, {name: (1, each.classes) for name, each in concepts.items()})
+    return {f"{metric}/{name}": read[f"{metric}/{name}"] for name in concepts}
+
+
 def p_probe(states, outputs: Answers, held_out: HeldOut) -> dict[str, Named]:
     """By attribute (the label), spot (the token column, see `SPOTS`) and layer: "p_probe", how often it is read off the
     state of a biography there."""
@@ -184,11 +199,15 @@ def _read(hidden, held_out):
     """How often each concept is read off the last axes [N, d], with folds that split no person: [..., concepts]."""
     settings, concepts = held_out.settings, list(held_out.concepts.values())
     labels = jnp.stack([concept.labels for concept in concepts])
-    # Folds are by the number of the group, which the people who are measured may share a divisor of.
-    _, group = jnp.unique(concepts[0].group, size=labels.shape[1], return_inverse=True)
     classes = tuple(concept.classes for concept in concepts)
-    read = read_off(hidden, labels, classes, group, settings.folds, settings.alpha)
+    read = read_off(hidden, labels, classes, _persons(held_out.concepts), settings.folds, settings.alpha)
     return jnp.mean(read == labels, -1, dtype=jnp.float32)
+
+
+def _persons(concepts):
+    """[N], counted from 0: folds are by this number, and those in the table may all share a divisor."""
+    group = next(iter(concepts.values())).group
+    return jnp.unique(group, size=len(group), return_inverse=True)[1]
 
 
 def _kinds(labels) -> dict[str, list[int]]:
@@ -241,5 +260,8 @@ EVALUATORS: Mapping[str, Any] = {
     "hinted": hinted,
     "stored": Evaluator(stored, _stored_once),
     "q_probe": Evaluator(q_probe, _q_once),
+    "trained_q_probe": Evaluator(
+        of_model=partial(trained_q, "trained_q_probe"), of_untrained=partial(trained_q, "trained_q_probe_untrained")
+    ),
     "p_probe": Evaluator(p_probe, _p_once),
 }

@@ -35,11 +35,13 @@ class Evaluator(NamedTuple):
     """each(states, outputs, held_out): at every measured step. once(experiment, held_out, untrained): before training;
     untrained() gives the states and outputs of a model that nothing trained. of_model(experiment, params, held_out):
     at every measured step, for what runs the model again, by `experiment.edited` and `experiment.score`.
+    of_untrained(experiment, params, held_out): the same before training, of a model that nothing trained.
     fits(experiment): raises ValueError where it cannot be measured, before anything is compiled."""
 
     each: Callable[..., dict[str, Named]] | None = None
     once: Callable[..., dict[str, Named]] | None = None
     of_model: Callable[..., dict[str, Named]] | None = None
+    of_untrained: Callable[..., dict[str, Named]] | None = None
     fits: Callable[..., None] | None = None
 
 
@@ -65,9 +67,11 @@ def constants(experiment, held_out: HeldOut, untrained: Callable[[], Any]) -> di
     """What the evaluators of `measure.metrics` measure once. untrained() gives the parameters of an untrained model."""
     measured: dict[str, Named] = {}
     for name in experiment.measuring.metrics:
-        once = evaluator(experiment, name).once
-        if once is not None:
-            measured |= _checked(name, once(experiment, held_out, lambda: experiment.read(untrained(), held_out)))
+        made = evaluator(experiment, name)
+        if made.once is not None:
+            measured |= _checked(name, made.once(experiment, held_out, lambda: experiment.read(untrained(), held_out)))
+        if made.of_untrained is not None:
+            measured |= _checked(name, made.of_untrained(experiment, untrained(), held_out))
     return measured
 
 

@@ -9,6 +9,7 @@ step by step by the checker, on the host.
     solving     what the model's own solutions are worth (`reasoning_written.judged`), and baselines
     probe       what is read off hidden states of the compact form: dependencies before the question, what is needed
                 after it, and what is known and can be computed at each sentence (`reasoning_probes`)
+    trained_probe  the same by probes that are trained through the model (`trained_probes`)
     foresee     whether a probe at a name that the model wrote foresees that this step is wrong
 """
 
@@ -16,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from functools import cache
+from functools import cache, partial
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
@@ -33,7 +34,7 @@ from jaxconcepts.tasks.reasoning import DRAWS, RETRY_KINDS, SPLITS, ReasoningCon
 from jaxconcepts.training import train
 from jaxconcepts.training.experiment import HeldOut, MeasureConfig, Named
 
-COMPACT = ("probe", "foresee")
+COMPACT = ("probe", "trained_probe", "foresee")
 """Evaluators that need one token a parameter."""
 ASKED = 64
 """Problems of the most operations that a window is checked with before any bank is written."""
@@ -260,4 +261,8 @@ def foresee(states, outputs: Answers, held_out: HeldOut) -> dict[str, Named]:
 Reasoning.EVALUATORS = {
     "loss": loss, "accuracy": accuracy, "solving": written, "foresee": foresee,
     "probe": Evaluator(reasoning_probes.probe, reasoning_probes.probe_once),
+    "trained_probe": Evaluator(
+        of_model=partial(reasoning_probes.trained, "trained_probe"),
+        of_untrained=partial(reasoning_probes.trained, "trained_probe_untrained"),
+    ),
 }  # fmt: skip

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 from scipy import stats
 
+from jaxconcepts.experiments import trained_probes
 from jaxconcepts.experiments.reasoning_data import HeldOutProblems
 from jaxconcepts.experiments.reasoning_written import verdicts
 from jaxconcepts.experiments.tokens import Tokens
@@ -139,6 +140,21 @@ def _read(metric, captured: Float[Array, "layers N spots d"], held_out, control)
             f"{metric}_mcc/{name}": Named(mcc, ("layer",), "correlation", 0.0),
         }
     return measured
+
+
+def trained(metric: str, experiment, params: PyTree, held_out: HeldOut) -> dict[str, Named]:
+    """As `probe`, of probes that are trained through the model (`trained_probes`), on the problems that
+    `measure.folds` divides."""
+    exact, settings = held_out.exact, held_out.settings
+    rows, questions = exact["probed"], []
+    for name, asked in exact["asked"].items():
+        at = exact["spots"][:, np.array([SPOTS.index(spot) for spot in _spots(name, control=False)])]
+        labels, valid = (asked[key].reshape(-1, *at.shape) for key in ("labels", "valid"))
+        questions.append((at, labels, valid, len(asked["classes"])))
+    asked = trained_probes.stack(rows, questions, jnp.arange(len(rows)))
+    scored = trained_probes.scores(experiment, params, asked, settings.folds, settings.alpha)
+    sizes = [(labels.shape[0], classes) for _, labels, _, classes in questions]
+    return trained_probes.named(metric, scored, dict(zip(exact["asked"], sizes, strict=True)))
 
 
 def _spots(name: str, control: bool) -> list[str]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import jax
+import numpy as np
+import polars as pl
 from etils import epath
 from jaxtyping import PyTree
 
@@ -13,7 +15,7 @@ from jaxconcepts import store
 from jaxconcepts.runs import lengths, packs
 from jaxconcepts.runs import points as sweep_points
 from jaxconcepts.runs.points import Point
-from jaxconcepts.store import files
+from jaxconcepts.store import files, tidy
 from jaxconcepts.sweeps import membership
 
 
@@ -80,6 +82,27 @@ def load_params(workdir: epath.PathLike, pack: Trained, step: int) -> PyTree:
     data = packs.abstract_data(program, experiment.data())
     like = lambda stored: packs.saved_state(program, numbers, data, stored["step"][0])  # noqa: E731
     return jax.device_get(store.load_checkpoint(workdir, pack.pack, step, like).params)
+
+
+def measure(workdir: epath.PathLike, run: str, step: int | None, metrics: Sequence[str]) -> pl.DataFrame:
+    """The rows that evaluators give of a run's checkpoint, those that are measured once among them; see
+    `api.Run.measure`."""
+    pack, at, names = chosen(trained(workdir), [run], [] if step is None else [step])[-1]
+    point = next(point for point in pack.points if point.run == names[0])
+    measuring = dict(point.config["measure"]) | {"metrics": list(metrics)}
+    experiment = sweep_points.make_point(point.config | {"measure": measuring}).experiment
+    data = experiment.data()
+
+    def of_model(params, numbers, data):
+        held_out = experiment.held_out(numbers, data)
+        seen = lambda params: experiment.model_params(params, numbers, data, None)  # noqa: E731
+        once = experiment.constants(held_out, lambda: seen(experiment.init(numbers, data)))
+        return once | experiment.measure(seen(params), held_out)
+
+    params = jax.tree.map(lambda a: a[pack.points.index(point)], load_params(workdir, pack, at))
+    measured = jax.device_get(jax.jit(of_model)(params, point.numbers, data))
+    of_runs = {name: replace(named, values=np.asarray(named.values)[None]) for name, named in measured.items()}
+    return tidy.rows([point.run], at, experiment.on_host(of_runs))
 
 
 def _points_of_train(root: epath.Path) -> tuple[Point, ...]:

@@ -10,6 +10,7 @@ import pytest
 from sklearn.linear_model import RidgeClassifier
 
 from jaxconcepts import store
+from jaxconcepts.experiments import trained_probes
 from jaxconcepts.experiments.biographies import Biographies
 from jaxconcepts.experiments.biographies_sizes import fields_of
 from jaxconcepts.models import decoding, language
@@ -26,7 +27,7 @@ def config(**changed):
     small = {"task.people": 20, "task.last": 20, "task.window": 40, "task.kinds": ["extract", "classify"]}
     small |= {"task.hint_share": 0.5, "measure.per_concept": 10, "measure.cd_per_concept": 10, "train.steps": STEPS}
     small |= {"train.batch_size": 16, "train.learning_rate": 0.01, "train.warmup_steps": 10, "task.passes": 4}
-    small |= {"measure.metrics": ["questions", "hinted", "stored", "q_probe", "p_probe", "cd"]}
+    small |= {"measure.metrics": ["questions", "hinted", "stored", "q_probe", "trained_q_probe", "p_probe", "cd"]}
     return points.apply(made, small | changed)
 
 
@@ -85,7 +86,9 @@ class Trained:
 
 @pytest.fixture(scope="module")
 def trained(compiles_fast):
-    return Trained(points.make_point(config()))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trained_probes, "STEPS", 0)  # What training does is in test_trained_probes.py.
+        yield Trained(points.make_point(config()))
 
 
 def means(rows):
@@ -209,6 +212,13 @@ def test_probes_are_scikit_learns(trained, attribute):
         for spot in (0, 4):
             expected = ridge(at_spots[layer][order, spot], code)
             assert trained.named[f"p_probe/{attribute}"].values[spot, layer] == pytest.approx(expected, abs=0.051)
+    out = np.arange(20) % 3 == 0
+    states = at_end[-1][order].astype(np.float64)
+    states = (states - states.mean(0)) / np.sqrt(((states - states.mean(0)) ** 2).mean())
+    probe = RidgeClassifier(alpha=1.0, class_weight="balanced").fit(states[~out], code[~out])
+    expected = np.mean(probe.predict(states[out]) == code[out])
+    assert trained.named[f"trained_q_probe/{attribute}"].values == pytest.approx(expected, abs=1e-5)
+    assert f"trained_q_probe_untrained/{attribute}" in trained.named
     majority = np.bincount(code).max() / 20
     assert trained.named[f"q_probe_majority/{attribute}"].values == pytest.approx(majority)
 

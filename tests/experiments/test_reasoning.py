@@ -13,7 +13,7 @@ from sklearn.linear_model import RidgeClassifier
 from sklearn.metrics import balanced_accuracy_score, matthews_corrcoef, roc_auc_score
 
 from jaxconcepts import store
-from jaxconcepts.experiments import reasoning_data, reasoning_probes, reasoning_written
+from jaxconcepts.experiments import reasoning_data, reasoning_probes, reasoning_written, trained_probes
 from jaxconcepts.experiments.reasoning import Reasoning
 from jaxconcepts.figures import claims
 from jaxconcepts.models import decoding, language
@@ -386,3 +386,22 @@ def test_the_smoke_configs_run(server, name, tmp_path):
     code, output, _ = server("sweep", config, f"--workdir={tmp_path}", *more)
     assert code == 0, output
     assert set(store.runs(tmp_path)["status"]) == {"done"}
+
+
+@pytest.mark.slow
+def test_trained_probes_of_every_concept_and_of_an_untrained_model(banks, monkeypatch):
+    """At no steps they are the ridge probes of the last layer, on the problems that the folds divide."""
+    monkeypatch.setattr(trained_probes, "STEPS", 0)
+    made = Measured(points.make_point(config(**{"measure.metrics": ["trained_probe", "probe"]})))
+    exact, folds = made.held_out.exact, 3
+    for name, asked in exact["asked"].items():
+        columns = [reasoning_probes.SPOTS.index(spot) for spot in reasoning_probes._spots(name, control=False)]
+        states = np.asarray(made.states["spots"][-1][:, np.array(columns)], np.float64)
+        states = states.reshape(-1, states.shape[-1])
+        states = (states - states.mean(0)) / np.sqrt(((states - states.mean(0)) ** 2).mean())
+        tested, expected = np.asarray(asked["group"]) % folds == 0, []
+        for label, valid in zip(np.asarray(asked["labels"]), np.asarray(asked["valid"]), strict=True):
+            probe = RidgeClassifier(1.0, class_weight="balanced").fit(states[valid & ~tested], label[valid & ~tested])
+            expected.append(np.mean(probe.predict(states[valid & tested]) == label[valid & tested]))
+        np.testing.assert_allclose(made.rows[f"trained_probe/{name}"], np.mean(expected), atol=1e-5)
+        assert made.once[f"trained_probe_untrained/{name}"].values == made.rows[f"trained_probe/{name}"]
