@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from jaxconcepts import __main__
+from jaxconcepts.commands import arguments
 from tests.documented import ROOT
 
 sys.path.append(str(ROOT / "tests" / "benchmarks"))
@@ -62,9 +63,16 @@ def test_a_part_runs(part, tmp_path):
     assert len(made["rows"]) >= len(names) and made["versions"]["jax"] == jax.__version__
 
 
+# The others take longest, and test_documented_commands.py runs the same small forms of them.
+RUN = ("plan", "train", "report", "patch", "sweep", "status")
+
+
 @pytest.mark.slow
-def test_every_command_runs(server, tmp_path, monkeypatch):
-    monkeypatch.setattr(gpu_smoke, "process", lambda words: server(*words)[:2])
+def test_commands_run(server, tmp_path, monkeypatch):
+    def run(words):
+        return server(*words)[:2] if words[0] in RUN else (0, "")
+
+    monkeypatch.setattr(gpu_smoke, "process", run)
     code = gpu.run_part(table(tmp_path, "smoke"), "smoke", quick=True)
     rows = written(tmp_path, "smoke")["rows"]
     assert code == 0, [row.get("error") for row in rows]
@@ -72,8 +80,26 @@ def test_every_command_runs(server, tmp_path, monkeypatch):
     assert {row["exit_code"] for row in rows} == {0} and len(rows) == len(__main__.COMMANDS)
 
 
-def test_the_commands_are_all_there_are(tmp_path):
-    assert {words[0] for words in gpu_smoke.commands(tmp_path)} == set(__main__.COMMANDS)
+class Parsed(Exception):
+    """All flags and fields of a command have been read."""
+
+
+def test_every_command_is_there_and_has_flags_that_it_takes(tmp_path, monkeypatch):
+    def stopping(read):
+        def stop(*given):
+            read(*given)
+            raise Parsed
+
+        return stop
+
+    for name in ("parse", "parse_with_config"):
+        monkeypatch.setattr(arguments, name, stopping(getattr(arguments, name)))
+    made = gpu_smoke.commands(tmp_path)
+    assert {words[0] for words in made} == set(__main__.COMMANDS)
+    for words in made:
+        with pytest.raises(Parsed):
+            __main__.main(["jaxconcepts", *words])
+    assert __main__.main(["jaxconcepts", *made[-1], "--config.train.stepz=2"]) == 2
 
 
 def test_a_command_that_fails_says_why():
