@@ -48,7 +48,7 @@ CAPTION = (
     "Forward asks for a fact about a person, or for what comes next. Reversed asks for the person, or for what comes "
     "before. Parity asks whether a number is even, with and without the number written first. Compared asks which of "
     "two is later. Where facts come first, the trained models' answer after them counts alone, and of the pretrained "
-    "ones facts and answer must be right: these do not compare. Dotted: a guess."
+    "ones facts and answer must be right: these do not compare. Dotted: a guess; on the left, the commonest answer's share."
 )
 
 
@@ -74,7 +74,7 @@ def questions(asked: Asked) -> Figure:
         for index, (name, values) in enumerate(sources):
             _draw(axis, kinds, name, values, first + index, (index - (len(sources) - 1) / 2) * 0.22)
         for at, kind in enumerate(kinds):
-            guess = kind.guesses[side]
+            guess = kind.guesses[side] if side else _commonest(asked.trained, kind)
             if guess is not None and any(kind.name in values for _, values in sources):
                 axis.plot([at - 0.4, at + 0.4], [guess] * 2, gid=f"guess/{kind.name}", **style.CHANCE_STYLE)
         axis.set(xlim=(-0.5, len(kinds) - 0.5), ylim=(-0.03, 1.03))
@@ -111,6 +111,12 @@ def _trained(study: Study) -> Iterator[tuple[str, dict[str, _Answer]]]:
                 interval = tuple(mean_interval(values)) if len(values) > 1 else None
                 known.setdefault(arm, {})[kind.name] = _Answer(values, interval)
     yield from known.items()
+
+
+def _commonest(study: Study, kind: Kind) -> float | None:
+    """How often a guess is right of a training's questions: the commonest answer's share, where it was measured."""
+    shares = study.metrics.filter(metric="majority", label=kind.label)["value"]
+    return kind.guesses[0] if shares.is_empty() else float(shares.mean())
 
 
 def _pretrained(studies: Mapping[str, IclTables]) -> Iterator[tuple[str, dict[str, _Answer]]]:

@@ -42,17 +42,16 @@ def decide(
     """Overwrites, in `table` [B, T, ...], the entries of the open targets by `entry(neighbours [R, k])`.
 
     The neighbours are the k smallest in (distance, index) order. Distances to float-float precision are taken of the
-    few points around the k-th. Where more are in question, exact duplicates beyond the first k + 1 of their kind are
-    left out (others of their kind come before them) and more points compared, and if that is not enough, all points.
+    few points around the k-th. Where more are in question, only the first k that may be neighbours of each kind of
+    exact duplicates are kept and more points compared, and if that is not enough, all points.
     `last`: [B, T], the k-th smallest approximate distance. `start`: index of the first target.
     """
     points = hidden.shape[1]
-    everyone = jnp.ones(hidden.shape[:2], bool)
     rows = _Rows(hidden, distances, last, start)
 
     def among(table, open_, sure, count, kept):
         def answer(b, t):
-            squared = jnp.where(kept.at[b].get(mode="clip"), rows.squared(b, t), jnp.inf)
+            squared = kept(b, rows.squared(b, t))
             candidates, approximate, beyond = rows.candidates(b, t, squared, sure, count)
             high, low = rows.exact(b, t, candidates[:, sure:])
             high = jnp.where(jnp.isfinite(approximate[:, sure:]), high, jnp.inf)
@@ -62,13 +61,13 @@ def decide(
         return _for_open(open_, table, rows.at_once(count - sure), answer)
 
     def further(table, open_):
-        kept = _earlier_of_kind(_kinds(hidden)) < k + 1
+        kept = _first_of_kinds(_kinds(hidden), k)
         if k + MARGIN < points:
             table, open_ = among(table, open_, 0, k + MARGIN, kept)
         return among(table, open_, 0, points, kept)[0]
 
     def first(table, open_):
-        table, open_ = among(table, open_, max(k - NEAR, 0), min(k + NEAR, points), everyone)
+        table, open_ = among(table, open_, max(k - NEAR, 0), min(k + NEAR, points), lambda _, squared: squared)
         return lax.cond(jnp.any(open_), further, lambda table, _: table, table, open_)
 
     return lax.cond(jnp.any(open_), first, lambda table, _: table, table, open_)
@@ -162,10 +161,10 @@ class _Rows(NamedTuple):
     start: int | Array
 
     def squared(self, b, t):
-        return self.distances.squared.at[b, t].get(mode="clip")
+        return neighbours.rows(self.distances, b, t)
 
     def at_once(self, compared: int) -> int:
-        batch, targets, _ = self.distances.squared.shape
+        batch, targets = self.distances.norms.shape
         return int(np.clip(EXACT_ELEMENTS // (compared * self.hidden.shape[-1]), 1, min(ROWS, batch * targets)))
 
     def candidates(self, b, t, squared, sure: int, count: int):
@@ -178,8 +177,9 @@ class _Rows(NamedTuple):
         margin = neighbours.window(self.distances, self.last).at[b, t].get(mode="clip")
         beyond = jnp.zeros(len(squared), bool)
         if count < points:
-            # Without the barrier XLA:CPU merges the slices below into a full sort.
-            approximate, candidates = lax.optimization_barrier(lax.top_k(-squared, count))
+            # Without barriers XLA:CPU merges the slices below into a full sort. One barrier for both would be handed
+            # the pair itself, at which XLA's partitioner for several devices ends the process.
+            approximate, candidates = map(lax.optimization_barrier, lax.top_k(-squared, count))
             approximate = -approximate
             beyond = approximate[:, -1] <= last + margin
         elif sure:
@@ -266,6 +266,19 @@ def _kinds(hidden):
     return jnp.where(checked, first, jnp.arange(hidden.shape[1]))
 
 
-def _earlier_of_kind(kinds):
-    """[B, N]: how many earlier points are of the point's kind."""
-    return jnp.sum(jnp.tril(kinds[:, :, None] == kinds[:, None, :], -1), -1)
+def _first_of_kinds(kinds: Int[Array, "B N"], k: int):
+    """kept(b, squared [R, N]): the distances of rows of slices b [R], infinite for all but the first k points of each
+    kind among those whose distance is finite."""
+    order = jnp.argsort(kinds, -1, stable=True)
+    back = jnp.argsort(order, -1)
+    kind_at = jnp.take_along_axis(kinds, order, -1)
+    begins = jnp.pad(kind_at[:, 1:] != kind_at[:, :-1], ((0, 0), (1, 0)), constant_values=True)
+
+    def kept(b, squared):
+        of_row = lambda a: a.at[b].get(mode="clip")  # noqa: E731
+        finite = jnp.isfinite(jnp.take_along_axis(squared, of_row(order), -1)).astype(jnp.int32)
+        before = jnp.cumsum(finite, -1) - finite
+        earlier = before - lax.cummax(jnp.where(of_row(begins), before, 0), axis=1)
+        return jnp.where(jnp.take_along_axis(earlier, of_row(back), -1) < k, squared, jnp.inf)
+
+    return kept

@@ -242,19 +242,19 @@ def _predict(hidden, concepts, *, k, num_concepts, memory, group=None, ties="fir
     def score(states, distances, start):
         return votes.split_scores(states, distances, start, concepts, k, num_concepts)
 
-    return slabs.by_targets(score, jnp.zeros((points,)), hidden, memory, group)
+    return slabs.by_targets(score, jnp.zeros((points,)), hidden, memory, group, k + 1)
 
 
 @partial(jax.jit, static_argnames=("k", "memory"))
 def _indices(hidden, *, k, memory, group=None):
     def choose(states, distances, start):
         """[B, T, k] indices of the targets' neighbours, ascending."""
-        values, indices = neighbours.nearest_candidates(distances.squared, k + 1)
+        values, indices = neighbours.nearest(distances, k + 1)
         last, nearest = values[..., k - 1], jnp.sort(indices[..., :k], -1)
         open_ = neighbours.unproved(distances, last, values[..., k])
         return deciding.decide(states, distances, last, open_, k, start, nearest, lambda neighbours: neighbours)
 
-    return slabs.by_targets(choose, jnp.zeros((hidden.shape[-2], k), jnp.int32), hidden, memory, group)
+    return slabs.by_targets(choose, jnp.zeros((hidden.shape[-2], k), jnp.int32), hidden, memory, group, k + 1)
 
 
 @partial(jax.jit, static_argnames=("k", "num_concepts", "memory", "ties"))

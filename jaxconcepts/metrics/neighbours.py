@@ -17,6 +17,8 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
+from jaxconcepts.metrics import host_neighbours
+
 DEFAULT_MEMORY = 1 << 30
 # Terms of a norm summed up before the sums are.
 NORM_TERMS = 64
@@ -24,16 +26,26 @@ NORM_TERMS = 64
 SYMMETRIC_MIN_POINTS = 512
 
 
+class Listed(NamedTuple):
+    """The nearest of N points each, ascending, in place of all their distances: values, indices [1, N, count]. The rest
+    can be made again from the points."""
+
+    values: Float[Array, "1 N count"]
+    indices: Int[Array, "1 N count"]
+    centred: Centred
+    group: Int[Array, " N"] | None
+
+
 class Distances(NamedTuple):
     """Squared distances of T target points to all N points, as the Gram product gives them.
 
-    squared: [B, T, N], infinite for a point to itself and for points that may not be neighbours.
+    squared: [B, T, N], infinite for a point to itself and for points that may not be neighbours; or `Listed`.
     norms: [B, T], squared norms of the (centred) targets. largest: [B, 1], the largest squared norm of all points.
     All are of the hidden states times `scale` [B, 2], two powers of two, so that no square leaves the floats' range.
     width: number of terms of their dot products.
     """
 
-    squared: Float[Array, "B T N"]
+    squared: Float[Array, "B T N"] | Listed
     norms: Float[Array, "B T"]
     largest: Float[Array, "B 1"]
     scale: Float[Array, "B 2"]
@@ -108,6 +120,33 @@ def some_distances(centred: Centred, start, count: int, group: Int[Array, " N"] 
         theirs = lax.dynamic_slice_in_dim(group, start, count, 0)
         squared = jnp.where(theirs[:, None] == group, jnp.inf, squared)
     return Distances(squared, targets, jnp.max(norms, -1, keepdims=True), scale, states.shape[-1])
+
+
+def listed(hidden: Float[Array, "1 N d"], count: int, group: Int[Array, " N"] | None = None) -> Distances:
+    """Every point to its `count` nearest, found by the host (`host_neighbours`)."""
+    centred = centre(hidden)
+    values, indices = host_neighbours.nearest(centred.states[0], centred.norms[0], count, group)
+    largest = jnp.max(centred.norms, -1, keepdims=True)
+    of_all = Listed(values[None], indices[None], centred, group)
+    return Distances(of_all, centred.norms, largest, centred.scale, hidden.shape[-1])
+
+
+def rows(distances: Distances, b: Int[Array, " R"], t: Int[Array, " R"]) -> Float[Array, "R N"]:
+    """The squared distances of targets t of slices b to all points."""
+    if not isinstance(distances.squared, Listed):
+        return distances.squared.at[b, t].get(mode="clip")
+    (states, norms, _), group = distances.squared.centred, distances.squared.group
+    gram = jnp.matmul(states[0].at[t].get(mode="clip"), states[0].T, precision=lax.Precision.HIGHEST)
+    squared = jnp.maximum(norms[0].at[t].get(mode="clip")[:, None] + norms[0] - 2 * gram, 0)
+    apart = jnp.arange(states.shape[1]) if group is None else group
+    return jnp.where(apart.at[t].get(mode="clip")[:, None] == apart, jnp.inf, squared)
+
+
+def nearest(distances: Distances, count: int):
+    """The `count` smallest of each target, as `nearest_candidates`."""
+    if isinstance(distances.squared, Listed):
+        return distances.squared.values, distances.squared.indices
+    return nearest_candidates(distances.squared, count)
 
 
 def nearest_values(squared: Float[Array, "B N N"], count: int) -> Float[Array, "count B N"]:

@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxconcepts.metrics import neighbours
+from jaxconcepts.metrics import host_neighbours, neighbours
 
 
-def by_targets(function, like, hidden, memory, group):
+def by_targets(function, like, hidden, memory, group, count):
     """`function(states [B, N, d], distances of T targets, the first one's index) -> [B, T, ...]` over all points.
 
-    As many targets at once as the memory allows. like: [N, ...], an answer for one slice.
+    As many targets at once as the memory allows; of many points on a CPU all, by the `count` nearest of each. like:
+    [N, ...], an answer for one slice.
     """
+    if hidden.shape[-2] < host_neighbours.MIN_POINTS or hidden.dtype != jnp.float32:
+        return _on_device(function, like, hidden, memory, group)
+
+    def on_host(hidden):
+        of_slice = lambda states: function(states[None], neighbours.listed(states[None], count, group), 0)[0]  # noqa: E731
+        made = lax.map(of_slice, hidden.reshape(-1, *hidden.shape[-2:]))
+        return made.reshape(*hidden.shape[:-2], *made.shape[1:])
+
+    on_device = partial(_on_device, function, like, memory=memory, group=group)
+    return lax.platform_dependent(hidden, cpu=on_host, default=on_device)
+
+
+def _on_device(function, like, hidden, memory, group):
     points = hidden.shape[-2]
     at_once = max(min(points, memory // (points * hidden.dtype.itemsize)), 1)
 

@@ -66,7 +66,7 @@ def split_scores(
     hidden: Float[Array, "B N d"], distances: Distances, start, concepts: Int[Array, " N"], k: int, num_concepts: int
 ) -> Float[Array, "B T"]:
     """The `share` of the targets of `distances` [B, T, N], whose first is point `start`."""
-    values, indices = neighbours.nearest_candidates(distances.squared, k + 1)
+    values, indices = neighbours.nearest(distances, k + 1)
     last, targets = values[..., k - 1], lax.dynamic_slice_in_dim(concepts, start, values.shape[1])
     votes = jnp.sum(one_hot(concepts[indices[..., :k]], num_concepts), -2)
     scores = share(votes, jnp.broadcast_to(targets, last.shape))

@@ -25,6 +25,7 @@ def trained():
             for side in ("asked", "held_out"):
                 rows.append((run, 9, metric, side, label, values[seed] * (side == "held_out")))
             rows.append((run, 5, metric, "held_out", label, 1.0))
+        rows.append((run, 0, "majority", None, "reverse", 0.01 + 0.01 * seed))
     table = pl.DataFrame(rows, ["run", "step", "metric", "token", "label", "value"], orient="row")
     return Study(table, pl.DataFrame(runs), {})
 
@@ -59,7 +60,8 @@ def test_kinds_stand_side_by_side_with_their_intervals(trained, pretrained):
             np.testing.assert_allclose(right[f"{name}/{kind}/interval"].get_ydata(), ends)
     ticks = [label.get_text() for label in figure.axes[0].get_xticklabels()]
     assert ticks == ["forward", "reversed", "parity", "parity,\nfacts first"]
-    assert {gid for gid in left if gid.startswith("guess")} == {"guess/parity,\nfacts first"}
+    assert {gid for gid in left if gid.startswith("guess")} == {"guess/reversed", "guess/parity,\nfacts first"}
+    np.testing.assert_allclose(left["guess/reversed"].get_ydata(), 0.02)
     assert {gid for gid in right if gid.startswith("guess")} == {"guess/parity"}
     assert not {line.get_color() for line in left.values() if line.get_linestyle() == "None"} & {
         line.get_color() for line in right.values() if line.get_linestyle() == "None"

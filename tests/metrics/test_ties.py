@@ -220,3 +220,26 @@ def test_refusals():
         jax.jit(lambda c: decodability.concept_decodability(hidden, c, num_concepts=2, drop_missing=True))(
             np.arange(20) % 2
         )
+
+
+@pytest.mark.parametrize("case", ["identical", "duplicates", "kinds of many sizes", "grid"])
+def test_neighbours_among_duplicates_are_outside_the_group(case):
+    """Many points at one place, some of them of the point's own group: the first of the others are its neighbours."""
+    rng = np.random.default_rng(6)
+    hidden = rng.permutation(states(case, rng)).astype(np.float32)
+    group = rng.integers(0, 12, 64)
+    ours = decodability.nearest_neighbours(hidden, 9, group=group)
+    for i, nearest in enumerate(np.asarray(ours)):
+        squared = ((hidden.astype(np.float64) - hidden[i]) ** 2).sum(-1)
+        squared[group == group[i]] = np.inf
+        np.testing.assert_array_equal(nearest, np.sort(np.lexsort((np.arange(64), squared))[:9]))
+
+
+def test_pairs_among_duplicates_are_judged_by_their_own_points():
+    rng = np.random.default_rng(7)
+    hidden, concepts = np.repeat(rng.integers(0, 2, (40, 2)), 3, 0).astype(np.float32), rng.integers(0, 3, 120)
+    ours = decodability.pairwise_decodability(hidden, concepts, 5)
+    for first, second in ((0, 1), (0, 2), (1, 2)):
+        among = (concepts == first) | (concepts == second)
+        alone = decodability.concept_decodability(hidden[among], concepts[among], 5)
+        np.testing.assert_allclose(ours[first, second], alone, atol=1e-6)
