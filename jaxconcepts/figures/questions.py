@@ -48,7 +48,8 @@ CAPTION = (
     "Forward asks for a fact about a person, or for what comes next. Reversed asks for the person, or for what comes "
     "before. Parity asks whether a number is even, with and without the number written first. Compared asks which of "
     "two is later. Where facts come first, the trained models' answer after them counts alone, and of the pretrained "
-    "ones facts and answer must be right: these do not compare. Dotted: a guess; on the left, the commonest answer's share."
+    "ones facts and answer must be right: these do not compare. Dotted: a guess; on the left, the commonest answer's "
+    "share."
 )
 
 
