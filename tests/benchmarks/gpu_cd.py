@@ -55,8 +55,8 @@ def decided_again(hidden):
     """The share of points whose neighbours the Gram product does not prove."""
 
     def unproved(_, distances, start):
-        values, _ = neighbours.nearest_candidates(distances.squared, K + 1)
+        values, _ = neighbours.nearest(distances, K + 1)
         return neighbours.unproved(distances, values[..., K - 1], values[..., K])
 
     like = jnp.zeros(hidden.shape[1], bool)
-    return jnp.mean(slabs.by_targets(unproved, like, hidden, neighbours.DEFAULT_MEMORY, None))
+    return jnp.mean(slabs.by_targets(unproved, like, hidden, neighbours.DEFAULT_MEMORY, None, K + 1))
