@@ -18,6 +18,7 @@ from jaxtyping import Array, Float, Int
 MIN_POINTS = 2048
 """From here on this is faster than what XLA makes of a CPU."""
 TILE_ELEMENTS = 10_000_000
+PART_ELEMENTS = 400_000
 SAMPLED = 512
 RANK = 3
 """A point's threshold is the distance of this rank among the sampled ones."""
@@ -43,8 +44,8 @@ def _nearest(count: int, states: Any, norms: Any, group: Any = None):
     search = _Search(np.asarray(states), np.asarray(norms), None if group is None else np.asarray(group))
     workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     with ThreadPoolExecutor(workers) as pool:
-        keys, others = search.candidates(count, pool, workers)
-    return search.smallest(count, keys, others)
+        found = search.candidates(count, pool, workers)
+        return search.smallest(count, *found, pool, workers)
 
 
 class _Search:
@@ -53,23 +54,20 @@ class _Search:
     def __init__(self, states, norms, group):
         self.states, self.norms, self.group = states, norms, group
         self.doubled = -2 * states
-        self.limits = None
 
-    def distances(self, rows, columns, out=None):
+    def distances(self, rows, columns):
         """[rows, columns], each an array of indices or a slice of the points."""
-        made = np.matmul(self.doubled[rows], self.states[columns].T, out=out)
-        return self.finish(made, rows, columns)
+        each = np.arange(len(self.norms))
+        made = self.finish(np.matmul(self.doubled[rows], self.states[columns].T), rows, columns)
+        made[each[rows, None] == each[columns]] = np.inf
+        return made
 
     def finish(self, made, rows, columns):
+        """Products as distances, but for points to themselves."""
         made += self.norms[columns]
         made += self.norms[rows, None]
         if self.group is not None:
             made[self.group[rows, None] == self.group[columns]] = np.inf
-        each = np.arange(len(self.norms))
-        here, there = each[rows], each[columns]
-        # Indices ascend, in both.
-        _, at, beside = np.intersect1d(here, there, assume_unique=True, return_indices=True)
-        made[at, beside] = np.inf
         return made
 
     def candidates(self, count, pool, workers):
@@ -81,7 +79,7 @@ class _Search:
             return np.partition(self.distances(part, sampled), RANK - 1, axis=1)[:, RANK - 1]
 
         limits = np.concatenate(list(pool.map(limit, _parts(0, points, max(workers, points // 4096)))))
-        self.limits = np.clip(limits, 0, np.finfo(np.float32).max)
+        limits = np.clip(limits, 0, np.finfo(np.float32).max)
         tile = int(np.clip(TILE_ELEMENTS // points, 64, 1024))
         buffer = np.empty(min(tile, points) * points, np.float32)
         keys, others = [], []
@@ -90,18 +88,21 @@ class _Search:
             # To itself and to the points behind it: the other half is the same.
             made = buffer[: (stop - start) * (points - start)].reshape(stop - start, -1)
             np.matmul(self.doubled[start:stop], self.states[start:].T, out=made)
-            work = [(made, start, part) for part in _parts(start, stop, workers)]
+            # In parts that stay in a core's cache.
+            parts = _parts(start, stop, max(workers, made.size // PART_ELEMENTS))
+            work = [(made, start, part, limits) for part in parts]
             for of_keys, of_others in pool.map(lambda part: self._of_tile(count, *part), work):
                 keys += of_keys
                 others += of_others
         return np.concatenate(keys), np.concatenate(others)
 
-    def _of_tile(self, count, made, start, rows):
+    def _of_tile(self, count, made, start, rows, limits):
         first, stop = rows.start, start + len(made)
         made = self.finish(made[first - start : rows.stop - start], rows, slice(start, None))
-        of_rows = _below(made, self.limits[rows, None], count, 1)
+        np.fill_diagonal(made[:, first - start :], np.inf)
+        of_rows = _below(made, limits[rows, None], count, 1)
         behind = made[:, stop - start :]
-        of_columns = _below(behind, self.limits[stop:], count, 0)
+        of_columns = _below(behind, limits[stop:], count, 0)
         keys, others = [], []
         for (row, column, distance), by_row, shift in ((of_rows, True, start), (of_columns, False, stop)):
             row, column = row + first, column + shift
@@ -110,17 +111,25 @@ class _Search:
             others.append(other.astype(np.int32))
         return keys, others
 
-    def smallest(self, count, keys, others):
-        points = len(self.norms)
+    def smallest(self, count, keys, others, pool, workers):
+        parts = _parts(0, len(self.norms), workers)
+        made = pool.map(lambda points: self._smallest_of(count, keys, others, points), parts)
+        return tuple(np.concatenate(each) for each in zip(*made, strict=True))
+
+    def _smallest_of(self, count, keys, others, points):
+        edges = np.arange(points.start, points.stop + 1).astype(np.uint64) << np.uint64(32)
+        inside = (keys >= edges[0]) & (keys < edges[-1])
+        keys, others = keys[inside], others[inside]
         order = np.argsort(keys)
-        keys, others = keys[order], others[order]
-        first = np.searchsorted(keys, np.arange(points + 1).astype(np.uint64) << np.uint64(32))
-        at = np.minimum(first[:-1, None] + np.arange(count), len(keys) - 1)
-        values, indices = keys[at].astype(np.uint32).view(np.float32), others[at]
+        # One more, for points with too few to take instead.
+        keys, others = np.append(keys[order], edges[-1]), np.append(others[order], np.int32(0))
+        first = np.searchsorted(keys, edges)
+        at = first[:-1, None] + np.arange(count)
+        values, indices = keys.take(at, mode="clip").astype(np.uint32).view(np.float32), others.take(at, mode="clip")
         few = np.flatnonzero(np.diff(first) < count)
-        for part in _parts(0, len(few), -(-len(few) * points // TILE_ELEMENTS)):
+        for part in _parts(0, len(few), -(-len(few) * len(self.norms) // TILE_ELEMENTS)):
             rows = few[part]
-            made = np.maximum(self.distances(rows, slice(None)), 0)
+            made = np.maximum(self.distances(points.start + rows, slice(None)), 0)
             nearest = np.argpartition(made, count - 1, axis=1)[:, :count]
             of_nearest = np.take_along_axis(made, nearest, 1)
             order = np.argsort(of_nearest, axis=1)

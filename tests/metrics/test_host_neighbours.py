@@ -93,3 +93,12 @@ def test_thousands_of_points_take_this_route_and_equal_brute_force():
 def test_no_program_for_an_accelerator_calls_the_host():
     lowered = jax.jit(lambda x: decodability.nearest_neighbours(x, 10)).trace(np.zeros((2500, 8), np.float32))
     assert "callback" not in lowered.lower(lowering_platforms=("tpu",)).as_text()
+
+
+def test_points_without_neighbours_end_no_search():
+    """All in one group, or not a number: infinite distances, or none."""
+    hidden = np.random.default_rng(5).normal(size=(300, 4)).astype(np.float32)
+    values, indices = host_neighbours._nearest(3, hidden, (hidden**2).sum(1), np.zeros(300, int))
+    assert np.all(np.isinf(values)) and indices.shape == (300, 3)
+    values, _ = host_neighbours._nearest(3, hidden * np.float32(np.nan), (hidden**2).sum(1))
+    assert not np.isfinite(values).any()
