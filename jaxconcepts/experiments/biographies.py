@@ -9,8 +9,8 @@ train the whole model, or low-rank additions to it, the embedding's included. Me
     hinted      the same of answers that state the facts first, written by the model
     stored      losses of names and values in the biographies, and bits stored a parameter
     q_probe     which attributes are read off the hidden state after the name alone by ridge regression
-    trained_q_probe  the same by a probe that is trained through the model (`trained_probes`)
     p_probe     the same in a biography, at the name and before each value
+    trained_q_probe, trained_p_probe  the same by probes that are trained through the model (`trained_probes`)
     cd          Concept Decodability of the attributes after the name, a person's own points left out
 """
 

@@ -163,15 +163,31 @@ def _q(metric, hidden, held_out):
 def trained_q(metric: str, experiment, params, held_out: HeldOut) -> dict[str, Named]:
     """As `q_probe`, of a probe that is trained through the model (`trained_probes`), on the people that
     `measure.folds` divides."""
-    names, settings, concepts = held_out.exact["names"], held_out.settings, held_out.concepts
-    questions = []
-    for concept in concepts.values():
-        labels = concept.labels[None, :, None]
-        questions.append((names["spots"], labels, jnp.ones(labels.shape, bool), concept.classes))
-    asked = trained_probes.stack(names["tokens"], questions, _persons(concepts))
-    scored = trained_probes.scores(experiment, params, asked, settings.folds, settings.alpha)
-    read = trained_probes.named(metric, scored, {name: (1, each.classes) for name, each in concepts.items()})
-    return {f"{metric}/{name}": read[f"{metric}/{name}"] for name in concepts}
+    scored = _trained(experiment, params, held_out, held_out.exact["names"])[:, 0]
+    return {f"{metric}/{name}": Named(scored[row], unit="fraction") for row, name in enumerate(held_out.concepts)}
+
+
+def trained_p(metric: str, experiment, params, held_out: HeldOut) -> dict[str, Named]:
+    """As `p_probe`, of probes that are trained through the model: for each attribute one change of what the model
+    reads, and a read-out for each spot."""
+    scored, names = _trained(experiment, params, held_out, held_out.exact["biographies"]), (("token", SPOTS),)
+    return {
+        f"{metric}/{name}": Named(scored[row], ("token",), "fraction", names=names)
+        for row, name in enumerate(held_out.concepts)
+    }
+
+
+def _trained(experiment, params, held_out, texts) -> Float[Array, "concepts spots"]:
+    """How often each attribute is read off at each of the texts' spots."""
+    spots, settings, concepts = texts["spots"], held_out.settings, held_out.concepts.values()
+    # The parameters of an attribute are its spots, each with a read-out there alone.
+    shape = (spots.shape[1], *spots.shape)
+    valid = jnp.broadcast_to(jnp.eye(shape[0], dtype=bool)[:, None], shape)
+    questions = [
+        (spots, jnp.broadcast_to(concept.labels[:, None], shape), valid, concept.classes) for concept in concepts
+    ]
+    asked = trained_probes.stack(texts["tokens"], questions, _persons(held_out.concepts))
+    return trained_probes.scores(experiment, params, asked, settings.folds, settings.alpha)[0]
 
 
 def p_probe(states, outputs: Answers, held_out: HeldOut) -> dict[str, Named]:
@@ -264,4 +280,7 @@ EVALUATORS: Mapping[str, Any] = {
         of_model=partial(trained_q, "trained_q_probe"), of_untrained=partial(trained_q, "trained_q_probe_untrained")
     ),
     "p_probe": Evaluator(p_probe, _p_once),
+    "trained_p_probe": Evaluator(
+        of_model=partial(trained_p, "trained_p_probe"), of_untrained=partial(trained_p, "trained_p_probe_untrained")
+    ),
 }
