@@ -50,14 +50,9 @@ def config(source: str | Mapping[str, Any], changed: Mapping[str, Any] | None = 
 
 
 def train(
-    config: str | Mapping[str, Any],
-    workdir: PathLike,
-    *,
-    callbacks: Sequence[Callable[[Event], Any]] = (),
-    claims: Sequence[Claim] | None = None,
-    report: bool = False,
-    extend: bool = False,
-) -> Run:
+    config: str | Mapping[str, Any], workdir: PathLike, *, callbacks: Sequence[Callable[[Event], Any]] = (),
+    claims: Sequence[Claim] | None = None, report: bool = False, extend: bool = False,
+) -> Run:  # fmt: skip
     """Trains the runs of a config, one a seed, or goes on where they were stopped, as the command `train` does.
 
     callbacks: called at every measured step with an `Event`: `.step`, `.params(run)`, `.metrics`, `.log(name, value)`.
@@ -150,11 +145,7 @@ class Run:
         """
         from jaxconcepts.sweeps import trained
 
-        there = trained.trained(self.workdir)
-        wanted = there[0].points[0].run if run is None else run
-        pack, at, names = trained.chosen(there, [wanted], [] if step is None else [step])[-1]
-        place = [point.run for point in pack.points].index(names[0])
-        return jax.tree.map(lambda a: a[place], trained.load_params(self.workdir, pack, at))
+        return trained.params(self.workdir, *trained.one(self.workdir, run, step))
 
     def measure(self, metrics: Sequence[str], run: str | None = None, step: int | None = None) -> pl.DataFrame:
         """What evaluators say of a trained run that `measure.metrics` did not name, as rows like those of `metrics`.
@@ -164,7 +155,7 @@ class Run:
         """
         from jaxconcepts.sweeps import trained
 
-        return trained.measure(self.workdir, self.runs["run"][0] if run is None else run, step, metrics)
+        return trained.measure(self.workdir, run, step, metrics)
 
     def figures(self) -> list[str]:
         """The names of the figures that the tables allow."""
@@ -204,11 +195,9 @@ class Run:
 
 
 def load(
-    folder_or_repo_id: PathLike,
-    dtype: str = "float32",
-    mesh: jax.sharding.Mesh | None = None,
+    folder_or_repo_id: PathLike, dtype: str = "float32", mesh: jax.sharding.Mesh | None = None,
     through: str | None = None,
-) -> LanguageModel:
+) -> LanguageModel:  # fmt: skip
     """A pretrained language model with its tokenizer. Raises ValueError as `load_pretrained`, and for a tokenizer that
     is missing or cannot be read.
 

@@ -84,23 +84,36 @@ def load_params(workdir: epath.PathLike, pack: Trained, step: int) -> PyTree:
     return jax.device_get(store.load_checkpoint(workdir, pack.pack, step, like).params)
 
 
-def measure(workdir: epath.PathLike, run: str, step: int | None, metrics: Sequence[str]) -> pl.DataFrame:
+def one(workdir: epath.PathLike, run: str | None, step: int | None) -> tuple[Trained, int, int]:
+    """(pack, step, place in the pack) of a run, None for the first, at a step, None for its last checkpoint. Raises as
+    `chosen`."""
+    there = trained(workdir)
+    wanted = there[0].points[0].run if run is None else run
+    pack, at, names = chosen(there, [wanted], [] if step is None else [step])[-1]
+    return pack, at, [point.run for point in pack.points].index(names[0])
+
+
+def params(workdir: epath.PathLike, pack: Trained, step: int, place: int) -> PyTree:
+    """One run's parameters, as `one` names it."""
+    return jax.tree.map(lambda a: a[place], load_params(workdir, pack, step))
+
+
+def measure(workdir: epath.PathLike, run: str | None, step: int | None, metrics: Sequence[str]) -> pl.DataFrame:
     """The rows that evaluators give of a run's checkpoint, those that are measured once among them; see
     `api.Run.measure`."""
-    pack, at, names = chosen(trained(workdir), [run], [] if step is None else [step])[-1]
-    point = next(point for point in pack.points if point.run == names[0])
+    pack, at, place = one(workdir, run, step)
+    point = pack.points[place]
     measuring = dict(point.config["measure"]) | {"metrics": list(metrics)}
     experiment = sweep_points.make_point(point.config | {"measure": measuring}).experiment
     data = experiment.data()
 
-    def of_model(params, numbers, data):
+    def of_model(trained_params, numbers, data):
         held_out = experiment.held_out(numbers, data)
         seen = lambda params: experiment.model_params(params, numbers, data, None)  # noqa: E731
         once = experiment.constants(held_out, lambda: seen(experiment.init(numbers, data)))
-        return once | experiment.measure(seen(params), held_out)
+        return once | experiment.measure(seen(trained_params), held_out)
 
-    params = jax.tree.map(lambda a: a[pack.points.index(point)], load_params(workdir, pack, at))
-    measured = jax.device_get(jax.jit(of_model)(params, point.numbers, data))
+    measured = jax.device_get(jax.jit(of_model)(params(workdir, pack, at, place), point.numbers, data))
     of_runs = {name: replace(named, values=np.asarray(named.values)[None]) for name, named in measured.items()}
     return tidy.rows([point.run], at, experiment.on_host(of_runs))
 
