@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -15,7 +14,7 @@ from jaxtyping import Array, Float
 
 from jaxconcepts.experiments import biographies_world, trained_probes
 from jaxconcepts.experiments.biographies_world import HINT, SIDES
-from jaxconcepts.experiments.evaluators import Evaluator
+from jaxconcepts.experiments.evaluators import Evaluator, beside_untrained
 from jaxconcepts.experiments.tokens import Tokens
 from jaxconcepts.metrics.grouped_probes import read_off
 from jaxconcepts.tasks.biographies_encoding import NAME_TOKEN, VALUE_TOKEN
@@ -276,11 +275,7 @@ EVALUATORS: Mapping[str, Any] = {
     "hinted": hinted,
     "stored": Evaluator(stored, _stored_once),
     "q_probe": Evaluator(q_probe, _q_once),
-    "trained_q_probe": Evaluator(
-        of_model=partial(trained_q, "trained_q_probe"), of_untrained=partial(trained_q, "trained_q_probe_untrained")
-    ),
+    "trained_q_probe": beside_untrained(trained_q, "trained_q_probe"),
     "p_probe": Evaluator(p_probe, _p_once),
-    "trained_p_probe": Evaluator(
-        of_model=partial(trained_p, "trained_p_probe"), of_untrained=partial(trained_p, "trained_p_probe_untrained")
-    ),
+    "trained_p_probe": beside_untrained(trained_p, "trained_p_probe"),
 }

@@ -45,6 +45,12 @@ class Evaluator(NamedTuple):
     fits: Callable[..., None] | None = None
 
 
+def beside_untrained(function: Callable[..., dict[str, Named]], metric: str) -> Evaluator:
+    """function(metric, experiment, params, held_out) of the trained model, and of an untrained one as
+    "<metric>_untrained"."""
+    return Evaluator(of_model=partial(function, metric), of_untrained=partial(function, f"{metric}_untrained"))
+
+
 def measure(experiment, params, held_out: HeldOut) -> dict[str, Named]:
     """All that `measure.metrics` names, of an experiment with `read(params, held_out) -> (states, outputs)`.
 

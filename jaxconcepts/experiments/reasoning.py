@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from functools import cache, partial
+from functools import cache
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
@@ -261,8 +261,5 @@ def foresee(states, outputs: Answers, held_out: HeldOut) -> dict[str, Named]:
 Reasoning.EVALUATORS = {
     "loss": loss, "accuracy": accuracy, "solving": written, "foresee": foresee,
     "probe": Evaluator(reasoning_probes.probe, reasoning_probes.probe_once),
-    "trained_probe": Evaluator(
-        of_model=partial(reasoning_probes.trained, "trained_probe"),
-        of_untrained=partial(reasoning_probes.trained, "trained_probe_untrained"),
-    ),
+    "trained_probe": evaluators.beside_untrained(reasoning_probes.trained, "trained_probe"),
 }  # fmt: skip

@@ -62,7 +62,7 @@ def scores(experiment: Any, params: PyTree, asked: Asked, folds: int, alpha: flo
     on the groups that `folds` divides; the probes are trained on the others. alpha: weight of the squared coefficients
     of the ridge probe that training starts at."""
     tested = asked.group % folds == 0
-    count, table = asked.rows.shape[0], params["embed"]
+    table = params["embed"]
     training = jnp.argsort(tested, stable=True)  # Rows that are trained on come first.
     fitted = jnp.sum(~tested)
 
@@ -110,7 +110,7 @@ def scores(experiment: Any, params: PyTree, asked: Asked, folds: int, alpha: flo
         (probe, _), _ = jax.lax.scan(step, (probe, rule.init(probe)), jnp.arange(STEPS))
         read = answers(probe, asked.rows, at).argmax(-1).reshape(len(labels), -1)
         shown = (valid & tested[:, None]).reshape(len(labels), -1)
-        return jnp.stack(agreement(read, labels.reshape(len(labels), count * at.shape[1]), shown, asked.classes))
+        return jnp.stack(agreement(read, labels.reshape(read.shape), shown, asked.classes))
 
     return jnp.moveaxis(jax.lax.map(of_concept, (asked.at, asked.labels, asked.valid)), 0, 1)
 

@@ -100,15 +100,16 @@ class _Search:
         first, stop = rows.start, start + len(made)
         made = self.finish(made[first - start : rows.stop - start], rows, slice(start, None))
         np.fill_diagonal(made[:, first - start :], np.inf)
-        of_rows = _below(made, limits[rows, None], count, 1)
-        behind = made[:, stop - start :]
-        of_columns = _below(behind, limits[stop:], count, 0)
         keys, others = [], []
-        for (row, column, distance), by_row, shift in ((of_rows, True, start), (of_columns, False, stop)):
-            row, column = row + first, column + shift
-            point, other = (row, column) if by_row else (column, row)
+
+        def keep(point, other, distance):
             keys.append(point.astype(np.uint64) << np.uint64(32) | distance.view(np.uint32))
             others.append(other.astype(np.int32))
+
+        row, column, distance = _below(made, limits[rows, None], count, 1)
+        keep(row + first, column + start, distance)
+        row, column, distance = _below(made[:, stop - start :], limits[stop:], count, 0)
+        keep(column + stop, row + first, distance)
         return keys, others
 
     def smallest(self, count, keys, others, pool, workers):
