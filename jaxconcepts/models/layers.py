@@ -63,8 +63,8 @@ class Dense(nn.Module):
 def product(x: Float[Array, "N inputs"], kernel: Float[Array, "inputs features"]) -> Float[Array, "N features"]:
     """x @ kernel in their type, which is also that of its gradients.
 
-    On a CPU, bfloat16 products are asked for in float32 and rounded after: XLA:CPU has fast ones of that kind alone (281
-    to 390 GFLOP/s for 107 to 160, on two cores with AVX-512 BF16). Both ways a float32 sum is rounded once.
+    On a CPU, bfloat16 products are asked for in float32 and rounded after. XLA:CPU has fast ones of that kind alone:
+    281 to 390 GFLOP/s for 107 to 160, on two cores with AVX-512 BF16. Both ways a float32 sum is rounded once.
     """
     if x.dtype != jnp.bfloat16:
         return x @ kernel
