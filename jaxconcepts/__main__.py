@@ -30,9 +30,6 @@ COMMANDS = {
     "demo": "a very small training that ends with a page, in a minute or two: [--workdir=runs/demo]",
 }
 
-WITH_PULSE = ("demo", "train", "sweep", "report")
-"""Commands that must never be silent for long."""
-
 EXAMPLES = (
     "demo",
     "train --config=quickstart --workdir=runs/first",
@@ -63,7 +60,7 @@ def main(argv: list[str] | None = None) -> int:
     from jaxconcepts.commands import pulse
 
     try:
-        with pulse.beating() if of_process and command in WITH_PULSE else contextlib.nullcontext():
+        with pulse.beating() if of_process else contextlib.nullcontext():
             return import_module(f"jaxconcepts.commands.{command}").run(argv[1:])
     except Exception as error:
         return _exit_code(error, argv)

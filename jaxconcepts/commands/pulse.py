@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -25,7 +26,7 @@ def beating(every: float = EVERY) -> Iterator[None]:
 
 
 class Pulse(logging.Handler):
-    """Repeats the beginning of the last message of the log on stdout, with the seconds since, until `stop`."""
+    """Repeats the beginning of the last message of the log on stderr, with the seconds since, until `stop`."""
 
     def __init__(self, every: float):
         super().__init__()
@@ -50,4 +51,4 @@ class Pulse(logging.Handler):
             now = time.monotonic()
             if now - self._last_line >= self._every:
                 self._last_line = now
-                print(f"  … {self._message}: {now - self._since:.0f} s", flush=True)
+                print(f"  … {self._message}: {now - self._since:.0f} s", file=sys.stderr, flush=True)

@@ -14,6 +14,8 @@ from jaxconcepts.figures.claims import CONTRADICTED, FEWEST_SEEDS, HOLDS, NOT_SH
 from jaxconcepts.figures.tables import MissingData
 
 COLORS = {HOLDS: "#009E73", NOT_SHOWN: "#808080", CONTRADICTED: "#D55E00"}
+PANEL = style.TWO_COLUMNS / 2 - 0.6
+"""Inches that a panel's title has."""
 CAPTION = (
     "Left: the quantity of each arm, a line a seed. Hollow diamonds are published numbers, of larger models. Right: "
     "the difference of the arms, a dot a seed, and its mean with a 95 % t interval over seeds. The broken line is what "
@@ -56,9 +58,9 @@ def _arms(axis: Axes, claim: Claim, verdict: Verdict) -> None:
     if len(claim.arms) == 1:
         axis.axhline(claim.reference, **style.CHANCE_STYLE)
     axis.set_xlim(-0.5, len(places) - 0.5)
-    axis.set_xticks(places, [arm.name for arm in claim.arms])
+    axis.set_xticks(places, [style.wrapped(arm.name, PANEL / len(places)) for arm in claim.arms])
     axis.set_ylabel(claim.unit or claim.quantity.metric)
-    axis.set_title(claim.name, loc="left")
+    axis.set_title(style.wrapped(claim.name, PANEL), loc="left")
 
 
 def _difference(axis: Axes, claim: Claim, verdict: Verdict) -> None:

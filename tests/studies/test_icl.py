@@ -1,9 +1,11 @@
 """The in-context study on a tiny checkpoint: its numbers against transformers and scikit-learn; series; bad input."""
 
 import json
+import logging
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -152,7 +154,7 @@ def test_controls_stand_beside_cd(study, checkpoint, encoded):
     model = checkpoint.model
     params = initial.fan_in(model, jax.random.key(0))
     rows = (np.arange(7)[:, None] * 20 + 8 + np.arange(8)).ravel()
-    states = icl_pass.read_states(CONFIG, model, params, [coded.ids[row] for row in rows])
+    states = icl_pass.read_states(CONFIG, model, params, [coded.ids[row] for row in rows], "untrained")
     layer, expected = icl_controls.of_states(states, coded.queries[rows], 7, 6, k=3, seed=0)
     mean = table.filter(pl.col("concept").is_null())
     assert values(mean, "untrained_layer") == [layer]
@@ -310,3 +312,17 @@ def test_input_that_cannot_work_is_refused_before_weights_are_read(checkpoint, t
     refused(replace(CONFIG, shots=(1, 60)), checkpoint.folder, "60 shots of 'AND' need 60 distinct inputs in train")
     with pytest.raises(ValueError, match="checkpoints must name at least one, got none"):
         icl.run(CONFIG, [], tmp_path / "run")
+
+
+def test_both_passes_say_how_far_they_are(checkpoint, encoded, caplog, monkeypatch):
+    clock = iter(range(0, 10_000, 3))
+    monkeypatch.setattr(icl_pass, "time", SimpleNamespace(monotonic=lambda: float(next(clock))))
+    monkeypatch.setattr(logging.getLogger("jaxconcepts"), "propagate", True)
+    config = replace(CONFIG, batch_size=20)
+    with caplog.at_level("INFO", logger="jaxconcepts"):
+        icl_pass.read_states(config, *checkpoint[1:3], encoded[2].ids, "untrained")
+        icl_pass.read_prompts(config, *checkpoint[1:], encoded[2], "trained")
+    lines = [record.getMessage() for record in caplog.records if " prompts " in record.getMessage()]
+    # 140 prompts in seven batches of three seconds each; a line every five seconds at most.
+    expected = [f"{20 * batch} of 140 prompts  6.7 prompts/s  {3 * (7 - batch)} s left" for batch in (2, 4, 6)]
+    assert lines == [f"{name}: {line}" for name in ("untrained", "trained") for line in expected]

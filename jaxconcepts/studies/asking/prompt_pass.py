@@ -36,13 +36,13 @@ class Read(NamedTuple):
 
 
 def read_prompts(config: IclConfig, model: Decoder, params, tokenizer, encoded: Encoded, what: str) -> Read:
-    """Runs every prompt once. what: named in the progress, which is said every ten seconds."""
+    """Runs every prompt once. what: named in the progress."""
     count = len(encoded.ids)
     stop = config.template.stop
     stops = answers.stop_tokens(tokenizer, model, stop)
     states = jnp.zeros((model.layers + 1, count, model.width), model.dtype)
     texts, log_probs = [""] * count, np.full(encoded.continuation_lengths.shape, np.nan)
-    start, said, done, waiting = time.monotonic(), 0.0, 0, None
+    progress, waiting = _Progress(what, count), None
     for batch in (*language.batches(encoded.ids, config.batch_size, config.multiple), None):
         found = None
         if batch is not None:
@@ -60,25 +60,42 @@ def read_prompts(config: IclConfig, model: Decoder, params, tokenizer, encoded: 
             for i, answer in zip(waiting[0][real], np.asarray(waiting[1].answers)[real], strict=True):
                 texts[i] = answers.read(tokenizer, answer, stops, stop)
             log_probs[waiting[0][real]] = np.asarray(waiting[1].log_probs)[real]
-            done, seconds = done + int(real.sum()), time.monotonic() - start
-            if seconds - said > 10:
-                said = seconds
-                left = seconds / done * (count - done)
-                log.info("%s: %d of %d prompts, %.1f prompts/s, %.0f s left", what, done, count, done / seconds, left)
+            progress.add(int(real.sum()))
         waiting = None if batch is None else (batch[0], found)
     correct = np.array([text == answer for text, answer in zip(texts, encoded.answers, strict=True)], bool)
     return Read(states, texts, correct, np.where(encoded.continuation_lengths > 0, log_probs, np.nan))
 
 
 def read_states(
-    config: IclConfig, model: Decoder, params, prompts: Sequence[Sequence[int]]
+    config: IclConfig, model: Decoder, params, prompts: Sequence[Sequence[int]], what: str
 ) -> Float[Array, "layers n d"]:
-    """The states of every prompt alone, at its last token, as in `Read`."""
+    """The states of every prompt alone, at its last token, as in `Read`. what: named in the progress."""
     states = jnp.zeros((model.layers + 1, len(prompts), model.width), model.dtype)
+    progress = _Progress(what, len(prompts))
     for indices, tokens, lengths in language.batches(prompts, config.batch_size, config.multiple):
         found = language.hidden_states(model, params, tokens, lengths)
-        states = _keep(states, np.where(indices < 0, len(prompts), indices), found)
+        states = jax.block_until_ready(_keep(states, np.where(indices < 0, len(prompts), indices), found))
+        progress.add(int((indices >= 0).sum()))
     return states
+
+
+class _Progress:
+    """Says how many prompts are through and how long the others will take, every five seconds."""
+
+    def __init__(self, what: str, count: int):
+        self._what, self._count, self._done = what, count, 0
+        self._start = self._said = time.monotonic()
+
+    def add(self, prompts: int) -> None:
+        """So many more are through."""
+        self._done += prompts
+        now = time.monotonic()
+        if now - self._said < 5:
+            return
+        self._said = now
+        rate = self._done / (now - self._start)
+        left = (self._count - self._done) / rate
+        log.info("%s: %d of %d prompts  %.1f prompts/s  %.0f s left", self._what, self._done, self._count, rate, left)
 
 
 @partial(jax.jit, donate_argnums=0)

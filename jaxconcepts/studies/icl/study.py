@@ -195,7 +195,7 @@ def _untrained(config, using, left, encoded, model, tokenizer, root, mesh) -> di
     for cell in missing:
         family, each = using[cell.family], config.prompts
         rows = (np.arange(len(family.labels))[:, None] * each + config.per_draw + np.arange(config.per_draw)).ravel()
-        states = read_states(config, model, params, [encoded[cell].ids[row] for row in rows])
+        states = read_states(config, model, params, [encoded[cell].ids[row] for row in rows], f"{cell}, untrained")
         layer, score = icl_controls.of_states(
             states, encoded[cell].queries[rows], len(family.labels), len(family.concepts), k=config.k, seed=config.seed
         )  # fmt: skip
