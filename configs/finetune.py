@@ -1,7 +1,7 @@
 """Is fine-tuning's gain from encoding? LoRA on the first or last ten blocks, all, or none; CD before and after.
 
 Command:  python -m jaxconcepts finetune --config=configs/finetune.py --model=FOLDER|ID --workdir=runs/finetune
-          ... --model=runs/dynamics --config.arms=first-2,last-2,all,none --config.synthetic.step=500   (a training)
+          ... --model=runs/dynamics --config.arms=first-2,last-2,none --config.synthetic.step=500 --workdir=runs/tuned
 Time:     not run on a large model by us. Training reads 10 000 prompts an arm and family an epoch; measuring takes
           3 500 prompts an arm and family.
 Expected: (arXiv 2412.12276, table 1, Llama-3.1-8B) first-10 raises CD from .68 to .95 (part of speech, layer 15) and

@@ -89,6 +89,36 @@ def server(environment, tmp_path_factory):
         process.stdin.close()
 
 
+class Parsed(Exception):
+    """All flags and fields of a command have been read."""
+
+
+@pytest.fixture
+def parses(monkeypatch):
+    """parses(words): whether `jaxconcepts WORDS` has flags and fields that it takes. Nothing else of it is run."""
+    from jaxconcepts import __main__
+    from jaxconcepts.commands import arguments
+
+    def stopping(read):
+        def stop(*given):
+            read(*given)
+            raise Parsed
+
+        return stop
+
+    for name in ("parse", "parse_with_config"):
+        monkeypatch.setattr(arguments, name, stopping(getattr(arguments, name)))
+
+    def parses(words):
+        try:
+            __main__.main(["jaxconcepts", *words])
+        except Parsed:
+            return True
+        return False
+
+    return parses
+
+
 @pytest.fixture
 def small_disk(tmp_path):
     """A disk of 1 MB."""

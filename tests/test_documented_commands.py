@@ -58,10 +58,6 @@ class Runs:
             raise KeyError(f"tests/small_forms.py says no small form of configs/{config}.py")
         made = [self._flag(command, flag) for flag in flags if not flag.startswith("--config.")]
         changed = [flag for flag in flags if flag.startswith("--config.")]
-        if command in ("finetune",) and not any(flag.startswith("--workdir=") for flag in flags):
-            made.append(f"--workdir={self.folder}/runs/unnamed_{len(self.done)}")
-        if command == "finetune" and not any(flag.startswith("--model=") for flag in flags):
-            made.append(f"--model={self.checkpoint()}")
         made += changes(FIRST.get(config, {})) + changed
         sweep = config is not None and config_files.load(self.config(config)).sweep()
         swept = {name for override in sweep or () for name in override} if command in ("sweep", "plan") else set()
@@ -158,6 +154,20 @@ def test_a_documented_command_runs(runs, command):
     assert code == 0 and "Traceback" not in output, f"{command.where}: {output}"
     if subcommand == "train" and config_files.load(runs.config(name_of(flags))).sweep() and "--help" not in flags:
         assert "has a get_sweep(), which `sweep` runs; `train` runs the config alone" in output
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c.words[0] == "jaxconcepts"], ids=lambda c: c.where)
+def test_a_documented_command_has_flags_and_fields_that_it_takes(command, parses, monkeypatch, capsys):
+    """As it is written, in seconds; the test above runs it."""
+    subcommand, *flags = command.words[1:] or [""]
+    if not flags or "--help" in flags:
+        return
+    monkeypatch.chdir(ROOT)
+    examples = {"X": "configs/quickstart.py", "my_config": "tests/example_config.py"}
+    for place, flag in enumerate(flags):
+        if flag.startswith("--config=") and (example := examples.get(Path(flag.removeprefix("--config=")).stem)):
+            flags[place] = f"--config={example}"
+    assert parses([subcommand, *flags]), capsys.readouterr().err
 
 
 @pytest.fixture
