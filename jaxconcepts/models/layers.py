@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -201,8 +202,17 @@ def attend(
     # One softmax over past and new scores, so that the past's keys and values are never copied.
     weights = jax.nn.softmax(jnp.concatenate(scores, axis=-1), axis=-1).astype(v.dtype)
     weights = jnp.split(weights.reshape(*rows.shape[:3], -1), [pairs[0][0].shape[1]], axis=-1)
-    sums = [jnp.einsum("bkns,bske->bkne", w, pair[1]) for w, pair in zip(weights, pairs, strict=False)]
+    sums = [weighted_sum("bkns,bske->bkne", w, pair[1]) for w, pair in zip(weights, pairs, strict=False)]
     return sum(sums).reshape(*groups, head_dim).transpose(0, 3, 1, 2, 4).reshape(batch, length, heads, head_dim)
+
+
+def weighted_sum(subscripts: str, weights: Float[Array, "*any"], v: Float[Array, "*values"]) -> Float[Array, "*sums"]:
+    """jnp.einsum of both in their type; of bfloat16 on a CPU as in `product` (143 for 45 GFLOP/s)."""
+    plain = partial(jnp.einsum, subscripts)
+    if v.dtype != jnp.bfloat16:
+        return plain(weights, v)
+    rounded = lambda weights, v: plain(weights, v, preferred_element_type=jnp.float32).astype(v.dtype)  # noqa: E731
+    return jax.lax.platform_dependent(weights, v, cpu=rounded, default=plain)
 
 
 def fused_attention(
@@ -236,4 +246,4 @@ def attention(
     """Plain attention: softmax(scale * q k^T) v where `mask` (as [B, H, T, S]) is true, softmax in float32."""
     scores = jnp.einsum("bthe,bshe->bhts", q, k, preferred_element_type=jnp.float32) * scale
     weights = jax.nn.softmax(jnp.where(mask, scores, jnp.finfo(jnp.float32).min), axis=-1)
-    return jnp.einsum("bhts,bshe->bthe", weights.astype(v.dtype), v)
+    return weighted_sum("bhts,bshe->bthe", weights.astype(v.dtype), v)

@@ -44,7 +44,8 @@ def main() -> int:
                 print(f"pair {number + 1} of {options.pairs}: {name}", flush=True)
                 times[tree] = measure(tree, options.only)
             pairs.append((times[here], times[there]))
-    print_ratios(ratios(pairs), options.revision)
+            # After each, so that a comparison that is stopped has shown what it knew.
+            print_ratios(ratios(pairs), options.revision)
     return 0
 
 
