@@ -50,7 +50,7 @@ def get_claims() -> list[Claim]:
             hazards="one learning rate for all shapes; a deep net may fail to be optimised",
         )  # fmt: skip
 
-    others = {"shallow": "wider ones of equal size", "shallow and twice as wide": "a few of four times the size"}
+    others = {"shallow": "fewer of equal size", "shallow and twice as wide": "fewer of four times the size"}
     return [
         claim(label, problems, *other)
         for label, problems in (("trained", "trained lengths"), ("hardest", "the most operations"))

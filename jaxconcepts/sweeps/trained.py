@@ -71,15 +71,17 @@ def chosen(
     return work
 
 
-def load_params(workdir: epath.PathLike, pack: Trained, step: int) -> PyTree:
+def load_params(workdir: epath.PathLike, pack: Trained, step: int, data: PyTree = None) -> PyTree:
     """The parameters of all the pack's runs at a checkpoint, with a leading run axis.
+
+    data: the experiment's, where it is at hand; made otherwise, which can take a while.
 
     Raises ValueError where the arrays are not this program's, DamagedFileError where they cannot be read.
     """
     experiment = pack.points[0].experiment
     program = packs.make_program(experiment, len(pack.points), packs.Layout())
     numbers = packs.stack_numbers(program, [point.numbers for point in pack.points])
-    data = packs.abstract_data(program, experiment.data())
+    data = packs.abstract_data(program, experiment.data() if data is None else data)
     like = lambda stored: packs.saved_state(program, numbers, data, stored["step"][0])  # noqa: E731
     return jax.device_get(store.load_checkpoint(workdir, pack.pack, step, like).params)
 
@@ -93,9 +95,9 @@ def one(workdir: epath.PathLike, run: str | None, step: int | None) -> tuple[Tra
     return pack, at, [point.run for point in pack.points].index(names[0])
 
 
-def params(workdir: epath.PathLike, pack: Trained, step: int, place: int) -> PyTree:
-    """One run's parameters, as `one` names it."""
-    return jax.tree.map(lambda a: a[place], load_params(workdir, pack, step))
+def params(workdir: epath.PathLike, pack: Trained, step: int, place: int, data: PyTree = None) -> PyTree:
+    """One run's parameters, as `one` names it; data as of `load_params`."""
+    return jax.tree.map(lambda a: a[place], load_params(workdir, pack, step, data))
 
 
 def measure(workdir: epath.PathLike, run: str | None, step: int | None, metrics: Sequence[str]) -> pl.DataFrame:
@@ -113,7 +115,7 @@ def measure(workdir: epath.PathLike, run: str | None, step: int | None, metrics:
         once = experiment.constants(held_out, lambda: seen(experiment.init(numbers, data)))
         return once | experiment.measure(seen(trained_params), held_out)
 
-    measured = jax.device_get(jax.jit(of_model)(params(workdir, pack, at, place), point.numbers, data))
+    measured = jax.device_get(jax.jit(of_model)(params(workdir, pack, at, place, data), point.numbers, data))
     of_runs = {name: replace(named, values=np.asarray(named.values)[None]) for name, named in measured.items()}
     return tidy.rows([point.run], at, experiment.on_host(of_runs))
 
