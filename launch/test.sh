@@ -8,5 +8,6 @@ if [ "${1:-}" = --latest ]; then
   shift
 fi
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh" "test"
-# A file's tests share compiled programs, so a file stays on one worker.
-python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile --no-loadscope-reorder "$@"
+# A file's tests share compiled programs, so a file stays on one worker. A worker that dies ends the run, which would
+# otherwise wait for it for ever.
+python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile --no-loadscope-reorder --max-worker-restart=0 "$@"
