@@ -2,6 +2,7 @@
 
 import atexit
 import json
+import logging
 import os
 import shutil
 import signal
@@ -66,6 +67,23 @@ def few_memory_maps():
     maps = Path("/proc/self/maps")
     if maps.exists() and maps.read_text().count("\n") > 30_000:
         jax.clear_caches()
+
+
+@pytest.fixture(autouse=True)
+def log_of_no_command():
+    """The log as an import leaves it: a command in this process ties it to the terminal and file of its test."""
+    _reset_log()
+    yield
+    _reset_log()
+
+
+def _reset_log():
+    log = logging.getLogger("jaxconcepts")
+    for handler in list(log.handlers):
+        log.removeHandler(handler)
+        handler.close()
+    log.setLevel(logging.NOTSET)
+    log.propagate = True
 
 
 @pytest.fixture(scope="module")

@@ -82,9 +82,6 @@ def test_letters_that_no_font_has_are_named_with_a_package_to_install(caplog, mo
     monkeypatch.setattr(font_manager.fontManager, "ttflist", [])
     for cached in (fonts._fallbacks, fonts._warn):
         cached.cache_clear()
-    # An earlier command of this process may have left a log of its own; the record is to be seen once.
-    monkeypatch.setattr(fonts.log, "propagate", True)
-    monkeypatch.setattr(fonts.log, "handlers", [])
     with caplog.at_level(logging.WARNING):
         style.render(figure_of("名詞"))
         style.render(figure_of("名詞"))

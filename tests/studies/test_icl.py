@@ -1,7 +1,6 @@
 """The in-context study on a tiny checkpoint: its numbers against transformers and scikit-learn; series; bad input."""
 
 import json
-import logging
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -317,7 +316,6 @@ def test_input_that_cannot_work_is_refused_before_weights_are_read(checkpoint, t
 def test_both_passes_say_how_far_they_are(checkpoint, encoded, caplog, monkeypatch):
     clock = iter(range(0, 10_000, 3))
     monkeypatch.setattr(icl_pass, "time", SimpleNamespace(monotonic=lambda: float(next(clock))))
-    monkeypatch.setattr(logging.getLogger("jaxconcepts"), "propagate", True)
     config = replace(CONFIG, batch_size=20)
     with caplog.at_level("INFO", logger="jaxconcepts"):
         icl_pass.read_states(config, *checkpoint[1:3], encoded[2].ids, "untrained")

@@ -1,6 +1,5 @@
 """The patch study over a run directory: what is patched, what is kept, and what is refused."""
 
-import logging
 import re
 import shutil
 
@@ -60,17 +59,6 @@ def patched(untouched, tmp_path_factory):
     """The directory after the study, and its programs."""
     workdir = shutil.copytree(untouched[0], tmp_path_factory.mktemp("patched") / "run")
     return workdir, patching_runs.patch_runs(workdir, CONFIG)
-
-
-@pytest.fixture(autouse=True)
-def closed_log():
-    """Closes the log file that a command in this process has opened."""
-    yield
-    log = logging.getLogger("jaxconcepts")
-    for handler in list(log.handlers):
-        log.removeHandler(handler)
-        handler.close()
-    log.propagate = True
 
 
 @pytest.mark.slow

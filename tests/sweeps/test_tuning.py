@@ -26,8 +26,7 @@ GROUP = [point for point in points.expand(BASE, FILE["get_sweep"]()) if point.ex
 
 
 @pytest.fixture(autouse=True)
-def log(caplog, monkeypatch):
-    monkeypatch.setattr(logging.getLogger("jaxconcepts"), "propagate", True)
+def log(caplog):
     caplog.set_level(logging.INFO, "jaxconcepts")
     return caplog
 
