@@ -79,13 +79,21 @@ def scored(model, params, tokens, lengths, continuations, wanted: Wanted, edits=
     """`score` inside jit; edits: `residual.Edits` of the prompts' tokens, which the answers see through the cache."""
     reused = wanted.max_new_tokens > 0 or continuations is not None
     trace = language.read(model, params, tokens, lengths, edits, keep="cache" if reused else None)
-    last = trace.captured[-1, :, 0]
+    found = continued(model, params, trace.captured[-1, :, 0], trace.outputs, lengths, continuations, wanted)
+    return found._replace(states=trace.captured[:, :, 0]) if wanted.states else found
+
+
+def continued(
+    model: Decoder, params: PyTree, last: Float[Array, "B d"], cache: PyTree, lengths, continuations, wanted: Wanted
+) -> Scores:
+    """`scored` but for the states, from the stream after the last block at the prompts' last tokens and the state that
+    the prompts left; inside jit."""
     answers = log_probs = None
     if wanted.max_new_tokens:
-        answers = language.greedy(model, params, last, trace.outputs, lengths, *wanted[1:])
+        answers = language.greedy(model, params, last, cache, lengths, *wanted[1:])
     if continuations is not None:
-        log_probs = _log_probs(model, params, last, trace.outputs, lengths, *continuations)
-    return Scores(trace.captured[:, :, 0] if wanted.states else None, answers, log_probs)
+        log_probs = _log_probs(model, params, last, cache, lengths, *continuations)
+    return Scores(None, answers, log_probs)
 
 
 _score = jax.jit(scored, static_argnums=(0, 5))

@@ -4,12 +4,14 @@ import dataclasses
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import polars as pl
 import pytest
 
 from jaxconcepts import store
 from jaxconcepts.__main__ import main
+from jaxconcepts.models import gemma2, gemma3, gpt2
 from jaxconcepts.prompts import render
 from jaxconcepts.studies.causal import contrasts, interchange
 from jaxconcepts.studies.causal import edited_pass as causal_pass
@@ -129,7 +131,7 @@ def test_answers_under_a_change_equal_a_loop_of_hooks_in_pytorch(session, asked,
     """Greedy answers, several tokens long, and the first answer token's probability."""
     change, hooks = changes(session.model)[name]
     found = causal_pass.ask(session, asked, change)
-    plain = causal_pass.ask(session, asked)
+    plain, under = causal_pass.log_probs(session, asked, [None, change])
     stops = causal_pass.answers.stop_tokens(session.tokenizer, session.model, "\n")
     budget = asked.continuations.shape[2] + causal_pass.answers.SPARE
     torch = theirs[0]
@@ -138,9 +140,36 @@ def test_answers_under_a_change_equal_a_loop_of_hooks_in_pytorch(session, asked,
         assert found.texts[i] == causal_pass.answers.read(session.tokenizer, np.array(answer), stops)
         if asked.continuation_lengths[i, 0] == 1:
             expected = float(torch.log_softmax(logits, -1)[asked.continuations[i, 0, 0]])
-            assert found.log_probs[i, 0] == pytest.approx(expected, abs=1e-4)
+            assert under[i, 0] == pytest.approx(expected, abs=1e-4)
     if change is not None:
-        assert np.nanmax(np.abs(found.log_probs - plain.log_probs)) > 1e-3
+        assert np.nanmax(np.abs(under - plain)) > 1e-3
+
+
+@pytest.mark.parametrize("family", [gpt2.GPT2Config, gemma2.Gemma2Config, gemma3.Gemma3Config])
+def test_the_last_token_on_what_the_others_left_is_as_the_whole_prompt(family):
+    """Of models with learned positions, and with layers that reach three tokens back."""
+    sizes = {"vocab_size": 64, "width": 16, "layers": 3, "heads": 4, "kv_heads": 2, "head_dim": 8, "context": 32}
+    sizes |= {"window": 3, "mlp_width": 24}
+    model = family(**{name: size for name, size in sizes.items() if name in family.__dataclass_fields__})
+    params = jax.tree.map(lambda a: a + 0.3 * drawn(*a.shape), model.init(jax.random.key(0)))
+    rng, lengths = np.random.default_rng(1), np.array([9, 4, 1], np.int32)
+    tokens = rng.integers(0, 64, (3, 12), np.int32)
+    continuations = (rng.integers(0, 64, (3, 2, 3), np.int32), np.array([[3, 1], [2, 2], [1, 3]], np.int32))
+    change = causal_pass.with_heads(
+        model, rng.random((3, model.heads)) < 0.5, drawn(3, 4, model.head_dim), at_last=True
+    )
+    change = change._replace(
+        add_layer=np.int32(1), direction=drawn(3, 16), replace_layer=np.int32(2), states=drawn(3, 16)
+    )
+    for wanted in (causal_pass.scoring.Wanted(False, 4, ()), causal_pass.scoring.Wanted(False, 0, ())):
+        given = (tokens, lengths, None if wanted.max_new_tokens else continuations, change, wanted)
+        whole = causal_pass._asked(model, params, *given)
+        before = causal_pass._before_last(model, params, tokens, lengths)
+        found = causal_pass._asked_last(model, params, before, *given)
+        if wanted.max_new_tokens:
+            np.testing.assert_array_equal(found.answers, whole.answers)
+        else:
+            np.testing.assert_allclose(found.log_probs, whole.log_probs, rtol=1e-4, atol=1e-4)
 
 
 def test_prompts_end_where_their_answer_begins_to_say_something(session, asked):

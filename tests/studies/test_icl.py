@@ -15,7 +15,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from jaxconcepts import store
 from jaxconcepts.metrics.draws import key_of_draws, sample_draws
 from jaxconcepts.prompts import render
-from jaxconcepts.studies.asking import checkpoints
+from jaxconcepts.studies.asking import checkpoints, progress
 from jaxconcepts.studies.asking import prompt_pass as icl_pass
 from jaxconcepts.studies.icl import cells as icl_cells
 from jaxconcepts.studies.icl import config as icl_config
@@ -315,7 +315,7 @@ def test_input_that_cannot_work_is_refused_before_weights_are_read(checkpoint, t
 
 def test_both_passes_say_how_far_they_are(checkpoint, encoded, caplog, monkeypatch):
     clock = iter(range(0, 10_000, 3))
-    monkeypatch.setattr(icl_pass, "time", SimpleNamespace(monotonic=lambda: float(next(clock))))
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: float(next(clock))))
     config = replace(CONFIG, batch_size=20)
     with caplog.at_level("INFO", logger="jaxconcepts"):
         icl_pass.read_states(config, *checkpoint[1:3], encoded[2].ids, "untrained")

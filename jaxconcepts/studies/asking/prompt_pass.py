@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import time
 from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
@@ -16,10 +14,9 @@ from jaxtyping import Array, Bool, Float
 from jaxconcepts.models import language, scoring
 from jaxconcepts.models.decoder import Decoder
 from jaxconcepts.studies.asking import answers
+from jaxconcepts.studies.asking.progress import Progress
 from jaxconcepts.studies.icl.cells import Encoded
 from jaxconcepts.studies.icl.config import IclConfig
-
-log = logging.getLogger("jaxconcepts.icl")
 
 
 class Read(NamedTuple):
@@ -42,7 +39,7 @@ def read_prompts(config: IclConfig, model: Decoder, params, tokenizer, encoded: 
     stops = answers.stop_tokens(tokenizer, model, stop)
     states = jnp.zeros((model.layers + 1, count, model.width), model.dtype)
     texts, log_probs = [""] * count, np.full(encoded.continuation_lengths.shape, np.nan)
-    progress, waiting = _Progress(what, count), None
+    progress, waiting = Progress(what, count), None
     for batch in (*language.batches(encoded.ids, config.batch_size, config.multiple), None):
         found = None
         if batch is not None:
@@ -71,31 +68,12 @@ def read_states(
 ) -> Float[Array, "layers n d"]:
     """The states of every prompt alone, at its last token, as in `Read`. what: named in the progress."""
     states = jnp.zeros((model.layers + 1, len(prompts), model.width), model.dtype)
-    progress = _Progress(what, len(prompts))
+    progress = Progress(what, len(prompts))
     for indices, tokens, lengths in language.batches(prompts, config.batch_size, config.multiple):
         found = language.hidden_states(model, params, tokens, lengths)
         states = jax.block_until_ready(_keep(states, np.where(indices < 0, len(prompts), indices), found))
         progress.add(int((indices >= 0).sum()))
     return states
-
-
-class _Progress:
-    """Says how many prompts are through and how long the others will take, every five seconds."""
-
-    def __init__(self, what: str, count: int):
-        self._what, self._count, self._done = what, count, 0
-        self._start = self._said = time.monotonic()
-
-    def add(self, prompts: int) -> None:
-        """So many more are through."""
-        self._done += prompts
-        now = time.monotonic()
-        if now - self._said < 5:
-            return
-        self._said = now
-        rate = self._done / (now - self._start)
-        left = (self._count - self._done) / rate
-        log.info("%s: %d of %d prompts  %.1f prompts/s  %.0f s left", self._what, self._done, self._count, rate, left)
 
 
 @partial(jax.jit, donate_argnums=0)

@@ -2,6 +2,9 @@
 
 A `Change` says what is done at the last token of a prompt (a head's output also at every token) as small arrays, so
 that patches, task vectors, function vectors, steering and ablations at any layer and head share one program a width.
+
+Attention is causal: a change at the last token leaves all tokens before it as they are. So those are read once, and
+each change runs the last token alone on what they left.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from jaxconcepts.models.decoder import Decoder
 from jaxconcepts.prompts import render
 from jaxconcepts.prompts.family import Family
 from jaxconcepts.studies.asking import answers
+from jaxconcepts.studies.asking.progress import Progress
 from jaxconcepts.studies.causal.config import CausalConfig
 
 
@@ -68,12 +72,11 @@ class Change(NamedTuple):
 
 class Answered(NamedTuple):
     """texts: the greedy answers. correct, as_other: exact match with the right answer, with the other concept's (False
-    where there is none). log_probs: [n, 2] of both answers, NaN where there is none."""
+    where there is none)."""
 
     texts: list[str]
     correct: Bool[np.ndarray, " n"]
     as_other: Bool[np.ndarray, " n"]
-    log_probs: Float[np.ndarray, "n 2"]
 
 
 class Captured(NamedTuple):
@@ -156,43 +159,78 @@ def with_heads(model: Decoder, heads, outputs, at_last: bool) -> Change:
     return nothing(model)._replace(heads=np.asarray(heads, bool), outputs=outputs, at_last=np.asarray(at_last))
 
 
-def ask(session: Session, asked: Asked, change: Change | Callable[[Int[np.ndarray, " B"]], Change] | None = None):
-    """`Answered` of all prompts under a change, or under one a batch: a function of the batch's places in `asked`."""
-    config, model = session.config, session.model
-    stop = config.template.stop
-    stops = answers.stop_tokens(session.tokenizer, model, stop)
+Changes = Sequence[Change | Callable[[Int[np.ndarray, " B"]], Change] | None]
+"""Changes one after the other: each the same for all prompts, or a function of a batch's places among them; None for
+the model as it is."""
+
+
+def ask(session: Session, asked: Asked, change: Change | None = None) -> Answered:
+    """The answers to all prompts under one change."""
+    return ask_each(session, asked, [change])[0]
+
+
+def ask_each(session: Session, asked: Asked, changes: Changes, what: str = "prompts") -> list[Answered]:
+    """The answers to all prompts under each change. what: named in the progress."""
+    stop = session.config.template.stop
+    stops = answers.stop_tokens(session.tokenizer, session.model, stop)
     budget = asked.continuations.shape[2] + answers.SPARE
-    texts, log_probs = [""] * len(asked.ids), np.full((len(asked.ids), 2), np.nan)
-    waiting = None
-    for batch in (*language.batches(asked.ids, config.batch_size, config.multiple), None):
-        found = None
-        if batch is not None:
-            indices, tokens, lengths = batch
-            places = np.maximum(indices, 0)
+    texts = [[""] * len(asked.ids) for _ in changes]
+    for number, indices, found in _runs(session, asked, changes, scoring.Wanted(False, budget, stops), what):
+        for i, answer in zip(indices, np.asarray(found.answers), strict=False):
+            texts[number][i] = answers.read(session.tokenizer, answer, stops, stop)
+    right = [prompt.answer.strip() for prompt in asked.prompts]
+    match = lambda row, wanted: np.array([bool(w) and t == w for t, w in zip(row, wanted, strict=True)], bool)  # noqa: E731
+    return [Answered(row, match(row, right), match(row, asked.other)) for row in texts]
+
+
+def log_probs(
+    session: Session, asked: Asked, changes: Changes, what: str = "prompts"
+) -> Float[np.ndarray, "changes n 2"]:
+    """The log-probability of both answers to all prompts under each change, nats summed over an answer's tokens; NaN
+    where there is no answer. what: as of `ask_each`."""
+    values = np.full((len(changes), len(asked.ids), 2), np.nan)
+    for number, indices, found in _runs(session, asked, changes, scoring.Wanted(False, 0, ()), what):
+        values[number, indices] = np.asarray(found.log_probs)[: len(indices)]
+    return np.where(asked.continuation_lengths > 0, values, np.nan)
+
+
+def _runs(session: Session, asked: Asked, changes: Changes, wanted: scoring.Wanted, what: str):
+    """(number of the change, places of the prompts, their `Scores`), each read while the next is computed."""
+    progress, waiting = Progress(what, len(asked.ids) * len(changes)), None
+    for found in (*_started(session, asked, changes, wanted), None):
+        if waiting is not None:
+            jax.block_until_ready(waiting[2])
+            progress.add(len(waiting[1]))
+            yield waiting
+        waiting = found
+
+
+def _started(session: Session, asked: Asked, changes: Changes, wanted: scoring.Wanted):
+    """`_runs` whose scores may still be on their way."""
+    config, model, params = session.config, session.model, session.params
+    room = max(asked.continuations.shape[2], wanted.max_new_tokens)
+    for indices, tokens, lengths in language.batches(asked.ids, config.batch_size, config.multiple):
+        tokens, lengths = language.checked(model, tokens, lengths)
+        if (longest := int(lengths.max()) + room) > model.context:
+            raise ValueError(f"prompt and answer take {longest} tokens, the model's context is {model.context}")
+        places, before = np.maximum(indices, 0), None
+        continuations = None
+        if not wanted.max_new_tokens:
+            continuations = (asked.continuations[places], asked.continuation_lengths[places])
+        for number, change in enumerate(changes):
             made = change(places) if callable(change) else nothing(model) if change is None else change
-            tokens, lengths = language.checked(model, tokens, lengths)
-            if (longest := int(lengths.max()) + budget) > model.context:
-                raise ValueError(f"prompt and answer take {longest} tokens, the model's context is {model.context}")
             # Always a row a prompt: one program, whether all rows get the same or not.
             rows = (len(tokens), model.width)
             made = made._replace(
                 states=np.broadcast_to(made.states, rows), direction=np.broadcast_to(made.direction, rows)
             )
-            continuations = (asked.continuations[places], asked.continuation_lengths[places])
-            wanted = scoring.Wanted(False, budget, stops)
             with language.exact_products(model):
-                found = _asked(model, session.params, tokens, lengths, continuations, made, wanted)
-        if waiting is not None:
-            real = waiting[0] >= 0
-            for i, answer in zip(waiting[0][real], np.asarray(waiting[1].answers)[real], strict=True):
-                texts[i] = answers.read(session.tokenizer, answer, stops, stop)
-            log_probs[waiting[0][real]] = np.asarray(waiting[1].log_probs)[real]
-        waiting = None if batch is None else (indices, found)
-    right = [prompt.answer.strip() for prompt in asked.prompts]
-    match = lambda wanted: np.array([bool(w) and t == w for t, w in zip(texts, wanted, strict=True)], bool)  # noqa: E731
-    return Answered(
-        texts, match(right), match(asked.other), np.where(asked.continuation_lengths > 0, log_probs, np.nan)
-    )
+                if made.heads.any() and not made.at_last:
+                    found = _asked(model, params, tokens, lengths, continuations, made, wanted)
+                else:
+                    before = _before_last(model, params, tokens, lengths) if before is None else before
+                    found = _asked_last(model, params, before, tokens, lengths, continuations, made, wanted)
+            yield number, indices[indices >= 0], found
 
 
 def capture(session: Session, asked: Asked) -> Captured:
@@ -220,6 +258,25 @@ def edits_of(change: Change, blocks: int, lengths: Int[Array, " B"], width: int)
 def _asked(model, params, tokens, lengths, continuations, change, wanted):
     edits = edits_of(change, model.layers, lengths, tokens.shape[1])
     return scoring.scored(model, params, tokens, lengths, continuations, wanted, edits)
+
+
+@partial(jax.jit, static_argnums=0)
+def _before_last(model, params, tokens, lengths):
+    """The state that all tokens of each prompt but its last one leave."""
+    positions = jnp.arange(tokens.shape[1])[None]
+    return language.forward(model, params, tokens, positions, keep="cache", lengths=lengths - 1).outputs
+
+
+@partial(jax.jit, static_argnums=(0, 7))
+def _asked_last(model, params, before, tokens, lengths, continuations, change, wanted):
+    """As `_asked` for a change at the last token, from the state `before` it."""
+    rows, at = jnp.arange(len(lengths)), lengths - 1
+    edits = edits_of(change, model.layers, jnp.ones_like(lengths), 1)
+    trace = language.forward(
+        model, params, tokens[rows, at][:, None], at[:, None], past=before, edits=edits, keep="cache"
+    )
+    cache = model.advanced(before, trace.outputs, rows, at)
+    return scoring.continued(model, params, trace.stream[:, 0], cache, lengths, continuations, wanted)
 
 
 @partial(jax.jit, static_argnums=0)

@@ -8,7 +8,7 @@ differs from the right answer.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -48,7 +48,6 @@ def patching(session: Session, family: Family, prepared: Prepared) -> pl.DataFra
     other concept), "random" (the own mean and a random direction as long as the way to the "negative", or else to the
     "other"); "none" without layer is the model as it is.
     """
-    rows = _accuracy(session, prepared.test, causal_pass.ask(session, prepared.test), condition="none")
     own = np.stack([prepared.states[k] for k in prepared.concepts])
     kinds = {"positive": own}
     if prepared.null is not None:
@@ -60,12 +59,12 @@ def patching(session: Session, family: Family, prepared: Prepared) -> pl.DataFra
         key = jax.random.key(session.config.seed)
         kinds["random"] = own + np.asarray(random_like(key, away - own))
     place = _places(prepared.test, prepared.concepts)
+    changes = [({"condition": "none"}, None)]
     for layer in range(session.model.layers + 1):
         for condition, states in kinds.items():
             change = lambda i, layer=layer, s=states: causal_pass.replaced(session.model, layer, s[place[i], layer])  # noqa: E731
-            answered = causal_pass.ask(session, prepared.test, change)
-            rows += _accuracy(session, prepared.test, answered, condition=condition, layer=layer)
-    return _frame(rows)
+            changes.append(({"condition": condition, "layer": layer}, change))
+    return _frame(_rows_of_each(session, prepared.test, changes, f"{family.name}: patching"))
 
 
 def task_vectors(session: Session, family: Family, prepared: Prepared) -> pl.DataFrame:
@@ -92,20 +91,21 @@ def function_vectors(session: Session, family: Family, prepared: Prepared) -> pl
     config, model = session.config, session.model
     asked, place = _with_shuffled_labels(session, family, prepared, "train")
     means = np.stack([prepared.heads[k] for k in prepared.concepts])
-    before = np.exp(causal_pass.ask(session, asked).log_probs[:, 0])
-    rows, effects = [], np.zeros((model.layers, model.heads))
-    for number, mask in enumerate(head_edits.one_at_a_time(model.layers, model.heads)):
+    masks = list(head_edits.one_at_a_time(model.layers, model.heads))
+    rises = np.zeros((len(masks), len(place)))
+    for concept, name in enumerate(prepared.concepts):
+        chosen = np.flatnonzero(place == concept)
+        changes = [None] + [causal_pass.with_heads(model, mask, means[concept], at_last=True) for mask in masks]
+        what = f"{family.name}: heads' effects on {name}"
+        found = np.exp(causal_pass.log_probs(session, causal_pass.take(asked, chosen), changes, what)[:, :, 0])
+        rises[:, chosen] = found[1:] - found[0]
+    rows = []
+    for number, rise in enumerate(rises):
         block, head = divmod(number, model.heads)
-        after = np.zeros(len(place))
-        for concept in range(len(prepared.concepts)):
-            chosen = np.flatnonzero(place == concept)
-            change = causal_pass.with_heads(model, mask, means[concept], at_last=True)
-            answered = causal_pass.ask(session, causal_pass.take(asked, chosen), change)
-            after[chosen] = np.exp(answered.log_probs[:, 0])
-            value = (after - before)[chosen].mean()
-            named = {"condition": "effect", "concept": prepared.concepts[concept], "layer": block + 1, "head": head}
-            rows.append(named | {"metric": "indirect_effect", "value": float(value)})
-        effects[block, head] = (after - before).mean()
+        for concept, name in enumerate(prepared.concepts):
+            named = {"condition": "effect", "concept": name, "layer": block + 1, "head": head}
+            rows.append(named | {"metric": "indirect_effect", "value": float(rise[place == concept].mean())})
+    effects = rises.mean(1)
     count = min(config.top_heads or max(4, effects.size // 10), effects.size)
     top = np.argsort(-effects.ravel(), kind="stable")[:count]
     rows += [
@@ -144,37 +144,34 @@ def steering(session: Session, family: Family, prepared: Prepared) -> pl.DataFra
     """Few-shot prompts with scale * (mean of the other concept - mean of the own) added at the last token."""
     config = session.config
     asked = _first(prepared, config.steered, config)
-    rows = _accuracy(session, asked, causal_pass.ask(session, asked), condition="none")
     place = _places(asked, prepared.concepts)
-    if not prepared.others:
-        return _frame(rows)
-    ways = np.stack([prepared.states[prepared.others[k]] - prepared.states[k] for k in prepared.concepts])
-    key = jax.random.key(config.seed + 1)
-    kinds = {"steered": ways, "random": np.asarray(random_like(key, ways))}
+    changes = [({"condition": "none"}, None)]
+    kinds = {}
+    if prepared.others:
+        ways = np.stack([prepared.states[prepared.others[k]] - prepared.states[k] for k in prepared.concepts])
+        kinds = {"steered": ways, "random": np.asarray(random_like(jax.random.key(config.seed + 1), ways))}
     for layer in range(session.model.layers + 1):
         for scale in config.scales:
             for condition, direction in kinds.items():
                 change = lambda i, layer=layer, d=scale * direction: causal_pass.added(  # noqa: E731
                     session.model, layer, d[place[i], layer]
                 )
-                answered = causal_pass.ask(session, asked, change)
-                rows += _accuracy(session, asked, answered, condition=condition, layer=layer, scale=float(scale))
-    return _frame(rows)
+                changes.append(({"condition": condition, "layer": layer, "scale": float(scale)}, change))
+    return _frame(_rows_of_each(session, asked, changes, f"{family.name}: steering"))
 
 
 def heads(session: Session, family: Family, prepared: Prepared) -> pl.DataFrame:
     """Few-shot prompts with one head ablated in the prompt: "zero", or its "mean" over prompts and tokens."""
     model = session.model
     asked = _first(prepared, session.config.ablated, session.config)
-    rows = _accuracy(session, asked, causal_pass.ask(session, asked), condition="none")
+    changes = [({"condition": "none"}, None)]
     mean = np.mean([prepared.heads_mean[k] for k in prepared.concepts], axis=0)
     for condition, outputs in (("zero", np.zeros_like(mean)), ("mean", mean)):
         for number, mask in enumerate(head_edits.one_at_a_time(model.layers, model.heads)):
             block, head = divmod(number, model.heads)
             change = causal_pass.with_heads(model, mask, outputs, at_last=False)
-            answered = causal_pass.ask(session, asked, change)
-            rows += _accuracy(session, asked, answered, condition=condition, layer=block + 1, head=head)
-    return _frame(rows)
+            changes.append(({"condition": condition, "layer": block + 1, "head": head}, change))
+    return _frame(_rows_of_each(session, asked, changes, f"{family.name}: heads"))
 
 
 def interchange(session: Session, family: Family, prepared: Prepared) -> pl.DataFrame:
@@ -234,18 +231,26 @@ def _vectors(session, family, prepared, name, change) -> pl.DataFrame:
             prepared.others,
         )  # fmt: skip
         develop = draw(config.develop, config.seed + 2, "train")
-        scores = []
-        for layer in range(session.model.layers + 1):
-            answered = causal_pass.ask(session, develop, change(layer, number))
-            scores.append(answered.correct.mean())
+        what = f"{family.name}: {name}s of {concept}"
+        changes = [change(layer, number) for layer in range(session.model.layers + 1)]
+        scores = [found.correct.mean() for found in causal_pass.ask_each(session, develop, changes, what)]
+        for layer, score in enumerate(scores):
             named = {"condition": "develop", "concept": concept, "layer": layer, "metric": "accuracy"}
-            rows.append(named | {"value": float(scores[-1])})
+            rows.append(named | {"value": float(score)})
         best = int(np.argmax(scores))
         test = draw(config.test_prompts, config.seed, "test")
-        rows += _accuracy(session, test, causal_pass.ask(session, test), condition="zero-shot")
-        answered = causal_pass.ask(session, test, change(best, number))
-        rows += _accuracy(session, test, answered, condition=name, layer=best)
+        changes = [({"condition": "zero-shot"}, None), ({"condition": name, "layer": best}, change(best, number))]
+        rows += _rows_of_each(session, test, changes, what)
     return _frame(rows)
+
+
+def _rows_of_each(session: Session, asked: Asked, changes: Sequence[tuple[dict, Any]], what: str) -> list[dict]:
+    """The rows of `_accuracy` under each change, given as (what its rows are named by, the change)."""
+    answered = causal_pass.ask_each(session, asked, [change for _, change in changes], what)
+    return [
+        row for (named, _), found in zip(changes, answered, strict=True)
+        for row in _accuracy(session, asked, found, **named)
+    ]  # fmt: skip
 
 
 def _accuracy(session: Session, asked: Asked, answered, **named) -> list[dict]:
