@@ -77,6 +77,8 @@ class Context(NamedTuple):
         no soft-cap (see `language.attention_of`).
     frequencies, amplitude: this layer's rotary positions; None for the config's.
     lengths: [B] how many of the new tokens are real; None for all. What a recurrent state needs to know.
+    branch: [T] of the new tokens: those of one number see each other and the past, and not those of another; None where
+        all see each other. For attention alone.
     """
 
     positions: Int[Array, "B T"]
@@ -87,6 +89,15 @@ class Context(NamedTuple):
     frequencies: Float[Array, " half"] | None = None
     amplitude: Float[Array, ""] | None = None
     lengths: Int[Array, " B"] | None = None
+    branch: Int[Array, " T"] | None = None
+
+    def seen(self) -> Bool[Array, "B P T"]:
+        """Which of the new tokens each one asked for sees, windows aside: those before it, of its own branch."""
+        seen = self.asked(self.positions)[:, :, None] >= self.positions[:, None, :]
+        if self.branch is None:
+            return seen
+        branch = jnp.broadcast_to(self.branch, (len(self.positions), len(self.branch)))
+        return seen & (self.asked(branch)[:, :, None] == self.branch)
 
     def asked(self, x: Shaped[Array, "B T ..."]) -> Shaped[Array, "B P ..."]:
         """x at the tokens whose stream is taken further."""

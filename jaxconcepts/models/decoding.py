@@ -23,7 +23,7 @@ TOKENS_AT_ONCE = 2**15
 def forward(
     model: Decoder, params, tokens, positions, past=None, capture=None, edits=None, depth=None,
     keep: str | None = None, remat: bool = False, unroll: int | bool = 1, resume: tuple | None = None,
-    attention: str = "xla", nowhere_else: bool = False, lengths=None,
+    attention: str = "xla", nowhere_else: bool = False, lengths=None, branch=None,
 ):  # fmt: skip
     """The residual stack on tokens at `positions`.
 
@@ -35,6 +35,7 @@ def forward(
     nowhere_else: the stream after the last block is wanted at the captured positions [B, P] alone, so that block runs
         for them only (all of its keys and values aside), and the trace's stream is [B, P, d]. Not with edits.
     lengths: [B], how many of each row's tokens are real (default: all).
+    branch: [T], see `Context`.
 
     Raises ValueError for edits of heads, or keep="heads", where the model's blocks have none.
     """
@@ -44,7 +45,7 @@ def forward(
     def block(layer_params, stream, layer_input, head_edits, queries=None):
         inputs, layer_past = layer_input
         window, frequencies, amplitude = inputs
-        context = Context(positions, layer_past, window, attention, queries, frequencies, amplitude, lengths)
+        context = Context(positions, layer_past, window, attention, queries, frequencies, amplitude, lengths, branch)
         stream, written = model.block().apply({"params": layer_params}, stream, context, head_edits)
         if keep == "heads":
             return stream, residual.select(merge_heads(written.heads), capture)

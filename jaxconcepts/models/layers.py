@@ -184,7 +184,7 @@ def attend(
     if context.attention != "xla" and context.past is None and context.queries is None:
         return fused_attention(q, k, v, scale, context.attention)
     here, window = context.asked(context.positions)[:, :, None], context.window
-    pairs = [(k, v, here >= context.positions[:, None, :], context.positions[:, None, :])]
+    pairs = [(k, v, context.seen(), context.positions[:, None, :])]
     if context.past is not None:
         slots = jnp.arange(context.past[0].shape[1])[None, None]
         pairs.insert(0, (*context.past, slots < context.positions[:, :1, None], slots))

@@ -76,18 +76,18 @@ def attend(
     """
     at = jnp.arange(v.shape[1])[None] if context is None else context.positions
     here = at if context is None else context.asked(at)
-    there, seen_past = at, None
+    there = at
+    seen = (here[:, :, None] >= at[:, None, :]) if context is None else context.seen()
+    if not causal:
+        seen = jnp.ones_like(seen)
     if context is not None and context.past is not None:
         past_keys, past_values = context.past
         slots = jnp.arange(past_keys.shape[1])[None]
-        seen_past = slots < at[:, :1]
+        seen_past = jnp.broadcast_to((slots < at[:, :1])[:, None], (*seen.shape[:2], slots.shape[1]))
+        seen = jnp.concatenate([seen_past, seen], axis=2)
         k, v = (jnp.concatenate([old, new], axis=1) for old, new in ((past_keys, k), (past_values, v)))
         there = jnp.concatenate([jnp.broadcast_to(slots, (len(at), slots.shape[1])), at], axis=1)
-        seen_past = jnp.concatenate([seen_past, jnp.ones(at.shape, bool)], axis=1)[:, None]
     distance = here[:, :, None] - there[:, None, :]
-    seen = distance >= 0 if causal else jnp.ones(distance.shape, bool)
-    if seen_past is not None:
-        seen = seen & seen_past
     if context is not None and context.window is not None:
         seen = seen & (distance < context.window)
     return _weighted(q, k, v, distance, seen, scale, added, heads_reach)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -100,19 +101,35 @@ _score = jax.jit(scored, static_argnums=(0, 5))
 
 
 def _log_probs(model, params, last, cache, lengths, continuations, continuation_lengths):
-    """[B, C]: teacher-forced, one continuation of every prompt after another, on the prompts' keys and values."""
-    steps = jnp.arange(continuations.shape[2])
+    """[B, C]: teacher-forced, on what the prompts left. A prompt's continuations are branches of one sequence; with a
+    recurrent model, whose state is that of one text, they come one after another."""
+    width = continuations.shape[2]
     first = jax.nn.log_softmax(model.unembed(params, last), axis=-1)
+    found = jnp.take_along_axis(first, continuations[:, :, 0], axis=1)[..., None]
+    if width > 1:
+        given, offsets = continuations[:, :, :-1], jnp.arange(width - 1)
 
-    def one(continuation):
-        ids, count = continuation
-        found = jnp.take_along_axis(first, ids[:, :1], axis=1)
-        if len(steps) > 1:
-            positions = lengths[:, None] + steps[:-1]
-            stream = language.forward(model, params, ids[:, :-1], positions, past=cache).stream
-            later = jax.nn.log_softmax(model.unembed(params, stream), axis=-1)
-            found = jnp.concatenate([found, jnp.take_along_axis(later, ids[:, 1:, None], axis=2)[..., 0]], axis=1)
-        return jnp.sum(jnp.where(steps < count[:, None], found, 0.0), axis=1)
+        def stream(ids):
+            """Of tokens [B, C', A - 1] of C' continuations each."""
+            branch = jnp.repeat(jnp.arange(ids.shape[1]), width - 1)
+            positions = lengths[:, None] + jnp.tile(offsets, ids.shape[1])
+            branch = branch if ids.shape[1] > 1 else None
+            ids = ids.reshape(len(ids), -1)
+            found = language.forward(model, params, ids, positions, past=cache, branch=branch).stream
+            return found.reshape(len(ids), -1, width - 1, found.shape[-1])
 
-    each = (jnp.moveaxis(continuations, 1, 0), jnp.moveaxis(continuation_lengths, 1, 0))
-    return jax.lax.map(one, each).T
+        def later(each):
+            """One continuation's, so that the logits of all are never there at once."""
+            ids, stream = each
+            logits = jax.nn.log_softmax(model.unembed(params, stream), axis=-1)
+            return jnp.take_along_axis(logits, ids[..., None], axis=2)[..., 0]
+
+        by_continuation = partial(jnp.moveaxis, source=1, destination=0)
+        if model.ATTENDS:
+            streams = by_continuation(stream(given))
+        else:
+            streams = jax.lax.map(lambda ids: stream(ids[:, None])[:, 0], by_continuation(given))
+        rest = jax.lax.map(later, (by_continuation(continuations[:, :, 1:]), streams))
+        found = jnp.concatenate([found, jnp.moveaxis(rest, 0, 1)], axis=2)
+    counted = jnp.arange(width) < continuation_lengths[..., None]
+    return jnp.sum(jnp.where(counted, found, 0.0), axis=2)

@@ -6,12 +6,17 @@ import jax
 import numpy as np
 import pytest
 
-from jaxconcepts.models import gemma2, language, llama, scoring
+from jaxconcepts.models import gemma2, gpt2, language, llama, mamba2, scoring
 
 SIZES = {"vocab_size": 31, "width": 16, "heads": 4, "kv_heads": 2, "head_dim": 8, "mlp_width": 24, "context": 64}
 MODELS = {
     "llama": llama.LlamaConfig(layers=2, **SIZES),
     "gemma2": gemma2.Gemma2Config(layers=2, window=5, query_scale=8, **SIZES),
+    "gpt2": gpt2.GPT2Config(vocab_size=31, width=16, layers=2, heads=4, context=64),
+    "relative": gpt2.GPT2Config(vocab_size=31, width=16, layers=2, heads=4, context=64, positions="relative"),
+    "mamba2": mamba2.Mamba2Config(
+        vocab_size=31, width=16, layers=2, heads=4, head_dim=8, state=8, groups=2, chunk=8, context=64
+    ),
 }
 LENGTHS = np.array([3, 17, 9])
 

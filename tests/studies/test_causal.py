@@ -259,8 +259,8 @@ def half_known(monkeypatch):
     """As if every second prompt were answered rightly, and none of NAND."""
     honest = causal_pass.ask
 
-    def ask(session, asked, change=None):
-        found = honest(session, asked, change)
+    def ask(session, asked, change=None, what=""):
+        found = honest(session, asked, change, what)
         correct = np.array([i % 2 == 0 and p.concept != "NAND" for i, p in enumerate(asked.prompts)])
         return found._replace(correct=correct)
 

@@ -164,9 +164,9 @@ Changes = Sequence[Change | Callable[[Int[np.ndarray, " B"]], Change] | None]
 the model as it is."""
 
 
-def ask(session: Session, asked: Asked, change: Change | None = None) -> Answered:
-    """The answers to all prompts under one change."""
-    return ask_each(session, asked, [change])[0]
+def ask(session: Session, asked: Asked, change: Change | None = None, what: str = "prompts") -> Answered:
+    """The answers to all prompts under one change; what: as of `ask_each`."""
+    return ask_each(session, asked, [change], what)[0]
 
 
 def ask_each(session: Session, asked: Asked, changes: Changes, what: str = "prompts") -> list[Answered]:

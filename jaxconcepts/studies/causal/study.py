@@ -103,7 +103,7 @@ def prepare(session: Session, family: Family) -> Prepared:
         # The answers of the concept without information cannot be right but by chance.
         rows = np.arange(len(prompts))
         if concept != family.null:
-            rows = np.flatnonzero(causal_pass.ask(session, asked).correct)
+            rows = np.flatnonzero(causal_pass.ask(session, asked, what=f"{family.name}: {concept}").correct)
         counts[concept] = len(rows)
         if not len(rows):
             log.warning(
