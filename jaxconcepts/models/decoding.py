@@ -22,20 +22,20 @@ TOKENS_AT_ONCE = 2**15
 
 def forward(
     model: Decoder, params, tokens, positions, past=None, capture=None, edits=None, depth=None,
-    keep: str | None = None, remat: bool = False, unroll: int | bool = 1, resume: tuple | None = None,
-    attention: str = "xla", nowhere_else: bool = False, lengths=None, branch=None,
+    keep: str | None = None, resume: tuple | None = None, attention: str = "xla", nowhere_else: bool = False,
+    lengths=None, branch=None, **options,
 ):  # fmt: skip
     """The residual stack on tokens at `positions`.
 
     keep: what the trace's outputs are: None; "cache": the state that the tokens leave (of attention: keys and values);
         "heads": the heads' outputs [L, B, P, heads * head_dim] at the captured positions, before the output projection.
-    remat, unroll: see `residual.run`.
     resume: (layer, stream after it), to run the later blocks alone; `tokens` is then not used (`residual.run`'s first).
     attention: see `Context`.
     nowhere_else: the stream after the last block is wanted at the captured positions [B, P] alone, so that block runs
         for them only (all of its keys and values aside), and the trace's stream is [B, P, d]. Not with edits.
     lengths: [B], how many of each row's tokens are real (default: all).
     branch: [T], see `Context`.
+    options: remat and unroll, as of `residual.run`.
 
     Raises ValueError for edits of heads, or keep="heads", where the model's blocks have none.
     """
@@ -55,8 +55,8 @@ def forward(
     inputs = jax.tree.map(lambda a: jnp.asarray(a)[: model.layers if depth is None else depth], model.layer_inputs())
     return residual.run(
         block, params["blocks"], stream,
-        layer_inputs=(inputs, past), capture=capture, edits=edits, first=first, depth=depth, remat=remat,
-        unroll=unroll, last_block=partial(block, head_edits=None, queries=capture) if nowhere_else else None,
+        layer_inputs=(inputs, past), capture=capture, edits=edits, first=first, depth=depth,
+        last_block=partial(block, head_edits=None, queries=capture) if nowhere_else else None, **options,
     )  # fmt: skip
 
 

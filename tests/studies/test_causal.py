@@ -363,3 +363,21 @@ def test_one_command_runs_the_experiments_and_the_tuning_and_draws_both(
     assert output.count(f"report: {tmp_path / 'report.html'}") == 1
     names = {path.stem for path in (tmp_path / "figures").glob("*.png")}
     assert {"causal_patching_bitwise", "finetuning_cd_bitwise_1_plain", "finetuning_gain_bitwise_1_plain"} <= names
+
+
+def test_a_run_of_changes_is_read_while_the_next_is_computed(session, asked, monkeypatch):
+    """One behind, so that progress is said as it is made, and no results pile up."""
+    order = []
+    honest = causal_pass._started
+
+    def started(*given):
+        for found in honest(*given):
+            order.append(("started", found[0]))
+            yield found
+
+    monkeypatch.setattr(causal_pass, "_started", started)
+    wanted = causal_pass.scoring.Wanted(False, 0, ())
+    for number, _, _ in causal_pass._runs(session, asked, [None] * 3, wanted, ""):
+        order.append(("read", number))
+    read = [("read", number) for number in range(3)]
+    assert order == [("started", 0), ("started", 1), read[0], ("started", 2), *read[1:]]

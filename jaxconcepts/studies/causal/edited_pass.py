@@ -9,6 +9,7 @@ each change runs the last token alone on what they left.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -197,7 +198,7 @@ def log_probs(
 def _runs(session: Session, asked: Asked, changes: Changes, wanted: scoring.Wanted, what: str):
     """(number of the change, places of the prompts, their `Scores`), each read while the next is computed."""
     progress, waiting = Progress(what, len(asked.ids) * len(changes)), None
-    for found in (*_started(session, asked, changes, wanted), None):
+    for found in itertools.chain(_started(session, asked, changes, wanted), [None]):
         if waiting is not None:
             jax.block_until_ready(waiting[2])
             progress.add(len(waiting[1]))
