@@ -1,8 +1,10 @@
 """The in-context study on a tiny checkpoint: its numbers against transformers and scikit-learn; series; bad input."""
 
 import json
+import logging
 import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,7 +17,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from jaxconcepts import store
 from jaxconcepts.metrics.draws import key_of_draws, sample_draws
 from jaxconcepts.prompts import render
-from jaxconcepts.studies.asking import checkpoints, progress
+from jaxconcepts.studies.asking import checkpoints, passes
 from jaxconcepts.studies.asking import prompt_pass as icl_pass
 from jaxconcepts.studies.icl import cells as icl_cells
 from jaxconcepts.studies.icl import config as icl_config
@@ -179,6 +181,62 @@ def test_a_measured_cell_is_not_measured_again(study, checkpoint, monkeypatch):
         icl.run(CONFIG, [icl.Checkpoint(0, str(checkpoint.folder)), icl.Checkpoint(7, str(checkpoint.folder))], study)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_pass_that_was_stopped_goes_on_where_it_was(checkpoint, encoded, tmp_path, caplog, monkeypatch, dtype):
+    monkeypatch.setattr(passes, "KEPT_EVERY", 0)
+    monkeypatch.setattr(logging.getLogger("jaxconcepts"), "level", logging.INFO)
+    config, model = replace(CONFIG, batch_size=20), replace(checkpoint.model, dtype=dtype)
+    params = jax.tree.map(lambda a: a.astype(dtype), checkpoint.params)
+    read = partial(icl_pass.read_prompts, config, model, params, checkpoint.tokenizer, encoded[2], "cell")
+    whole, honest, asked = read(), icl_pass.scoring.score, []
+
+    def stops_in_the_fifth(*given, **options):
+        asked.append(given)
+        if len(asked) == 5:
+            raise KeyboardInterrupt
+        return honest(*given, **options)
+
+    monkeypatch.setattr(icl_pass.scoring, "score", stops_in_the_fifth)
+    with pytest.raises(KeyboardInterrupt):
+        read(passes.Parts(tmp_path / "parts"))
+    # The fourth batch was still under way.
+    kept = sorted((tmp_path / "parts").iterdir())
+    assert [path.name for path in kept] == [f"part.{number:09d}.npz" for number in range(3)]
+    kept[1].write_bytes(kept[1].read_bytes()[:1000])
+    found = read(passes.Parts(tmp_path / "parts"))
+    assert "part.000000001.npz is damaged" in caplog.text and "40 of 140 prompts were read before" in caplog.text
+    assert len(asked) == 5 + 5
+    for name in ("states", "log_probs", "correct"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(whole, name))
+    assert found.texts == whole.texts and found.states.dtype == dtype
+    again = read(passes.Parts(tmp_path / "parts"))
+    assert len(asked) == 10 and again.texts == whole.texts
+    np.testing.assert_array_equal(again.states, whole.states)
+
+
+def test_what_was_kept_is_of_one_checkpoint_and_gone_with_its_cell(checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setattr(passes, "KEPT_EVERY", 0)
+    config = replace(CONFIG, shots=(1,), variants=("plain",), untrained=False)
+    honest = icl.icl_scores.reduce_states
+
+    def fails(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(icl.icl_scores, "reduce_states", fails)
+    with pytest.raises(KeyboardInterrupt):
+        icl.run(config, [icl.Checkpoint(0, str(checkpoint.folder))], tmp_path / "run")
+    (kept,) = (tmp_path / "run" / "icl" / "parts").iterdir()
+    other = str(shutil.copytree(checkpoint.folder, tmp_path / "other"))
+    with pytest.raises(KeyboardInterrupt):
+        icl.run(config, [icl.Checkpoint(0, other)], tmp_path / "run")
+    assert len(list((tmp_path / "run" / "icl" / "parts").iterdir())) == 2 and list(kept.iterdir())
+    monkeypatch.setattr(icl.icl_scores, "reduce_states", honest)
+    monkeypatch.setattr(icl_pass.scoring, "score", fails)
+    icl.run(config, [icl.Checkpoint(0, other)], tmp_path / "run")
+    assert not (tmp_path / "run" / "icl" / "parts").exists()
+    assert store.results(tmp_path / "run", "icl", "metrics")["run"].n_unique() == 1
+
+
 def test_another_config_or_checkpoint_for_the_same_cells_is_refused(study, checkpoint, tmp_path):
     source = icl.Checkpoint(0, str(checkpoint.folder))
     with pytest.raises(ValueError, match="made with another config: .*k: was 3, now 4"):
@@ -315,7 +373,7 @@ def test_input_that_cannot_work_is_refused_before_weights_are_read(checkpoint, t
 
 def test_both_passes_say_how_far_they_are(checkpoint, encoded, caplog, monkeypatch):
     clock = iter(range(0, 10_000, 3))
-    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: float(next(clock))))
+    monkeypatch.setattr(passes, "time", SimpleNamespace(monotonic=lambda: float(next(clock))))
     config = replace(CONFIG, batch_size=20)
     with caplog.at_level("INFO", logger="jaxconcepts"):
         icl_pass.read_states(config, *checkpoint[1:3], encoded[2].ids, "untrained")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
@@ -9,14 +10,16 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Shaped
 
 from jaxconcepts.models import language, scoring
 from jaxconcepts.models.decoder import Decoder
 from jaxconcepts.studies.asking import answers
-from jaxconcepts.studies.asking.progress import Progress
+from jaxconcepts.studies.asking.passes import Parts, Progress, one_ahead
 from jaxconcepts.studies.icl.cells import Encoded
 from jaxconcepts.studies.icl.config import IclConfig
+
+log = logging.getLogger("jaxconcepts")
 
 
 class Read(NamedTuple):
@@ -32,35 +35,62 @@ class Read(NamedTuple):
     log_probs: Float[np.ndarray, "n K"]
 
 
-def read_prompts(config: IclConfig, model: Decoder, params, tokenizer, encoded: Encoded, what: str) -> Read:
-    """Runs every prompt once. what: named in the progress."""
-    count = len(encoded.ids)
+def read_prompts(
+    config: IclConfig, model: Decoder, params, tokenizer, encoded: Encoded, what: str, parts: Parts | None = None
+) -> Read:
+    """Runs every prompt once. what: named in the progress. parts: where what was read is kept, and was by a pass that
+    was stopped, of the same prompts and batches."""
+    parts = Parts(None) if parts is None else parts
     stop = config.template.stop
     stops = answers.stop_tokens(tokenizer, model, stop)
-    states = jnp.zeros((model.layers + 1, count, model.width), model.dtype)
-    texts, log_probs = [""] * count, np.full(encoded.continuation_lengths.shape, np.nan)
-    progress, waiting = Progress(what, count), None
-    for batch in (*language.batches(encoded.ids, config.batch_size, config.multiple), None):
-        found = None
-        if batch is not None:
-            indices, tokens, lengths = batch
+    states, texts, log_probs, known = _known(model, encoded, parts)
+    progress = Progress(what, int((~known).sum()))
+
+    def started():
+        for indices, tokens, lengths in language.batches(encoded.ids, config.batch_size, config.multiple):
+            if known[indices[indices >= 0]].all():
+                continue
             asked = (encoded.continuations[indices], encoded.continuation_lengths[indices])
-            found = scoring.score(
+            yield indices, scoring.score(
                 model, params, tokens, lengths, max_new_tokens=encoded.max_new_tokens, stop_tokens=stops,
                 continuations=asked,
             )  # fmt: skip
-            # Rows that only fill up the batch are written past the end, which drops them.
-            states = _keep(states, np.where(indices < 0, count, indices), found.states)
-        if waiting is not None:
-            # Read while the next batch runs.
-            real = waiting[0] >= 0
-            for i, answer in zip(waiting[0][real], np.asarray(waiting[1].answers)[real], strict=True):
-                texts[i] = answers.read(tokenizer, answer, stops, stop)
-            log_probs[waiting[0][real]] = np.asarray(waiting[1].log_probs)[real]
-            progress.add(int(real.sum()))
-        waiting = None if batch is None else (batch[0], found)
+
+    for indices, found in one_ahead(started()):
+        # Rows that only fill up the batch are written past the end, which drops them.
+        states = _keep(states, np.where(indices < 0, len(known), indices), found.states)
+        real = indices >= 0
+        at, new = indices[real], np.asarray(found.log_probs)[real]
+        read = [answers.read(tokenizer, answer, stops, stop) for answer in np.asarray(found.answers)[real]]
+        texts[at], log_probs[at] = read, new
+        parts.keep(at=at, texts=np.array(read, str), log_probs=new, states=_bits(found.states)[real])
+        progress.add(len(at))
+    texts = texts.tolist()
     correct = np.array([text == answer for text, answer in zip(texts, encoded.answers, strict=True)], bool)
     return Read(states, texts, correct, np.where(encoded.continuation_lengths > 0, log_probs, np.nan))
+
+
+def _known(model: Decoder, encoded: Encoded, parts: Parts):
+    """(states, texts, log-probabilities, whether they are known) of all prompts, from the parts that were kept."""
+    shape = (model.layers + 1, len(encoded.ids), model.width)
+    texts, known = np.full(shape[1], "", object), np.zeros(shape[1], bool)
+    log_probs = np.full(encoded.continuation_lengths.shape, np.nan)
+    stored = list(parts.stored())
+    if not stored:
+        return jnp.zeros(shape, model.dtype), texts, log_probs, known
+    states = np.zeros(shape, model.dtype)
+    for part in stored:
+        at = part["at"]
+        texts[at], log_probs[at], known[at] = part["texts"], part["log_probs"], True
+        states[:, at] = part["states"].view(model.dtype).swapaxes(0, 1)
+    log.info("%d of %d prompts were read before", known.sum(), len(known))
+    return jnp.asarray(states), texts, log_probs, known
+
+
+def _bits(states: Float[Array, "layers B d"]) -> Shaped[np.ndarray, "B layers d"]:
+    """By prompt, as a type that files know."""
+    states = np.ascontiguousarray(np.asarray(states).swapaxes(0, 1))
+    return states.view(np.uint16) if states.dtype.itemsize == 2 else states
 
 
 def read_states(

@@ -9,7 +9,6 @@ each change runs the last token alone on what they left.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -25,7 +24,7 @@ from jaxconcepts.models.decoder import Decoder
 from jaxconcepts.prompts import render
 from jaxconcepts.prompts.family import Family
 from jaxconcepts.studies.asking import answers
-from jaxconcepts.studies.asking.progress import Progress
+from jaxconcepts.studies.asking.passes import Progress, one_ahead
 from jaxconcepts.studies.causal.config import CausalConfig
 
 
@@ -197,13 +196,10 @@ def log_probs(
 
 def _runs(session: Session, asked: Asked, changes: Changes, wanted: scoring.Wanted, what: str):
     """(number of the change, places of the prompts, their `Scores`), each read while the next is computed."""
-    progress, waiting = Progress(what, len(asked.ids) * len(changes)), None
-    for found in itertools.chain(_started(session, asked, changes, wanted), [None]):
-        if waiting is not None:
-            jax.block_until_ready(waiting[2])
-            progress.add(len(waiting[1]))
-            yield waiting
-        waiting = found
+    progress = Progress(what, len(asked.ids) * len(changes))
+    for number, indices, found in one_ahead(_started(session, asked, changes, wanted)):
+        yield number, indices, jax.block_until_ready(found)
+        progress.add(len(indices))
 
 
 def _started(session: Session, asked: Asked, changes: Changes, wanted: scoring.Wanted):

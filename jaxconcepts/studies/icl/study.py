@@ -13,9 +13,11 @@ prompt token (the residual stream; layer 0 is the embeddings), which stay on the
             icl/hidden/<cell>.parquet    run, layer, concept, point, state; with keep_hidden
             icl/untrained/<shape>-<cell>.parquet  CD of an untrained model, once for checkpoints of one shape
             icl/models/<step>.parquet    checkpoint, step, and what its config.json says of its sizes
+            icl/parts/<cell>-<checkpoint>/   what was read of the cell that is being measured
 
-A cell is one file that appears whole, and one that is there is not measured again: whatever is killed goes on, with the
-same tables. Concepts are numbered as in the labels, Null last; a null concept is the mean without Null. Metrics:
+A cell is one file that appears whole, and one that is there is not measured again. What was read of a cell's prompts is
+kept every ten seconds. So whatever is killed goes on from there, with the same tables. Concepts are numbered as in the
+labels, Null last; a null concept is the mean without Null. Metrics:
     accuracy, accuracy_low, accuracy_high   exact match, 95 % interval in which prompts of one query count together
     cd, cd_low, cd_high      by layer: mean over draws that share no prompt, ties split, 95 % interval; prompts of one
                              query do not vote for each other
@@ -59,6 +61,7 @@ from jaxconcepts.prompts.family import Family
 from jaxconcepts.store import files
 from jaxconcepts.studies.asking import checkpoints as series
 from jaxconcepts.studies.asking.checkpoints import Checkpoint
+from jaxconcepts.studies.asking.passes import Parts
 from jaxconcepts.studies.asking.prompt_pass import read_prompts, read_states
 from jaxconcepts.studies.icl import cells as icl_cells
 from jaxconcepts.studies.icl import controls as icl_controls
@@ -126,6 +129,8 @@ def run(
                     prepared = _prepared(config, using, wanted, checkpoint, folder, known)
                     _measure(config, using, left[checkpoint], checkpoint, folder, root, prepared, mesh)
             _fits(config, using, checkpoint, root)
+        # A cell that was stored just before a kill has left its parts.
+        (root / STUDY / "parts").rmtree(missing_ok=True)
     return root
 
 
@@ -152,7 +157,8 @@ def _measure(config, using, left, checkpoint, folder, root, prepared, mesh) -> N
     for done, cell in enumerate(left):
         began = time.monotonic()
         family, name = using[cell.family], _name(checkpoint, cell)
-        found = read_prompts(config, model, params, tokenizer, encoded[cell], str(cell))
+        parts = Parts(_parts_folder(root, checkpoint, name))
+        found = read_prompts(config, model, params, tokenizer, encoded[cell], str(cell), parts)
         read = time.monotonic()
         averaged = len(family.concepts)
         scores = icl_scores.reduce_states(found.states, encoded[cell].queries, config, len(family.labels), averaged)
@@ -165,6 +171,7 @@ def _measure(config, using, left, checkpoint, folder, root, prepared, mesh) -> N
         rows = icl_rows.of_cell(found, scores, controls, encoded[cell], family, config.seed)
         rows = pl.concat([rows, *([untrained[cell]] if cell in untrained else [])])
         store.write_result(root, STUDY, "metrics", name, _keyed(rows, name, checkpoint, cell))
+        parts.remove()
         own, now = found.correct.reshape(len(family.labels), -1)[:averaged], time.monotonic()
         log.info(
             "%s: accuracy %.3f, CD %.3f at layer %d; %.1f prompts/s, CD of %d layers in %.1f s; cell %d of %d, %s left",
@@ -172,6 +179,12 @@ def _measure(config, using, left, checkpoint, folder, root, prepared, mesh) -> N
             len(found.correct) / (read - began), model.layers + 1, now - read, done + 1, len(left),
             _minutes((now - start) / (done + 1) * (len(left) - done - 1)),
         )  # fmt: skip
+
+
+def _parts_folder(root, checkpoint, name) -> epath.Path:
+    """Named by the checkpoint too: another one may be given for a step of which no cell is there yet."""
+    label = hashlib.sha256(f"{checkpoint.label} {checkpoint.through}".encode()).hexdigest()[:12]
+    return root / STUDY / "parts" / f"{name}-{label}"
 
 
 def _surface(config, family, encoded) -> dict[str, icl_controls.Score]:
