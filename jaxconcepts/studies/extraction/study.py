@@ -30,6 +30,7 @@ from jaxconcepts.metrics.decodability import concept_decodability
 from jaxconcepts.models import language, pretrained
 from jaxconcepts.models import tokenizer as tokenizer_file
 from jaxconcepts.store import files, manifest, tables
+from jaxconcepts.studies.asking.passes import one_ahead
 from jaxconcepts.studies.extraction import prompt_file, states
 from jaxconcepts.studies.extraction.states import hidden_states, prompts, verify
 
@@ -150,26 +151,24 @@ def _scores(path: epath.Path) -> pl.DataFrame:
 
 def _stream(count, done, batches, model, params, array, workdir, attention) -> None:
     """Writes a batch while the next is computed, and says how fast it goes."""
-    start, said, first, num_tokens, waiting = time.monotonic(), 0.0, done, 0, None
-    for batch in itertools.chain(batches, [None]):
-        # Dispatched before the batch in front of it is waited for.
-        computed = None
-        if batch is not None:
-            computed = language.hidden_states(model, params, batch.tokens, batch.lengths, attention=attention)
-        if waiting is not None:
-            row, real = waiting[0].row, waiting[0].real
-            rows = np.ascontiguousarray(np.asarray(waiting[1])[:, :real].swapaxes(0, 1))
-            array[row : row + real].write(rows).result()
-            _note_hash(workdir, waiting[0], rows)
-            done, num_tokens = row + real, num_tokens + int(waiting[0].lengths[:real].sum())
-            files.write(workdir / "done.json", json.dumps({"rows": done}).encode())
-            seconds = time.monotonic() - start
-            if seconds - said > 10 or done == count:
-                said, rates = seconds, ((done - first) / seconds, num_tokens / seconds)
-                log.info("%d of %d prompts, %.1f prompts/s, %.0f tokens/s", done, count, *rates)
-        waiting = (batch, computed)
-        if batch is None:
-            return
+    start, said, first, num_tokens = time.monotonic(), 0.0, done, 0
+    computed = (
+        (batch, language.hidden_states(model, params, batch.tokens, batch.lengths, attention=attention))
+        for batch in batches
+    )
+    for batch, found in one_ahead(computed):
+        rows = np.ascontiguousarray(np.asarray(found)[:, : batch.real].swapaxes(0, 1))
+        array[batch.row : batch.row + batch.real].write(rows).result()
+        _note_hash(workdir, batch, rows)
+        done, num_tokens = batch.row + batch.real, num_tokens + int(batch.lengths[: batch.real].sum())
+        files.write(workdir / "done.json", json.dumps({"rows": done}).encode())
+        seconds = time.monotonic() - start
+        if seconds - said > 5 or done == count:
+            said, rate = seconds, (done - first) / seconds
+            log.info(
+                "%d of %d prompts  %.1f prompts/s  %.0f tokens/s  %.0f s left",
+                done, count, rate, num_tokens / seconds, (count - done) / rate,
+            )  # fmt: skip
 
 
 class _Batch(NamedTuple):
