@@ -6,10 +6,10 @@ import math
 
 import numpy as np
 from jaxtyping import Float, Int, Shaped
-from scipy.stats import norm, t
+from scipy.special import ndtri, stdtrit
 
 LEVEL = 0.95
-Z = float(norm.ppf((1 + LEVEL) / 2))
+Z = float(ndtri((1 + LEVEL) / 2))
 
 
 def wilson(share, count):
@@ -60,7 +60,7 @@ def _clustered(residuals, shares, group):
         # Where few groups make up the variance, others drawn instead would give another one: its relative variance is
         # (kurtosis - 1) / groups, and 2 over that its degrees of freedom. A sample's kurtosis is too small, hence 1.2.
         freedom = np.clip(1.2 * groups / max(groups * np.sum(sums**4) / square**2 - 1, 1e-9), 2, groups - 1)
-    return wilson(np.float64(share), total / effect * (Z / t.ppf((1 + LEVEL) / 2, freedom)) ** 2)
+    return wilson(np.float64(share), total / effect * (Z / stdtrit(freedom, (1 + LEVEL) / 2)) ** 2)
 
 
 def mean_interval(values: Float[np.ndarray, " n"], level: float = LEVEL) -> tuple[float, float]:
@@ -68,5 +68,5 @@ def mean_interval(values: Float[np.ndarray, " n"], level: float = LEVEL) -> tupl
     mean = float(np.mean(values))
     if len(values) < 2:
         return math.nan, math.nan
-    half = float(t.ppf((1 + level) / 2, len(values) - 1) * np.std(values, ddof=1) / math.sqrt(len(values)))
+    half = float(stdtrit(len(values) - 1, (1 + level) / 2) * np.std(values, ddof=1) / math.sqrt(len(values)))
     return mean - half, mean + half

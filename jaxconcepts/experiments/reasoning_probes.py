@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
-from scipy import stats
 
 from jaxconcepts.experiments import trained_probes
 from jaxconcepts.experiments.reasoning_data import HeldOutProblems
@@ -272,18 +271,17 @@ def _auc(scores: Float[np.ndarray, "*layers M"], wrong, problem):
     """The AUC of each layer's scores for `wrong`, and the 2.5 and 97.5 % points over resampled problems."""
     if not wrong.any() or wrong.all():
         return (np.full(scores.shape[:-1], np.nan),) * 3
-    ranks = stats.rankdata(scores, axis=-1)
 
     def area(weight):
         """Weighted: the chance that a wrong step's score is above a right one's, ties counting half."""
         good, bad = weight * ~wrong, weight * wrong
-        order = np.argsort(ranks, axis=-1, kind="stable")
-        sorted_ranks = np.take_along_axis(ranks, order, -1)
+        order = np.argsort(scores, axis=-1, kind="stable")
+        ordered = np.take_along_axis(scores, order, -1)
         below = np.cumsum(good[order], -1)
         total = np.concatenate([np.zeros((*below.shape[:-1], 1)), below], -1)
         result = []
         for r, t, o in zip(
-            sorted_ranks.reshape(-1, len(wrong)), total.reshape(-1, len(wrong) + 1), order.reshape(-1, len(wrong)),
+            ordered.reshape(-1, len(wrong)), total.reshape(-1, len(wrong) + 1), order.reshape(-1, len(wrong)),
             strict=True,
         ):  # fmt: skip
             low, high = np.searchsorted(r, r, "left"), np.searchsorted(r, r, "right")

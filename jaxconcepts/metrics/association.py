@@ -11,8 +11,8 @@ import math
 from typing import NamedTuple
 
 import numpy as np
+import polars as pl
 from jaxtyping import Float, Int
-from scipy.stats import rankdata
 
 from jaxconcepts.intervals import Z
 
@@ -52,7 +52,7 @@ def associate(
     n = len(names)
     if n < 3 or np.ptp(x) == 0 or np.ptp(y) == 0:
         return Association(*[math.nan] * len(Association._fields))
-    r, rank = np.corrcoef(x, y)[0, 1], np.corrcoef(rankdata(x), rankdata(y))[0, 1]
+    r, rank = np.corrcoef(x, y)[0, 1], np.corrcoef(*(pl.Series(values).rank("average") for values in (x, y)))[0, 1]
     paired = _of_pairings(x, y, codes, n, seed)
     low, high = _fisher(r, n)
     squares = sorted((low**2, high**2))

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, Key, Num, Shaped
-from scipy.stats import t
+from scipy.special import stdtrit
 
 from jaxconcepts.intervals import LEVEL, Z, wilson
 from jaxconcepts.metrics import decodability, neighbour_sets
@@ -235,7 +235,7 @@ def interval(cd: Float[Array, "*lead K"], effects: Float[Array, "*lead K1"], siz
     mean = jnp.mean(smoothed[..., :averaged], -1)
     together = mean * (1 - mean) / (jnp.sum(varies[..., :averaged], -1) / averaged**2)
     trials = jnp.concatenate([jnp.broadcast_to(sizes, cd.shape), together[..., None]], -1)
-    return few_corrected(with_average(cd, averaged), trials / effects * (Z / t.ppf((1 + LEVEL) / 2, FREEDOM)) ** 2)
+    return few_corrected(with_average(cd, averaged), trials / effects * (Z / stdtrit(FREEDOM, (1 + LEVEL) / 2)) ** 2)
 
 
 def few_corrected(share, count):
