@@ -18,6 +18,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogFormatter, LogLocator, MaxNLocator, NullLocator
 
 from jaxconcepts.figures import fonts
@@ -154,6 +155,18 @@ def wrapped(title: str, inches: float) -> str:
     return "\n".join(textwrap.wrap(title, max(12, int(inches / 0.066))) or [title])
 
 
+def fit_titles(figure: Figure) -> None:
+    """Breaks titles that are wider than their panel into lines: names in them are the user's, and may be long."""
+    for axis in figure.axes:
+        if (place := axis.get_subplotspec()) is None:
+            continue
+        inches = figure.get_figwidth() * len(place.colspan) / place.get_gridspec().ncols - 0.3
+        titles = {axis.get_title(side) for side in ("left", "center", "right")} - {""}
+        for text in axis.findobj(Text):
+            if text.get_text() in titles:
+                text.set_text("\n".join(wrapped(line, inches) for line in text.get_text().split("\n")))
+
+
 def step_text(step: float) -> str:
     """A step in few letters: 800, 1.5k, 80k, 2M."""
     for size, letter in ((1e6, "M"), (1e3, "k")):
@@ -193,6 +206,7 @@ def render(figure: Figure) -> tuple[bytes, bytes]:
     """The figure as PNG (200 dpi) and SVG files' contents, the same layout in both."""
     png, svg = BytesIO(), BytesIO()
     fonts.fit(figure)
+    fit_titles(figure)
     with fonts.boxes_are_known():
         figure.savefig(png, format="png", dpi=DPI, metadata={"Software": None})
         figure.set_layout_engine("none")  # the places are found: a second search would cost as much as the drawing

@@ -76,6 +76,20 @@ def test_drawing_ignores_and_keeps_the_callers_settings():
         assert matplotlib.rcParams["font.size"] == 33
 
 
+@style.styled
+def test_long_titles_of_panels_side_by_side_do_not_meet():
+    figure = Figure(figsize=(6, 3), layout="constrained")
+    panels = figure.subplots(1, 3)
+    name = "grade school problems with many things, 10 shots"
+    for panel, side in zip(panels, ("left", "center", "right"), strict=True):
+        panel.set_title(f"{name}\nR² .18", loc=side, pad=12)
+    style.render(figure)
+    boxes = [panel.get_tightbbox() for panel in panels]
+    assert all(left.x1 < right.x0 for left, right in itertools.pairwise(boxes))
+    lines = panels[0].get_title("left").split("\n")
+    assert " ".join(lines[:-1]) == name and lines[-1] == "R² .18" and len(lines) > 2
+
+
 def test_rendering_twice_gives_the_same_files():
     def draw():
         figure = Figure(figsize=(2, 2), layout="constrained")
