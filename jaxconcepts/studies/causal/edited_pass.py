@@ -206,7 +206,9 @@ def _started(session: Session, asked: Asked, changes: Changes, wanted: scoring.W
     """`_runs` whose scores may still be on their way."""
     config, model, params = session.config, session.model, session.params
     room = max(asked.continuations.shape[2], wanted.max_new_tokens)
-    for indices, tokens, lengths in language.batches(asked.ids, config.batch_size, config.multiple):
+    # Few prompts do not fill a batch up: each is asked under every change.
+    size = max(1, min(config.batch_size, len(asked.ids)))
+    for indices, tokens, lengths in language.batches(asked.ids, size, config.multiple):
         tokens, lengths = language.checked(model, tokens, lengths)
         if (longest := int(lengths.max()) + room) > model.context:
             raise ValueError(f"prompt and answer take {longest} tokens, the model's context is {model.context}")
