@@ -1,6 +1,7 @@
 """The causal study of language models against loops of forward hooks in PyTorch, on a tiny Llama."""
 
 import dataclasses
+import shutil
 import sys
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 
 from jaxconcepts import store
 from jaxconcepts.__main__ import main
-from jaxconcepts.models import gemma2, gemma3, gpt2
+from jaxconcepts.models import gemma2, gemma3, gpt2, mamba2, pretrained
 from jaxconcepts.prompts import render
 from jaxconcepts.studies.causal import contrasts, interchange
 from jaxconcepts.studies.causal import edited_pass as causal_pass
@@ -298,6 +299,42 @@ def test_the_whole_study_is_stored_once_and_names_what_it_skips(checkpoint, half
     causal.run(CONFIG, str(checkpoint.folder), tmp_path)
     with pytest.raises(ValueError, match="another config: shots: was 1, now 2"):
         causal.run(dataclasses.replace(CONFIG, shots=2), str(checkpoint.folder), tmp_path)
+
+
+@pytest.fixture
+def recurrent(checkpoint, tmp_path):
+    """A tiny Mamba-2 with the tokenizer of the Llama, as a folder."""
+    folder = shutil.copytree(checkpoint.folder, tmp_path / "mamba2")
+    sizes = {"width": 16, "layers": 2, "heads": 4, "head_dim": 8, "state": 8, "groups": 2, "chunk": 8, "context": 256}
+    model = mamba2.Mamba2Config(
+        vocab_size=checkpoint.model.vocab_size, stop_tokens=checkpoint.model.stop_tokens, **sizes
+    )
+    params = jax.tree.map(lambda a: a + 0.3 * drawn(*a.shape), model.init(jax.random.key(0)))
+    pretrained.save_pretrained(model, params, folder)
+    return folder
+
+
+def test_a_model_without_heads_is_changed_in_its_stream(recurrent, asked, checkpoint, half_known, tmp_path):
+    model, params = pretrained.load_pretrained(recurrent)
+    session = causal_pass.Session(CONFIG, model, params, checkpoint.tokenizer)
+    change = causal_pass.replaced(model, 1, 3 * drawn(16))
+    found = causal_pass.ask_each(session, asked, [None, change])
+    stops = causal_pass.answers.stop_tokens(session.tokenizer, model, "\n")
+    budget = asked.continuations.shape[2] + causal_pass.answers.SPARE
+    for row, ids in enumerate(asked.ids):
+        edits = causal_pass.edits_of(change, model, np.array([len(ids)]), len(ids))
+        answer = causal_pass.language.generate(model, params, np.array([ids]), None, budget, edits, stops)
+        assert found[1].texts[row] == causal_pass.answers.read(session.tokenizer, answer[0], stops)
+    assert found[0].texts != found[1].texts
+    with pytest.raises(
+        ValueError, match="a mamba2 model has no attention heads, which the experiment function_vectors"
+    ):
+        causal.run(CONFIG, str(recurrent), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    of_stream = ("patching", "task_vectors", "steering", "interchange")
+    causal.run(dataclasses.replace(CONFIG, experiments=of_stream), str(recurrent), tmp_path / "run")
+    for name in of_stream:
+        assert store.results(tmp_path / "run", "causal", name).height
 
 
 @pytest.mark.parametrize(

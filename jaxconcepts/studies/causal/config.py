@@ -15,6 +15,8 @@ from jaxconcepts.studies.icl import config as icl_config
 from jaxconcepts.studies.icl.config import MANY
 
 EXPERIMENTS = ("patching", "task_vectors", "function_vectors", "steering", "heads", "interchange")
+OF_HEADS = ("function_vectors", "heads")
+"""Those that need a model with attention heads."""
 
 
 @dataclass(frozen=True)

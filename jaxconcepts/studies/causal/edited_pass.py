@@ -81,7 +81,7 @@ class Answered(NamedTuple):
 
 class Captured(NamedTuple):
     """states: [L + 1, n, d] at the last token. heads: [L, n, H, e], the heads' outputs there; heads_mean: their mean
-    over the prompt's tokens."""
+    over the prompt's tokens; H = 0 for a model without heads."""
 
     states: Float[np.ndarray, "layers n d"]
     heads: Float[np.ndarray, "L n H e"]
@@ -244,18 +244,20 @@ def capture(session: Session, asked: Asked) -> Captured:
     return Captured(*(np.stack([parts[i][part] for i in range(len(asked.ids))], axis=1) for part in range(3)))
 
 
-def edits_of(change: Change, blocks: int, lengths: Int[Array, " B"], width: int) -> residual.Edits:
-    """The change as edits of a batch of right-padded prompts."""
+def edits_of(change: Change, model: Decoder, lengths: Int[Array, " B"], width: int) -> residual.Edits:
+    """The change as edits of a batch of right-padded prompts; of the stream alone where a model has no heads."""
     last = patching.last_tokens(lengths, width)
-    replace = patching.replace(patching.at_layer(change.replace_layer, blocks, last), change.states[:, None])
-    add = patching.add(patching.at_layer(change.add_layer, blocks, last), change.direction[:, None])
+    replace = patching.replace(patching.at_layer(change.replace_layer, model.layers, last), change.states[:, None])
+    add = patching.add(patching.at_layer(change.add_layer, model.layers, last), change.direction[:, None])
+    if not model.ATTENDS:
+        return replace._replace(add=add.add)
     where = (last | ~change.at_last)[None, :, :, None] & change.heads[:, None, None, :]
     return replace._replace(add=add.add, head_mask=where, head_value=change.outputs[:, None, None])
 
 
 @partial(jax.jit, static_argnums=(0, 6))
 def _asked(model, params, tokens, lengths, continuations, change, wanted):
-    edits = edits_of(change, model.layers, lengths, tokens.shape[1])
+    edits = edits_of(change, model, lengths, tokens.shape[1])
     return scoring.scored(model, params, tokens, lengths, continuations, wanted, edits)
 
 
@@ -270,7 +272,7 @@ def _before_last(model, params, tokens, lengths):
 def _asked_last(model, params, before, tokens, lengths, continuations, change, wanted):
     """As `_asked` for a change at the last token, from the state `before` it."""
     rows, at = jnp.arange(len(lengths)), lengths - 1
-    edits = edits_of(change, model.layers, jnp.ones_like(lengths), 1)
+    edits = edits_of(change, model, jnp.ones_like(lengths), 1)
     trace = language.forward(
         model, params, tokens[rows, at][:, None], at[:, None], past=before, edits=edits, keep="cache"
     )
@@ -281,8 +283,12 @@ def _asked_last(model, params, before, tokens, lengths, continuations, change, w
 @partial(jax.jit, static_argnums=0)
 def _captured(model, params, tokens, lengths):
     positions = jnp.arange(tokens.shape[1])
-    trace = language.forward(model, params, tokens, positions[None], capture="all", keep="heads")
+    keep = "heads" if model.ATTENDS else None
+    trace = language.forward(model, params, tokens, positions[None], capture="all", keep=keep, lengths=lengths)
     rows = jnp.arange(len(lengths))
+    if not model.ATTENDS:
+        none = jnp.zeros((model.layers, len(lengths), 0, model.head_dim))
+        return trace.captured[:, rows, lengths - 1], none, none
     heads = trace.outputs.reshape(*trace.outputs.shape[:3], model.heads, model.head_dim)
     real = (positions < lengths[:, None]).astype(heads.dtype)
     mean = jnp.einsum("lbthe,bt->lbhe", heads, real) / lengths[:, None, None]

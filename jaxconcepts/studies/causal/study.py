@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import logging
 import time
+from collections.abc import Sequence
 
 import numpy as np
 import polars as pl
@@ -19,13 +20,14 @@ from etils import epath
 from jaxconcepts import fields, store
 from jaxconcepts.models import pretrained, sharding
 from jaxconcepts.models import tokenizer as tokenizer_file
+from jaxconcepts.models.decoder import Decoder
 from jaxconcepts.prompts import render
 from jaxconcepts.prompts.family import Family
 from jaxconcepts.store import files
 from jaxconcepts.studies.asking import checkpoints
 from jaxconcepts.studies.causal import edited_pass as causal_pass
 from jaxconcepts.studies.causal import experiments as causal_experiments
-from jaxconcepts.studies.causal.config import CausalConfig
+from jaxconcepts.studies.causal.config import EXPERIMENTS, OF_HEADS, CausalConfig
 from jaxconcepts.studies.causal.edited_pass import Session
 from jaxconcepts.studies.causal.experiments import Prepared
 from jaxconcepts.studies.icl import config as icl_config
@@ -59,6 +61,7 @@ def run(config: CausalConfig, model: str, workdir: epath.PathLike, revision: str
         # What is wrong with the checkpoint is said before the workdir is given this config.
         folder = pretrained.resolve(model, revision)
         loaded, tokenizer = pretrained.read_config(folder, config.dtype), tokenizer_file.load(folder)
+        _check_heads(loaded, [experiment for _, experiment in todo])
     with store.open_study(workdir, STUDY, how):
         if not todo:
             log.info("all experiments are done")
@@ -131,6 +134,16 @@ def prepare(session: Session, family: Family) -> Prepared:
 def _concepts(name: str, family: Family, prepared: Prepared) -> pl.DataFrame:
     rows = [(name, k, count, k in prepared.states) for k, count in prepared.counts.items()]
     return pl.DataFrame(rows, ["family", "concept", "behind_mean", "used"], orient="row")
+
+
+def _check_heads(model: Decoder, experiments: Sequence[str]) -> None:
+    if model.ATTENDS or not (of_heads := [name for name in experiments if name in OF_HEADS]):
+        return
+    others = ",".join(name for name in EXPERIMENTS if name not in OF_HEADS)
+    raise ValueError(
+        f"a {model.MODEL_TYPE} model has no attention heads, which the experiment {of_heads[0]} changes; "
+        f"--config.experiments={others} asks for what it has"
+    )
 
 
 def _check(config: CausalConfig, name: str, family: Family) -> None:
