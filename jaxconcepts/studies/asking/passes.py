@@ -35,11 +35,13 @@ def one_ahead(items: Iterable[Item]) -> Iterator[Item]:
 
 
 class Progress:
-    """Says how many prompts are through and how long the others will take, every five seconds."""
+    """Says what begins, then every five seconds how many prompts are through and how long the others will take."""
 
     def __init__(self, what: str, count: int):
         self._what, self._count, self._done = what, count, 0
         self._start = self._said = time.monotonic()
+        # The first batch of a width is compiled before it is read, which takes a while.
+        log.info("%s: %d prompts", what, count)
 
     def add(self, prompts: int) -> None:
         """So many more are through."""
