@@ -48,7 +48,7 @@ SMALL = {
     "sweep_small": TRAINING | SIZES | {"run.at_once": 2, "run.how": "map", "task.num_pairs": 6},
     "sweep_emergence": TRAINING | {"measure.hidden_count": 0, "run.at_once": 1},
     "my_config": {"train.steps": 2},
-    "icl": ASKING | TASKS | {"shots": 1, "variants": "plain"},
+    "icl": ASKING | TASKS | {"shots": 1, "variants": "plain", "keep_hidden": 4},
     "icl_from_scratch": PREFIXED["study"] | {f"study.{name}": value for name, value in TASKS.items()} | {
         "study.shots": 1, "study.keep_hidden": 0, "corpus.prompts": 60, "corpus.shots": 1, "corpus.vocab_size": 270,
         "model.layers": 2, "model.width": 8, "model.heads": 2, "model.kv_heads": 2, "model.mlp_width": 16,
