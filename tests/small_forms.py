@@ -59,10 +59,13 @@ SMALL = {
         "ablated": 2, "pairs": 2, "batch_size": 8, "scales": 2.0, "tuning.arms": "",
     },
     "finetune": TUNING | PREFIXED["measure"] | {f"measure.{name}": value for name, value in TASKS.items()} | {
-        "arms": "first-1,none", "shots": 1, "measure.shots": 1, "measure.dtype": "float32",
-        "synthetic.step": -1, "synthetic.per_concept": 8,
+        "shots": 1, "measure.shots": 1, "measure.dtype": "float32", "synthetic.step": -1, "synthetic.per_concept": 8,
     },
 }  # fmt: skip
+# Fields that a config needs to fit the small model, unless the documented command gives them.
+FIRST = {"finetune": {"arms": "first-1,none"}}
+# Values of a documented command that need more blocks than the small model's two.
+FITTED = {"--config.arms=first-10,last-10": "--config.arms=first-1,last-1"}
 FLAGS = {
     "demo": changes(TRAINING | SIZES | {"measure.hidden_count": 2}),
     "patch": ["--per_concept=4", "--mean_per_concept=4", "--layer=1"],

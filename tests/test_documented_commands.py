@@ -15,7 +15,7 @@ import pytest
 from jaxconcepts import __main__, fields
 from jaxconcepts.commands import config_files
 from tests import documented
-from tests.small_forms import FIRST_POINTS, FLAGS, SMALL, changes, first_points
+from tests.small_forms import FIRST, FIRST_POINTS, FITTED, FLAGS, SMALL, changes, first_points
 
 ROOT = documented.ROOT
 COMMANDS = documented.commands()
@@ -57,8 +57,8 @@ class Runs:
         if config is not None and config not in SMALL:
             raise KeyError(f"tests/small_forms.py says no small form of configs/{config}.py")
         made = [self._flag(command, flag) for flag in flags if not flag.startswith("--config.")]
-        changed = [flag for flag in flags if flag.startswith("--config.")]
-        made += changed
+        changed = [FITTED.get(flag, flag) for flag in flags if flag.startswith("--config.")]
+        made += changes(FIRST.get(config, {})) + changed
         sweep = config is not None and config_files.load(self.config(config)).sweep()
         swept = {name for override in sweep or () for name in override} if command in ("sweep", "plan") else set()
         small = {name: value for name, value in SMALL.get(config, {}).items() if name not in swept}

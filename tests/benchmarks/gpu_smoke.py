@@ -17,7 +17,7 @@ from pathlib import Path
 TESTS = Path(__file__).parents[1]
 sys.path.append(str(TESTS))
 
-from small_forms import FLAGS, SMALL, changes, first_points  # noqa: E402
+from small_forms import FIRST, FLAGS, SMALL, changes, first_points  # noqa: E402
 
 SECONDS = 150
 """After which a command is ended."""
@@ -78,7 +78,7 @@ def commands(folder: Path) -> list[tuple[str, ...]]:
         of_config("icl_from_scratch", "icl_from_scratch", at("scratch")),
         of_config("icl", "icl", model, at("icl")),
         of_config("causal", "causal", model, at("causal")),
-        of_config("finetune", "finetune", model, at("finetune")),
+        of_config("finetune", "finetune", model, at("finetune"), *changes(FIRST["finetune"])),
         ("extract", model, f"--prompts={prompts}", "--bos", at("states"), *FLAGS["extract"]),
         ("decodability", at("states"), "--label=concept", *FLAGS["decodability"]),
         ("demo", at("demo"), *FLAGS["demo"]),
