@@ -23,6 +23,8 @@ import pytest
 
 # Before the first import of the package: shapes are checked as annotated, see `shape_checks`.
 sys.path.append(str(Path(__file__).parent))
+from pulses import without_pulses
+
 ARRAY_PACKAGES = [f"jaxconcepts.{name}" for name in ("metrics", "tasks", "models", "training", "interventions")]
 jaxtyping.install_import_hook(ARRAY_PACKAGES, "shape_checks.only_arrays")
 
@@ -90,7 +92,7 @@ def _reset_log():
 def server(environment, tmp_path_factory):
     """server(*arguments, signal=9, match=NEVER, nth=1, draw=False) -> (exit code, output, operations that matched).
 
-    See `signalled_main`; imports: modules that all of its processes need.
+    The output is without signs of life. See `signalled_main`; imports: modules that all of its processes need.
     """
     command = [sys.executable, ROOT / "tests" / "signalled_main.py"]
     output = tmp_path_factory.mktemp("output") / "output.txt"
@@ -101,7 +103,7 @@ def server(environment, tmp_path_factory):
             order |= {"draw": draw, "imports": imports}
             print(json.dumps(order), file=process.stdin, flush=True)
             code, seen = json.loads(process.stdout.readline())
-            return code, output.read_text(), seen
+            return code, without_pulses(output.read_text()), seen
 
         yield run
         process.stdin.close()
