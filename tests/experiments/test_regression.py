@@ -12,6 +12,8 @@ from jaxconcepts.models import gpt2
 from jaxconcepts.training import train
 from jaxconcepts.training.experiment import MeasureConfig
 
+pytestmark = pytest.mark.usefixtures("compiles_fast")
+
 
 def config(**overrides):
     made = Regression.default_config()

@@ -14,6 +14,8 @@ from jaxconcepts.experiments import trained_probes
 from jaxconcepts.experiments.tokens import TokenExperiment, Tokens
 from jaxconcepts.models import gpt2
 
+pytestmark = pytest.mark.usefixtures("compiles_fast")
+
 ROWS, LENGTH, FOLDS, ALPHA = 240, 5, 3, 1.0
 TWINS = 6, 7  # Two words of one embedding.
 

@@ -13,6 +13,8 @@ import pytest
 
 from jaxconcepts.models import decoder, gemma2, language, layers, llama, olmo2
 
+pytestmark = pytest.mark.usefixtures("compiles_fast")
+
 SIZES = {"vocab_size": 31, "width": 16, "heads": 4, "kv_heads": 2, "head_dim": 8, "mlp_width": 24, "context": 64}
 LLAMA = llama.LlamaConfig(layers=2, dtype="bfloat16", **SIZES)
 

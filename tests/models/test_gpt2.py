@@ -10,6 +10,8 @@ import pytest
 
 from jaxconcepts.models import gpt2
 
+pytestmark = pytest.mark.usefixtures("compiles_fast")
+
 CONFIG = gpt2.GPT2Config(layers=3, heads=4, width=24, context=20, input_dim=6, output_dim=2, unroll=1)
 
 

@@ -10,6 +10,8 @@ import pytest
 
 from jaxconcepts.models import gpt2, language, positions
 
+pytestmark = pytest.mark.usefixtures("compiles_fast")
+
 CONFIG = gpt2.GPT2Config(
     layers=2, heads=3, width=24, context=12, vocab_size=11, rotary_fraction=0.5, rope_theta=30.0, mlp_width=16
 )

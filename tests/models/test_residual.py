@@ -10,6 +10,8 @@ import pytest
 from jaxconcepts.models import gpt2, residual
 from jaxconcepts.models.residual import Edits, HeadEdits
 
+pytestmark = pytest.mark.usefixtures("compiles_fast")
+
 CONFIG = gpt2.GPT2Config(layers=3, heads=2, width=8, context=6, input_dim=4)
 LAYERS, BATCH, LENGTH, WIDTH, HEADS = 4, 5, 6, 8, 2
 HEAD_OUTPUTS = (LAYERS - 1, BATCH, LENGTH, HEADS)

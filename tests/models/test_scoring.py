@@ -8,6 +8,8 @@ import pytest
 
 from jaxconcepts.models import gemma2, gpt2, language, llama, mamba2, scoring
 
+pytestmark = pytest.mark.usefixtures("compiles_fast")
+
 SIZES = {"vocab_size": 31, "width": 16, "heads": 4, "kv_heads": 2, "head_dim": 8, "mlp_width": 24, "context": 64}
 MODELS = {
     "llama": llama.LlamaConfig(layers=2, **SIZES),

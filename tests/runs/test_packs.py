@@ -9,6 +9,8 @@ import pytest
 from jaxconcepts.experiments.regression import Regression
 from jaxconcepts.runs import packs, points
 
+pytestmark = pytest.mark.usefixtures("unoptimized")
+
 STEPS = 100
 SEEDS = 3
 

@@ -31,14 +31,14 @@ def launch():
         main = f"{KEEP_COMPILED}from jaxconcepts.__main__ import main; raise SystemExit(main())"
         command = [sys.executable, "-c", main, "sweep", f"--config={CONFIG}", f"--workdir={workdir}"]
         command += [f"--config.run.cpu_devices={devices}", *arguments]
-        kept = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
         extra = {
             "JAX_PLATFORMS": "cpu",
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
             "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+            "XLA_FLAGS": "--xla_cpu_use_fusion_emitters=false",
         }
         return subprocess.Popen(
-            command, env=kept | extra | environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            command, env=os.environ | extra | environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
 
     return start

@@ -14,6 +14,8 @@ from sklearn.neighbors import KNeighborsRegressor
 
 from jaxconcepts.tasks import lasso, references, regression
 
+pytestmark = pytest.mark.usefixtures("compiles_fast")
+
 MIXTURES = {
     "orthogonal": regression.RegressionConfig(num_concepts=3, dim=8, rank=2, num_pairs=12),
     "overlapping": regression.RegressionConfig(num_concepts=4, dim=8, rank=3, num_pairs=12, bases="overlapping"),

@@ -11,6 +11,8 @@ from scipy import stats
 from jaxconcepts.tasks import regression
 from jaxconcepts.tasks.regression import RegressionConfig
 
+pytestmark = pytest.mark.usefixtures("compiles_fast")
+
 sample = jax.jit(regression.sample, static_argnums=(0, 3))
 balanced = jax.jit(regression.balanced, static_argnums=(0, 3))
 

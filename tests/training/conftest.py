@@ -13,7 +13,7 @@ from jaxconcepts.training.optimizers import OptimizerNumbers
 
 
 @pytest.fixture(scope="module", autouse=True)
-def fast(compiles_fast):
+def fast(unoptimized):
     """All tests of training compile fast."""
 
 

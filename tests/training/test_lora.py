@@ -24,6 +24,8 @@ from jaxconcepts.models import (
 )
 from jaxconcepts.training import answer_loss, lora
 
+pytestmark = pytest.mark.usefixtures("compiles_fast")
+
 SEVEN = {f"blocks/{name}" for name in ("q", "k", "v", "out", "gate", "up", "down")}
 FUSED = {
     "gpt2": {f"blocks/{name}" for name in ("attn_qkv", "attn_out", "mlp_up", "mlp_down")},

@@ -12,6 +12,8 @@ from jaxconcepts.models import gpt2
 from jaxconcepts.tasks import regression
 from jaxconcepts.training import train
 
+pytestmark = pytest.mark.usefixtures("compiles_fast")
+
 TASK = regression.RegressionConfig(num_concepts=2, dim=4, rank=2, num_pairs=3)
 MODEL = gpt2.GPT2Config(layers=2, heads=2, width=16, context=6, input_dim=4, unroll=1)
 
