@@ -15,6 +15,8 @@ from jaxconcepts.metrics import statistics
 from jaxconcepts.metrics.decodability import concept_decodability_per_concept
 from jaxconcepts.metrics.draws import decodability_draws, key_of_draws, sample_draws
 
+pytestmark = pytest.mark.usefixtures("unoptimized")
+
 SPEC = importlib.util.spec_from_file_location("coverage_of_intervals", Path(__file__).with_name("coverage.py"))
 coverage = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(coverage)
