@@ -23,6 +23,7 @@ import pytest
 
 # Before the first import of the package: shapes are checked as annotated, see `shape_checks`.
 sys.path.append(str(Path(__file__).parent))
+import compiling
 from pulses import without_pulses
 
 ARRAY_PACKAGES = [f"jaxconcepts.{name}" for name in ("metrics", "tasks", "models", "training", "interventions")]
@@ -57,7 +58,7 @@ def compiles_fast(unoptimized):
     given = compiler.get_compile_options
 
     def with_older_emitters(*args, env_options_overrides=None, **more):
-        options = {"xla_cpu_use_fusion_emitters": False} | (env_options_overrides or {})
+        options = compiling.OLDER_EMITTERS | (env_options_overrides or {})
         return given(*args, env_options_overrides=options, **more)
 
     compiler.get_compile_options = with_older_emitters
@@ -68,14 +69,8 @@ def compiles_fast(unoptimized):
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory):
     """Compiles fast and keeps what is compiled: these programs run for milliseconds."""
-    return os.environ | {
-        "JAX_PLATFORMS": "cpu",
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-        "XLA_FLAGS": "--xla_cpu_use_fusion_emitters=false",
-        "JAXCONCEPTS_BANKS": str(tmp_path_factory.mktemp("banks")),
-        "PYTHONPATH": str(ROOT),
-    }
+    banks = str(tmp_path_factory.mktemp("banks"))
+    return os.environ | compiling.PROCESS | {"JAXCONCEPTS_BANKS": banks, "PYTHONPATH": str(ROOT)}
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import compiling
 import numpy as np
 import pytest
 
@@ -31,15 +32,8 @@ def launch():
         main = f"{KEEP_COMPILED}from jaxconcepts.__main__ import main; raise SystemExit(main())"
         command = [sys.executable, "-c", main, "sweep", f"--config={CONFIG}", f"--workdir={workdir}"]
         command += [f"--config.run.cpu_devices={devices}", *arguments]
-        extra = {
-            "JAX_PLATFORMS": "cpu",
-            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-            "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-            "XLA_FLAGS": "--xla_cpu_use_fusion_emitters=false",
-        }
-        return subprocess.Popen(
-            command, env=os.environ | extra | environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
+        settings = os.environ | compiling.PROCESS | environment
+        return subprocess.Popen(command, env=settings, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
     return start
 
