@@ -21,17 +21,19 @@ import jax
 import jaxtyping
 import pytest
 
-# Before the first import of the package: shapes are checked as annotated, see `shape_checks`.
 sys.path.append(str(Path(__file__).parent))
 import compiling
+import shape_checks
 from pulses import without_pulses
 
-ARRAY_PACKAGES = [f"jaxconcepts.{name}" for name in ("metrics", "tasks", "models", "training", "interventions")]
-jaxtyping.install_import_hook(ARRAY_PACKAGES, "shape_checks.only_arrays")
+ROOT = Path(__file__).parents[1]
+# Before the first import of the package: shapes are checked as annotated.
+PARTS = ("metrics", "tasks", "models", "training", "interventions")
+ANNOTATED = shape_checks.annotated_modules(ROOT / "jaxconcepts", PARTS)
+jaxtyping.install_import_hook(ANNOTATED, "shape_checks.only_arrays")
 
 jax.config.update("jax_num_cpu_devices", 8)
 
-ROOT = Path(__file__).parents[1]
 NEVER = "(?!)"
 
 

@@ -11,12 +11,13 @@ FAKE = """
 import json, pathlib, sys
 counter = pathlib.Path({counter!r}); number = len(counter.read_text()) if counter.exists() else 0
 counter.write_text("x" * (number + 1))
+full = 0 if "--quick" in sys.argv else 100
 rows = [
-    {{"benchmark": "step", "shape": "4 x 64", "ours_s": {seconds} + number}},
+    {{"benchmark": "step", "shape": "4 x 64", "ours_s": {seconds} + number + full}},
     {{"benchmark": {name!r}, "shape": "", "ours_s": 1.0}},
 ]
 folder = pathlib.Path("tests/benchmarks/results"); folder.mkdir()
-(folder / "cpu-quick.json").write_text(json.dumps({{"rows": rows, "given": sys.argv[1:]}}))
+(folder / "cpu-quick.json").write_text(json.dumps({{"rows": rows}}))
 """
 
 
@@ -48,6 +49,13 @@ def test_two_revisions_are_measured_in_turn(monkeypatch, capsys):
     assert order == ["this tree", "HEAD", "HEAD", "this tree", "this tree", "HEAD"]
     # 8 / 2, 9 / 3 and 10 / 4; what only one revision has is left out.
     assert "| step, 4 x 64 | 3.00 | 2.50 | 4.00 |" in output and "gone" not in output and "new" not in output
+
+
+@pytest.mark.usefixtures("repository")
+def test_full_sizes_are_compared(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["compare.py", "HEAD", "--pairs", "1", "--full"])
+    assert compare.main() == 0
+    assert "| step, 4 x 64 | 1.06 |" in capsys.readouterr().out
 
 
 @pytest.mark.usefixtures("repository")

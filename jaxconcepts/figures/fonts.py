@@ -8,8 +8,9 @@ import logging
 import re
 import unicodedata
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
+from matplotlib.artist import Artist
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, fontManager, get_font
@@ -39,8 +40,9 @@ def fit(figure: Figure) -> set[str]:
     Returns the letters that no font has, which are drawn as boxes; a warning names a package of fonts, once for each.
     """
     lacking: set[str] = set()
-    _make_legal(figure)
-    for text in figure.findobj(Text):
+    artists = figure.findobj()
+    _make_legal(artists)
+    for text in (artist for artist in artists if isinstance(artist, Text)):
         path = findfont(text.get_fontproperties())
         missing = frozenset(c for c in text.get_text() if c.isprintable() and ord(c) not in _letters(path))
         if missing:
@@ -59,19 +61,19 @@ def boxes_are_known() -> Iterator[None]:
         yield
 
 
-def _make_legal(figure: Figure) -> None:
-    """Makes every text of the figure `legal`: what is drawn, and the names that go to its files."""
-    for axis in figure.findobj(Axis):
-        # Texts of ticks come from these when the figure is drawn.
-        for formatter in (axis.get_major_formatter(), axis.get_minor_formatter()):
-            if isinstance(formatter, FuncFormatter):
-                formatter.func = functools.partial(_legal_tick, formatter.func)
-    for artist in figure.findobj():
+def _make_legal(artists: Iterable[Artist]) -> None:
+    """Makes every text of a figure's artists `legal`: what is drawn, and the names that go to its files."""
+    for artist in artists:
         if isinstance(artist, Text):
             artist.set_text(legal(artist.get_text()))
         artist.set_gid(artist.get_gid() and legal(str(artist.get_gid())))
         if not isinstance(artist, Axis):  # Its label is a text.
             artist.set_label(legal(str(artist.get_label() or "")))
+            continue
+        # Texts of ticks come from these when the figure is drawn.
+        for formatter in (artist.get_major_formatter(), artist.get_minor_formatter()):
+            if isinstance(formatter, FuncFormatter):
+                formatter.func = functools.partial(_legal_tick, formatter.func)
 
 
 def _legal_tick(write: Callable[[float, int | None], str], value: float, position: int | None = None) -> str:

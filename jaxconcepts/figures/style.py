@@ -17,6 +17,8 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogFormatter, LogLocator, MaxNLocator, NullLocator
@@ -82,7 +84,6 @@ RC = {
     "ytick.minor.width": 0.4,
     "lines.linewidth": 1.3,
     "figure.facecolor": "white",
-    "savefig.facecolor": "white",
     "svg.hashsalt": "jaxconcepts",
 }
 
@@ -207,8 +208,13 @@ def render(figure: Figure) -> tuple[bytes, bytes]:
     png, svg = BytesIO(), BytesIO()
     fonts.fit(figure)
     fit_titles(figure)
+    figure.set_facecolor("white")
+    dpi = figure.dpi
+    # Not `savefig`, which draws each file twice, the first time for a size that is known here.
     with fonts.boxes_are_known():
-        figure.savefig(png, format="png", dpi=DPI, metadata={"Software": None})
+        figure.set_dpi(DPI)
+        FigureCanvasAgg(figure).print_png(png, metadata={"Software": None})
         figure.set_layout_engine("none")  # the places are found: a second search would cost as much as the drawing
-        figure.savefig(svg, format="svg", metadata={"Date": None})
+        figure.set_dpi(dpi)
+        FigureCanvasSVG(figure).print_svg(svg, metadata={"Date": None})
     return png.getvalue(), svg.getvalue()

@@ -38,8 +38,8 @@ def zero(mask: Bool[Array, "blocks heads"]) -> Edits:
 
 def replace(
     mask: Bool[Array, "blocks heads"],
-    outputs: Float[Array, "blocks B T heads e"],
-    positions: Bool[Array, "B T"] | None = None,
+    outputs: Float[Array, "blocks #B #T heads e"],
+    positions: Bool[Array, "#B #T"] | None = None,
 ) -> Edits:
     """The masked heads' outputs become `outputs` (axes B and T may be 1): at every position, or where `positions` says.
 

@@ -57,19 +57,19 @@ def grid(blocks: int, positions: Bool[Array, "P T"]) -> Bool[Array, "layers P la
     return layers[:, None, :, None, None] & jnp.asarray(positions)[None, :, None, None, :]
 
 
-def replace(place: Bool[Array, "layers B T"], states: Float[Array, "*layers B T d"]) -> Edits:
+def replace(place: Bool[Array, "layers #B #T"], states: Float[Array, "*some #B #T d"]) -> Edits:
     """The stream at the place becomes `states`: [B or 1, T or 1, d], or with a leading layer axis (or 1)."""
     states = jnp.asarray(states)
     return Edits(mask=place, value=states if states.ndim == 4 else states[None])
 
 
-def add(place: Bool[Array, "layers B T"], states: Float[Array, "*layers B T d"]) -> Edits:
+def add(place: Bool[Array, "layers #B #T"], states: Float[Array, "*some #B #T d"]) -> Edits:
     """`states`, shaped as for `replace`, is added to the stream at the place."""
     states = jnp.asarray(states)
     return Edits(add=place[..., None] * (states if states.ndim == 4 else states[None]))
 
 
-def interchange(place: Bool[Array, "layers B T"], clean: Float[Array, "layers B T d"]) -> Edits:
+def interchange(place: Bool[Array, "layers #B #T"], clean: Float[Array, "layers #B #T d"]) -> Edits:
     """The stream at the place becomes what it is in another run, `clean`: its hidden states of every layer.
 
     Interchange patching (Vig et al. 2020; Geiger et al. 2021; Meng et al. 2022): run on the corrupted prompts with the

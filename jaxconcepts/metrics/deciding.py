@@ -38,7 +38,7 @@ class Tied(NamedTuple):
 
 def decide(
     hidden: Float[Array, "B N d"], distances: Distances, last, open_: Bool[Array, "B T"], k: int, start, table, entry
-):
+) -> Array:
     """Overwrites, in `table` [B, T, ...], the entries of the open targets by `entry(neighbours [R, k])`.
 
     The neighbours are the k smallest in (distance, index) order. Distances to float-float precision are taken of the
@@ -82,7 +82,7 @@ def decide_tied(
     start,
     table,
     entry: Callable[[Array, Tied], Array],
-):
+) -> Array:
     """`decide` for neighbours with their ties: entries become `entry(targets [R], tied)`, targets as indices of points.
 
     Points tie where float-float sums do not tell their distances apart. Where more than a few points are in question,
@@ -266,7 +266,7 @@ def _kinds(hidden):
     return jnp.where(checked, first, jnp.arange(hidden.shape[1]))
 
 
-def _first_of_kinds(kinds: Int[Array, "B N"], k: int):
+def _first_of_kinds(kinds: Int[Array, "B N"], k: int) -> Callable[[Array, Array], Array]:
     """kept(b, squared [R, N]): the distances of rows of slices b [R], infinite for all but the first k points of each
     kind among those whose distance is finite."""
     order = jnp.argsort(kinds, -1, stable=True)

@@ -182,7 +182,9 @@ def coincident(hidden: Num[Array, "*lead N d"]) -> Bool[Array, "*lead"]:
     return jnp.max(spread, -1) <= COINCIDENT_ROUNDINGS * float(jnp.finfo(jnp.float32).eps) * largest
 
 
-def mean_by_concept(scores: Float[Array, "*lead N"], concepts: Int[Array, " N"], num_concepts: int):
+def mean_by_concept(
+    scores: Float[Array, "*lead N"], concepts: Int[Array, " N"], num_concepts: int
+) -> Float[Array, "*lead K"]:
     """[..., K]: the mean score of each concept's points, NaN where there are none."""
     own = votes.one_hot(concepts, num_concepts).astype(scores.dtype)
     return jnp.matmul(scores, own, precision=lax.Precision.HIGHEST) / jnp.sum(own, 0)

@@ -44,7 +44,7 @@ def decodability_draws(
 
 def sample_draws(
     key: Key[Array, ""], concepts: Int[Array, " N"], num_concepts: int, per_concept: int, draws: int = 1
-) -> Int[Array, "draws K*per_concept"]:
+) -> Int[Array, "draws points"]:
     """Indices of disjoint draws of `per_concept` points of every concept, uniformly, concept by concept.
 
     A concept must have draws * per_concept points; the callers check that.

@@ -147,7 +147,7 @@ def agreement(
     return right / jnp.maximum(total, 1), recall, correlation
 
 
-def matthews(predicted: Int[Array, "*lead N"], labels: Int[Array, "*lead N"]) -> Float[Array, "*lead"]:
+def matthews(predicted: Int[Array, "*lead N"], labels: Int[Array, "*#lead N"]) -> Float[Array, "*lead"]:
     """Matthews' correlation of predictions with labels that are 0 or 1; 0 where either is always the same."""
     a, b = (x.astype(jnp.float32) - jnp.mean(x, -1, keepdims=True) for x in (predicted, labels))
     spread = jnp.sqrt(jnp.mean(a * a, -1) * jnp.mean(b * b, -1))

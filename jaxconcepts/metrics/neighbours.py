@@ -170,7 +170,9 @@ def nearest_values(squared: Float[Array, "B N N"], count: int) -> Float[Array, "
     return lax.bitcast_convert_type(jnp.moveaxis(lax.map(smallest_of_columns, squared), 0, 1), squared.dtype)
 
 
-def nearest_candidates(squared: Float[Array, "B T N"], count: int):
+def nearest_candidates(
+    squared: Float[Array, "B T N"], count: int
+) -> tuple[Float[Array, "B T count"], Int[Array, "B T count"]]:
     """The `count` smallest of each row, ascending, as (values [B, T, count], indices [B, T, count]).
 
     Long rows are first cut into lanes: the `count` lanes with the smallest minima hold the `count` smallest entries.

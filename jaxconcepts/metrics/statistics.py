@@ -111,10 +111,10 @@ def permutation_null(
     group: Shaped[Array, " N"] | None = None,
     num_concepts: int | None = None,
     by_concept: bool = False,
-) -> Float[Array, "*lead permutations"]:
+) -> Float[Array, "..."]:
     """CD of randomly permuted labels: what the score is when hidden states say nothing about concepts.
 
-    by_concept: each concept's own share, [..., permutations, K].
+    Returns [..., permutations], or with by_concept each concept's own share, [..., permutations, K].
     The neighbours are taken once; only the votes are counted again. Raises ValueError as `concept_decodability`.
     """
     points = decodability.checked(hidden, concepts, k, ties, group, num_concepts)
@@ -222,7 +222,9 @@ def with_average(by_concept: Float[Array, "*lead K"], averaged: int) -> Float[Ar
     return jnp.concatenate([by_concept, jnp.mean(by_concept[..., :averaged], -1, keepdims=True)], -1)
 
 
-def interval(cd: Float[Array, "*lead K"], effects: Float[Array, "*lead K1"], sizes: Int[Array, " K"], averaged: int):
+def interval(
+    cd: Float[Array, "*lead K"], effects: Float[Array, "*lead K1"], sizes: Int[Array, " K"], averaged: int
+) -> tuple[Float[Array, "*lead K1"], Float[Array, "*lead K1"]]:
     """Wilson's 95 % intervals [..., K + 1] of CD by concept and of the average, from their design effects.
 
     sizes: [K] points of each concept, in all draws. An effect below 1 counts as 1. Effects are themselves estimates:

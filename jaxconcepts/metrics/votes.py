@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Num
 
 from jaxconcepts.metrics import deciding, neighbours
 from jaxconcepts.metrics.deciding import Tied
@@ -20,13 +22,13 @@ def one_hot(labels: Int[Array, "*n"], num_concepts: int) -> Int[Array, "*n K"]:
     return (labels[..., None] == jnp.arange(num_concepts)).astype(jnp.int32)
 
 
-def share(votes: Int[Array, "*lead K"], concepts: Int[Array, "*lead"]) -> Float[Array, "*lead"]:
+def share(votes: Num[Array, "*lead K"], concepts: Int[Array, "*lead"]) -> Float[Array, "*lead"]:
     """What each point's concept has of the vote: 1/m where it is one of the m concepts with the most, else 0."""
     most = (votes == jnp.max(votes, -1, keepdims=True)).astype(jnp.float32)
     return jnp.take_along_axis(most, concepts[..., None], -1)[..., 0] / jnp.sum(most, -1)
 
 
-def votes_of_sets(inside: Int[Array, "*n K"], boundary: Int[Array, "*n K"], k: int) -> Int[Array, "*n K"]:
+def votes_of_sets(inside: Num[Array, "*n K"], boundary: Num[Array, "*n K"], k: int) -> Num[Array, "*n K"]:
     """t times the votes: s points `inside` by concept, and k - s votes that the t points at the `boundary` share."""
     nearer, tied = jnp.sum(inside, -1, keepdims=True), jnp.sum(boundary, -1, keepdims=True)
     return jnp.maximum(tied, 1) * inside + (k - nearer) * boundary
@@ -75,7 +77,7 @@ def split_scores(
     return deciding.decide_tied(hidden, distances, last, open_, k, start, scores, entry)
 
 
-def split_entry(concepts: Int[Array, " N"], k: int, num_concepts: int):
+def split_entry(concepts: Int[Array, " N"], k: int, num_concepts: int) -> Callable[[Array, Tied], Array]:
     """The entry of `deciding.decide_tied` that is the share of each target's concept."""
 
     def entry(targets, tied: Tied):

@@ -99,7 +99,7 @@ class Context(NamedTuple):
         branch = jnp.broadcast_to(self.branch, (len(self.positions), len(self.branch)))
         return seen & (self.asked(branch)[:, :, None] == self.branch)
 
-    def asked(self, x: Shaped[Array, "B T ..."]) -> Shaped[Array, "B P ..."]:
+    def asked(self, x: Shaped[Array, "#B T ..."]) -> Shaped[Array, "B P ..."]:
         """x at the tokens whose stream is taken further."""
         if self.queries is None:
             return x

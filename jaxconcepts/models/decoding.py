@@ -83,7 +83,9 @@ def read(model: Decoder, params, tokens, lengths, edits=None, keep: str | None =
     )  # fmt: skip
 
 
-def greedy(model: Decoder, params, last: Float[Array, "B d"], cache, lengths, max_new_tokens: int, stop_tokens):
+def greedy(
+    model: Decoder, params, last: Float[Array, "B d"], cache, lengths, max_new_tokens: int, stop_tokens
+) -> Int[Array, "B new"]:
     """`generate` from the prompts' stream at their last tokens, and the state that they left; inside jit."""
     return decode(model, params, last, cache, lengths, max_new_tokens, stop_tokens, _most_likely)
 

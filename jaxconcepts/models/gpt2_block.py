@@ -53,7 +53,9 @@ class Block(nn.Module):
     weigh: bool = False
 
     @nn.compact
-    def __call__(self, stream: Float[Array, "B T d"], context: decoder.Context | None = None, head_edits=None):
+    def __call__(
+        self, stream: Float[Array, "B T d"], context: decoder.Context | None = None, head_edits=None
+    ) -> tuple[Float[Array, "B A d"], decoder.Written] | Float[Array, "B T h T"]:
         """context None: positions 0, 1, ... and no past. Returns the stream and the `decoder.Written`."""
         config, dtype = self.config, self.config.dtype
         width, asked = stream.shape[-1], (lambda x: x) if context is None else context.asked

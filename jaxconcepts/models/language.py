@@ -29,7 +29,7 @@ def hidden_states(
     edits: residual.Edits | None = None,
     with_logits: bool = False,
     attention: str = "auto",
-):
+) -> Array | tuple[Array, Array]:
     """The residual stream after each block, before the final norm; layer 0 is the embeddings.
 
     tokens, lengths: right-padded prompts and how many tokens of each are real (default: all).
@@ -65,7 +65,7 @@ def hidden_states(
 def logits(
     model: Decoder, params: PyTree, tokens: Int[Array, "B T"], lengths: Int[Array, " B"] | None = None,
     at: str | Int[Array, " P"] | Int[Array, "B P"] = "all", edits: residual.Edits | None = None,
-) -> Float[Array, "B T V"]:  # fmt: skip
+) -> Float[Array, "B *P V"]:  # fmt: skip
     """Next-word logits in float32, [B, T, V], or [B, V] at="last"; see `hidden_states` for the rest."""
     return hidden_states(model, params, tokens, lengths, at, (model.layers,), edits, with_logits=True)[1]
 

@@ -144,7 +144,7 @@ def inverse_frequencies(theta: float, head_dim: int) -> Float[np.ndarray, " half
 
 
 def rope(
-    x: Float[Array, "B T H e"], positions: Int[Array, "B T"], frequencies, amplitude=None
+    x: Float[Array, "B T H e"], positions: Int[Array, "#B T"], frequencies, amplitude=None
 ) -> Float[Array, "B T H e"]:
     """Rotates the pairs (x_i, x_(i + r/2)) of the first r = 2 * len(frequencies) dimensions by position * frequency_i,
     in float32; the others stay as they are. amplitude: what the pairs are multiplied by, None for 1."""
@@ -166,11 +166,11 @@ def soft_cap(x: Float[Array, "*any"], cap: float | None) -> Float[Array, "*any"]
 def attend(
     q: Float[Array, "B P H e"],
     k: Float[Array, "B T K e"],
-    v: Float[Array, "B T K e"],
+    v: Float[Array, "B T K f"],
     context: Context | None,
     scale: float,
     cap: float | None = None,
-) -> Float[Array, "B P H e"]:
+) -> Float[Array, "B P H f"]:
     """Causal attention over the new tokens and the context's past, if any; H / K query heads share a key head.
 
     q: of the tokens that the context asks for (all T unless it has `queries`).
@@ -239,10 +239,10 @@ def merge_heads(heads: Float[Array, "B T H e"]) -> Float[Array, "B T He"]:
 def attention(
     q: Float[Array, "B T H e"],
     k: Float[Array, "B S H e"],
-    v: Float[Array, "B S H e"],
+    v: Float[Array, "B S H f"],
     mask: Bool[Array, "... T S"],
     scale: float,
-) -> Float[Array, "B T H e"]:
+) -> Float[Array, "B T H f"]:
     """Plain attention: softmax(scale * q k^T) v where `mask` (as [B, H, T, S]) is true, softmax in float32."""
     scores = jnp.einsum("bthe,bshe->bhts", q, k, preferred_element_type=jnp.float32) * scale
     weights = jax.nn.softmax(jnp.where(mask, scores, jnp.finfo(jnp.float32).min), axis=-1)

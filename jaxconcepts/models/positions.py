@@ -23,7 +23,9 @@ WITHOUT_QUERIES = ("position_only", "uniform")
 """Kinds whose weights depend on no token, so that there are no queries and keys."""
 
 
-def rotate(x: Float[Array, "B T H e"], at: Int[Array, "B T"], theta: float, fraction: float) -> Float[Array, "B T H e"]:
+def rotate(
+    x: Float[Array, "B T H e"], at: Int[Array, "#B T"], theta: float, fraction: float
+) -> Float[Array, "B T H e"]:
     """Rotary positions (Su et al. 2021) on the first `fraction` of each head's dimensions, as GPT-NeoX has them."""
     turned = rotated_width(x.shape[-1], fraction)
     head, rest = x[..., :turned], x[..., turned:]
@@ -59,14 +61,14 @@ def relative_scores(
 def attend(
     q: Float[Array, "B P H e"] | None,
     k: Float[Array, "B S H e"],
-    v: Float[Array, "B S H e"],
+    v: Float[Array, "B S H f"],
     context: Context | None,
     *,
     scale: float,
     causal: bool = True,
     added: Callable[[Array, Array], Float[Array, "B H P S"]] | None = None,
     heads_reach: tuple[int, ...] | None = None,
-) -> Float[Array, "B P H e"]:
+) -> Float[Array, "B P H f"]:
     """Attention over the new tokens and the context's past with scores scale * (q . k + added), in float32.
 
     q: None for scores without content.

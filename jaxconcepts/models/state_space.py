@@ -22,7 +22,9 @@ class Convolution(nn.Module):
     taps: int
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B T c"], past: Float[Array, "B k c"] | None, lengths):
+    def __call__(
+        self, x: Float[Array, "B T c"], past: Float[Array, "B k c"] | None, lengths
+    ) -> tuple[Float[Array, "B T c"], Float[Array, "B k c"]]:
         weight = self.param("weight", nn.initializers.normal(0.2), (x.shape[-1], 1, self.taps)).astype(jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],)).astype(jnp.float32)
         batch, length, channels = x.shape

@@ -55,7 +55,7 @@ class Step(NamedTuple):
 
 def spans(
     grammar: Grammar, tokens: Int[Array, " L"], tilt: Float[Array, ""] | float = 1.0, *, mode: str, free=None, top=0
-) -> list[Matrices]:
+) -> list[Matrices | None]:
     """M of every level from `top` on, and of the terminals last; entries above `top` are None.
 
     mode: "weights" for probabilities, "parses" for numbers of derivations, "membership" for 1 where there is one.
@@ -75,12 +75,12 @@ def spans(
     return matrices
 
 
-def root_row(grammar: Grammar, matrices: list[Matrices], mode: str) -> Float[Array, " nodes"]:
+def root_row(grammar: Grammar, matrices: list[Matrices | None], mode: str) -> Float[Array, " nodes"]:
     """M_root[0], the weight of every prefix as a whole string, from the matrices of the levels below the root."""
     return _complete(grammar, 0, _start(matrices), matrices[1], weighted=mode == "weights")[0, 0]
 
 
-def expectations(grammar: Grammar, matrices: list[Matrices]) -> list[Expected]:
+def expectations(grammar: Grammar, matrices: list[Matrices | None]) -> list[Expected]:
     """v of every level, and of the terminals last."""
     rows = [_start(matrices)]
     for depth in range(len(grammar.levels)):
@@ -89,7 +89,7 @@ def expectations(grammar: Grammar, matrices: list[Matrices]) -> list[Expected]:
 
 
 def readings(
-    grammar: Grammar, matrices: list[Matrices], depths: tuple[int, ...]
+    grammar: Grammar, matrices: list[Matrices | None], depths: tuple[int, ...]
 ) -> list[Float[Array, "positions symbols"]]:
     """For each of some levels the weight, given the prefix up to and with each position, of every ancestor there.
 
@@ -107,13 +107,13 @@ def readings(
 
 
 def endings(
-    matrices: list[Matrices], rows: list[Float[Array, "symbols nodes"]], depth: int
+    matrices: list[Matrices | None], rows: list[Float[Array, "symbols nodes"]], depth: int
 ) -> Float[Array, " positions"]:
     """The weight, given the prefix up to and with each position, of a symbol of the level ending there."""
     return jnp.einsum("si,sij->j", rows[depth], matrices[depth], precision=HIGHEST)[1:]
 
 
-def prefixes(matrices: list[Matrices], rows: list[Expected]) -> Float[Array, " positions"]:
+def prefixes(matrices: list[Matrices | None], rows: list[Expected]) -> Float[Array, " positions"]:
     """The weight of the prefix up to and with each position."""
     return jnp.sum(rows[-1][:, :-1] * _superdiagonal(matrices[-1]), 0)
 

@@ -77,7 +77,7 @@ def parses(grammar: Grammar, tokens: Int[Array, "N T"], lengths: Int[Array, " N"
 
 def next_token(
     grammar: Grammar, tokens: Int[Array, "N T"], lengths: Int[Array, " N"]
-) -> Float[Array, "N T+1 terminals+1"]:
+) -> Float[Array, "N T+1 {grammar.terminals}+1"]:
     """P(next token | the first t tokens) for t = 0 .. T; column i is terminal i + 1, and the last column is the end.
 
     Rows past a string's length, and of prefixes that no string of the language has, are 0.

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from jaxconcepts.tasks.grammar_tables import Grammar
 
 
-def length_distribution(grammar: Grammar) -> Float[np.ndarray, " longest+1"]:
+def length_distribution(grammar: Grammar) -> Float[np.ndarray, " lengths"]:
     """The probability of each length from 0 to the longest string."""
     return _by_length(grammar)[0].copy()
 
@@ -41,14 +41,14 @@ def entropy_per_token(grammar: Grammar) -> float:
     return derivation_entropy(grammar) / (mean_length(grammar) + 1)
 
 
-def bits_of_length(grammar: Grammar) -> Float[np.ndarray, " longest+1"]:
+def bits_of_length(grammar: Grammar) -> Float[np.ndarray, " lengths"]:
     """The mean information, in bits, of the derivations of each length; 0 where there are none."""
     probability, information = _by_length(grammar)
     return np.divide(information, probability, out=np.zeros_like(information), where=probability > 0)
 
 
 @lru_cache(maxsize=64)
-def tilts(grammar: Grammar) -> Float[np.ndarray, " longest+1"]:
+def tilts(grammar: Grammar) -> Float[np.ndarray, " lengths"]:
     """The factor a token that keeps the weights of a string of each length in range: 2^(bits a token) at that length.
 
     Strings longer than the mean have fewer bits a token, by up to a third at the longest. A shorter one may be the

@@ -219,7 +219,7 @@ def balanced(config: RegressionConfig, hparams: RegressionHParams, key, per_conc
     return merged._replace(pair_mask=each.pair_mask[0])
 
 
-def interleave(batch: Batch) -> Float[Array, "B 2n D"]:
+def interleave(batch: Batch) -> Float[Array, "B tokens D"]:
     """The model's input tokens x1 y1 x2 y2 ...: y sits in coordinate 0 of a zero vector (Garg et al. 2022)."""
     y = jnp.zeros_like(batch.inputs).at[..., 0].set(batch.targets)
     size, n, dim = batch.inputs.shape

@@ -1,4 +1,4 @@
-"""Runs the quick benchmarks of two revisions in turn and prints how their times compare; see launch/bench.sh.
+"""Runs the benchmarks of two revisions in turn and prints how their times compare; see launch/bench.sh.
 
 Each pair is one run of either revision, in an order that alternates, so that a machine which slows down or warms up
 does so for both. A ratio is the other revision's seconds over ours in one pair: above 1 this tree is faster.
@@ -27,6 +27,7 @@ def main() -> int:
     parser.add_argument("revision", help="what to compare this tree with, e.g. HEAD~1 or a tag")
     parser.add_argument("--pairs", type=int, default=3, help="how often each revision is measured")
     parser.add_argument("--only", nargs="*", default=[], help="names of benchmarks, e.g. decodability training")
+    parser.add_argument("--full", action="store_true", help="at the sizes of launch/bench.sh, not the quick ones")
     options = parser.parse_args()
     if options.pairs < 1:
         parser.error(f"--pairs must be at least 1, got {options.pairs}")
@@ -42,7 +43,7 @@ def main() -> int:
             for tree in order:
                 name = "this tree" if tree == here else options.revision
                 print(f"pair {number + 1} of {options.pairs}: {name}", flush=True)
-                times[tree] = measure(tree, options.only)
+                times[tree] = measure(tree, options.only, options.full)
             pairs.append((times[here], times[there]))
             # After each, so that a comparison that is stopped has shown what it knew.
             print_ratios(ratios(pairs), options.revision)
@@ -66,10 +67,11 @@ def trees(commit: str) -> Iterator[tuple[Path, Path]]:
         yield here, there
 
 
-def measure(tree: Path, only: Sequence[str]) -> dict[str, float]:
-    """Our seconds by benchmark and shape, of one run of the quick benchmarks of a tree."""
+def measure(tree: Path, only: Sequence[str], full: bool = False) -> dict[str, float]:
+    """Our seconds by benchmark and shape, of one run of a tree's benchmarks: the quick ones, or those of full size."""
     shutil.rmtree(tree / RESULTS, ignore_errors=True)
-    command = [sys.executable, "tests/benchmarks/run.py", "--quick", *(["--only", *only] if only else [])]
+    command = [sys.executable, "tests/benchmarks/run.py", *([] if full else ["--quick"])]
+    command += ["--only", *only] if only else []
     # Each compiles for itself: what the one has kept must not be the other's.
     environment = os.environ | {"PYTHONPATH": str(tree), "JAX_ENABLE_COMPILATION_CACHE": "false"}
     done = subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True, check=False)

@@ -3,37 +3,26 @@
 import os
 import signal
 import socket
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import compiling
 import numpy as np
 import pytest
+from forked import Forked
 
 from jaxconcepts import store
 
 CONFIG = Path(__file__).with_name("small_sweep.py")
-KEEP_COMPILED = """
-import types
-from jax._src import compiler
-compiler.distributed = types.SimpleNamespace(global_state=types.SimpleNamespace(process_id=0, client=None))
-"""
-"""JAX keeps what the first process of a job compiles. On CPU the others' programs are called otherwise and would be
-compiled at every start: with this each process keeps its own."""
 
 
 @pytest.fixture(scope="session")
 def launch():
-    """launch(workdir, *flags, devices=1, **environment) -> Popen of a sweep of `small_sweep.py`."""
+    """launch(workdir, *flags, devices=1, **environment) -> process of a sweep of `small_sweep.py`."""
 
     def start(workdir, *arguments, devices=1, **environment):
-        main = f"{KEEP_COMPILED}from jaxconcepts.__main__ import main; raise SystemExit(main())"
-        command = [sys.executable, "-c", main, "sweep", f"--config={CONFIG}", f"--workdir={workdir}"]
-        command += [f"--config.run.cpu_devices={devices}", *arguments]
-        settings = os.environ | compiling.PROCESS | environment
-        return subprocess.Popen(command, env=settings, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        command = ["sweep", f"--config={CONFIG}", f"--workdir={workdir}", f"--config.run.cpu_devices={devices}"]
+        return Forked([*command, *arguments], os.environ | compiling.PROCESS | environment)
 
     return start
 
