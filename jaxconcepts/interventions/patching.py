@@ -79,7 +79,7 @@ def interchange(place: Bool[Array, "layers #B #T"], clean: Float[Array, "layers 
 
 
 def normalised_difference(
-    patched: Float[Array, "*any"], clean: Float[Array, "*any"], corrupted: Float[Array, "*any"]
+    patched: Float[Array, "*any"], clean: Float[Array, "*#any"], corrupted: Float[Array, "*#any"]
 ) -> Float[Array, "*any"]:
     """How much of the clean run a patch restores: (patched - corrupted) / (clean - corrupted) of a logit difference.
 

@@ -30,10 +30,11 @@ def decodability_draws(
     num_concepts: int | None = None,
     memory: int = neighbours.DEFAULT_MEMORY,
     by_concept: bool = False,
-) -> Float[Array, "*lead draws"]:
+) -> Float[Array, "..."]:
     """CD of disjoint random draws, each of `per_concept` points of every concept.
 
-    by_concept: each concept's own share, [..., draws, K]. Raises ValueError as `sample_draws` (outside jit).
+    Returns [..., draws], or with by_concept each concept's own share, [..., draws, K]. Raises ValueError as
+    `sample_draws` (outside jit).
     """
     points = decodability.checked(hidden, concepts, None, ties, group, num_concepts)
     check_draws(points, draws, per_concept)

@@ -49,6 +49,11 @@ def shown(value: Any) -> str:
     return text if len(text) <= 80 else f"{text[:80]}…"
 
 
+def printable(text: str) -> str:
+    """The text with what ends a line, and every other control, escaped: a library's message may quote the file raw."""
+    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
+
+
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(content := dict(pairs)) != len(pairs):
         names = [name for name, _ in pairs]

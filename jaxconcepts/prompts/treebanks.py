@@ -69,7 +69,7 @@ def read_conllu(path: str | Path, tags: Mapping[str, str] = UPOS) -> list[Senten
             try:
                 token = parse_line(line, DEFAULT_FIELDS)
             except (ParseException, ValueError, LookupError) as error:
-                raise ValueError(f"{where}: {error} {text_files.shown(line)}") from error
+                raise ValueError(f"{where}: {text_files.printable(str(error))} {text_files.shown(line)}") from error
             if isinstance(token["id"], tuple):  # A multiword token or an empty node.
                 continue
             if token["id"] != len(words) + 1:

@@ -25,7 +25,7 @@ BLOCK = 64
 HIGHEST = lax.Precision.HIGHEST
 
 Expected = Float[Array, "symbols nodes"]
-Matrices = Float[Array, "symbols nodes nodes"]
+Matrices = Float[Array, "_ nodes nodes"]
 
 
 class Stage(NamedTuple):
@@ -90,7 +90,7 @@ def expectations(grammar: Grammar, matrices: list[Matrices | None]) -> list[Expe
 
 def readings(
     grammar: Grammar, matrices: list[Matrices | None], depths: tuple[int, ...]
-) -> list[Float[Array, "positions symbols"]]:
+) -> list[Float[Array, "positions _"]]:
     """For each of some levels the weight, given the prefix up to and with each position, of every ancestor there.
 
     The rows of each level asked for join on the way down: row 0 has all derivations, the others those of one ancestor.

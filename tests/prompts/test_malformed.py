@@ -201,6 +201,8 @@ CONLLU = {
     "eleven columns": (WORD + "\t_", "expected 10 columns parted by tabs, found 11"),
     "an id of letters": (WORD.replace("1", "x", 1), "line 2"),
     "an empty id": (WORD[1:], "line 2"),
+    "a line break in an id": ("\x0b" + WORD, r"\\x0b1. is not a valid ID"),
+    "a line break in a head": (WORD.replace("\t0\t", "\t\x850\t"), "line 2"),
     "an id from 0": (WORD.replace("1", "0", 1), "expected id 1, found '0'"),
     "an id too far": (WORD.replace("1", "7", 1), "expected id 1, found '7'"),
     "a negative id": (WORD.replace("1", "-1", 1), "line 2"),
