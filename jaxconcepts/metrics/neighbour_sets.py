@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from jaxconcepts.metrics import deciding, neighbours, votes
+from jaxconcepts.metrics.neighbours import Distances
 
 INSIDE, BOUNDARY = 2, 1
 
 
-def of_points(
-    states: Float[Array, "N d"], k: int, ties: str, group: Int[Array, " N"] | None = None
-) -> Int[Array, "N N"]:
+def of_distances(states: Float[Array, "N d"], distances: Distances, k: int, ties: str) -> Int[Array, "N N"]:
     """Row i: INSIDE for the points that vote for point i, BOUNDARY for those that share what is left of its k votes.
 
-    With ties="first" there are exactly k, all INSIDE. Proved or decided as in `decodability`.
+    distances: of all states to all (`neighbours.all_distances`). With ties="first" there are exactly k, all INSIDE.
+    Proved or decided as in `decodability`.
     """
     hidden, points = states[None], len(states)
-    distances = neighbours.all_distances(hidden, group)
-    values, _ = neighbours.nearest_candidates(distances.squared, k + 1)
-    last, following = values[..., k - 1], values[..., k]
+    last, following = neighbours.nearest_values(distances.squared, k + 1)[k - 1 :]
     open_ = neighbours.unproved(distances, last, following)
     limit = jnp.minimum(last + (following - last) / 2, jnp.finfo(last.dtype).max)
     sets = (distances.squared <= limit[..., None])[0].astype(jnp.int8) * INSIDE
@@ -50,21 +50,40 @@ def scores(
     NaN for points with fewer than k others that may be neighbours.
     """
 
-    def of_lists():
-        nearest = lax.top_k(sets.astype(jnp.float32), k)[1]
-        counts = jnp.sum(votes.one_hot(labels[:, nearest], num_concepts), -2)
-        if ties == "first":
-            return (jnp.argmax(counts, -1) == labels).astype(jnp.float32)
-        return votes.share(counts, labels)
-
-    def of_products():
-        hot = votes.one_hot(labels, num_concepts).astype(jnp.float32)
-        count = partial(jnp.einsum, "nm,pmk->pnk", precision=lax.Precision.HIGHEST)
-        inside, boundary = (count((sets == code).astype(jnp.float32), hot) for code in (INSIDE, BOUNDARY))
-        return votes.share(votes.votes_of_sets(inside, boundary, k), labels)
-
-    right = of_lists() if ties == "first" else lax.cond(jnp.any(sets == BOUNDARY), of_products, of_lists)
+    count = partial(_counts, labels=labels.T, num_concepts=num_concepts)
+    concepts = jnp.arange(num_concepts)[:, None, None]
+    inside = count(sets == INSIDE, most=k)
+    if ties == "first":
+        right = (jnp.argmax(inside, 0) == labels.T).astype(jnp.float32)
+    else:
+        tied = jnp.any(sets == BOUNDARY)
+        shared = lax.cond(tied, lambda: count(sets == BOUNDARY, most=len(sets)), lambda: jnp.zeros_like(inside))
+        given = votes.votes_of_sets(inside, shared, k, axis=0)
+        most = given == jnp.max(given, 0)
+        right = jnp.any(most & (concepts == labels.T), 0) / jnp.sum(most, 0)
+    right = right.T
     return jnp.where(jnp.sum(sets > 0, -1) >= k, right, jnp.nan)
+
+
+def _counts(chosen: Bool[Array, "N N"], labels: Int[Array, "N P"], num_concepts: int, most: int) -> Int[Array, "K N P"]:
+    """How many of each row's chosen points have each concept, by P labellings; no count is above `most`.
+
+    Counts of several concepts are digits of one number that float32 holds exactly, so that one product counts them.
+    """
+    base = most + 1
+    digits = max(1, int(24 / math.log2(base)))
+    weights = np.array([float(base ** (concept % digits)) for concept in range(num_concepts)], np.float32)
+    groups = np.arange(-(-num_concepts // digits))[:, None, None]
+    coded = jnp.where(labels // digits == groups, jnp.asarray(weights)[labels], 0)
+    exact = lax.Precision.HIGHEST
+    sums = jnp.einsum("nm,gmp->gnp", chosen.astype(jnp.float32), coded, precision=exact).astype(jnp.int32)
+
+    def digit(concept):
+        # No sum is negative, so the plain operations will do, which are faster than Python's.
+        place = jnp.full(sums.shape[1:], base ** (concept % digits), jnp.int32)
+        return lax.rem(lax.div(sums[concept // digits], place), jnp.full(place.shape, base, jnp.int32))
+
+    return jnp.stack([digit(concept) for concept in range(num_concepts)])
 
 
 def halves(
@@ -93,30 +112,6 @@ def halves(
 
 
 def design_effects(
-    states: Float[Array, "N d"],
-    concepts: Int[Array, " N"],
-    halved: Bool[Array, "H N"],
-    k: int,
-    num_concepts: int,
-    averaged: int,
-    group: Int[Array, " N"] | None,
-    listed: int,
-) -> Float[Array, " K1"]:
-    """How much more CD varies than the share of as many coins: by concept, and last of the average of `averaged`.
-
-    The CDs of two halves share no point, so half their squared difference has the variance of either as its mean. It is
-    compared with that of independent points at the halves' own CD. Neighbours come from approximate distances, among
-    the `listed` nearest, near-ties in random order: what is estimated here is a variance.
-    """
-    points = len(states)
-    # In random order, so that no concept comes first among equals.
-    shuffled = jax.random.permutation(jax.random.key(0), points)
-    states, concepts, halved = states[shuffled], concepts[shuffled], halved[:, shuffled]
-    squared = neighbours.all_distances(states[None], None if group is None else group[shuffled]).squared[0]
-    return effects_of_distances(squared, concepts, halved, k, num_concepts, averaged, listed)
-
-
-def effects_of_distances(
     squared: Float[Array, "N N"],
     concepts: Int[Array, " N"],
     halved: Bool[Array, "H N"],
@@ -125,21 +120,31 @@ def effects_of_distances(
     averaged: int,
     listed: int,
 ) -> Float[Array, " K1"]:
-    """`design_effects` from squared distances, infinite where points are no neighbours, of points in random order."""
-    values, nearest = (part[0] for part in neighbours.nearest_candidates(squared[None], min(listed, len(squared) - 1)))
-    hot = (votes.one_hot(concepts[nearest], num_concepts) * jnp.isfinite(values)[..., None]).astype(jnp.float32)
-    own = votes.one_hot(concepts, num_concepts).astype(jnp.float32)
-    # A product with it counts those up to each: several times faster on a CPU than a running sum.
-    up_to = jnp.triu(jnp.ones((nearest.shape[1],) * 2))
+    """How much more CD varies than the share of as many coins: by concept, and last of the average of `averaged`.
 
-    def of_half(half):
-        same = (half[nearest] == half[:, None]).astype(jnp.float32)
-        used = same * (same @ up_to <= k)
-        right = votes.share(jnp.sum(hot * used[..., None], 1), concepts)
-        parts = jnp.stack([half, ~half]).astype(jnp.float32)
-        return (parts * right) @ own / jnp.maximum(parts @ own, 1)
+    The CDs of two halves share no point, so half their squared difference has the variance of either as its mean. It is
+    compared with that of independent points at the halves' own CD. Neighbours come from `squared`, approximate
+    distances, infinite where points are no neighbours, among the `listed` nearest, ties in random order: what is
+    estimated here is a variance.
+    """
+    # In random order no concept comes first among equals. The matrix is symmetric, and its rows are moved fastest.
+    order = jax.random.permutation(jax.random.key(0), len(squared))
+    values, nearest = neighbours.nearest_candidates(squared[order].T[None], min(listed, len(squared) - 1))
+    values, nearest = values[0], order[nearest[0]]
+    side, own = halved.T, votes.one_hot(concepts, num_concepts).astype(jnp.float32)
 
-    cd = lax.map(of_half, halved)
+    def add(place, state):
+        """The next nearest votes in the halves that it shares with the point, if they have fewer than k votes."""
+        count, voted = state
+        other = nearest[:, place]
+        same = (side[other] == side) & jnp.isfinite(values[:, place])[:, None]
+        return count + same, voted + (same & (count < k))[..., None] * own[other][:, None]
+
+    nothing = jnp.zeros(side.shape, jnp.int32), jnp.zeros((*side.shape, num_concepts), jnp.float32)
+    _, voted = lax.fori_loop(0, nearest.shape[1], add, nothing)
+    right = votes.share(voted, jnp.broadcast_to(concepts[:, None], side.shape)).T
+    parts = jnp.stack([halved, ~halved], 1).astype(jnp.float32)
+    cd = (parts * right[:, None]) @ own / jnp.maximum(parts @ own, 1)
     average = jnp.mean(cd[..., :averaged], -1, keepdims=True)
     both = jnp.concatenate([cd, average], -1)
     varies = jnp.mean((both[:, 0] - both[:, 1]) ** 2 / 2, 0)

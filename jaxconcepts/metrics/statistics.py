@@ -20,7 +20,7 @@ from jaxtyping import Array, Bool, Float, Int, Key, Num, Shaped
 from scipy.special import stdtrit
 
 from jaxconcepts.intervals import LEVEL, Z, wilson
-from jaxconcepts.metrics import decodability, neighbour_sets
+from jaxconcepts.metrics import decodability, neighbour_sets, neighbours
 from jaxconcepts.metrics.draws import check_draws, key_of_draws, sample_draws
 
 # Random halves of a draw that the design effect is estimated from.
@@ -137,7 +137,8 @@ def _null(hidden, concepts, *, key, permutations, by_concept, vote, group=None):
     permuted = _permuted(key, concepts, permutations)
 
     def of_slice(states):
-        sets = neighbour_sets.of_points(states, vote.k, vote.ties, group)
+        distances = neighbours.all_distances(states[None], group)
+        sets = neighbour_sets.of_distances(states, distances, vote.k, vote.ties)
         return _scores_by_concept(sets, permuted, vote)
 
     null = lax.map(of_slice, hidden.reshape(-1, *hidden.shape[-2:]))
@@ -185,10 +186,12 @@ def _statistics(hidden, concepts, *, key, sizes, averaged, vote, group=None):
         halves = neighbour_sets.halves(key_halves, labels, own, num_concepts, HALVES)
 
         def of_slice(states):
-            sets = neighbour_sets.of_points(states[chosen], k, ties, own)
+            states = states[chosen]
+            distances = neighbours.all_distances(states[None], own)
+            sets = neighbour_sets.of_distances(states, distances, k, ties)
             both = _scores_by_concept(sets, candidates, vote)
             effects = neighbour_sets.design_effects(
-                states[chosen], labels, halves, k, num_concepts, averaged, own, LISTED * k + 8
+                distances.squared[0], labels, halves, k, num_concepts, averaged, LISTED * k + 8
             )
             return both[0], both[1:], effects
 
@@ -210,8 +213,8 @@ def _interval(hidden, concepts, *, cd, k, num_concepts, group=None):
     halves = neighbour_sets.halves(jax.random.key(0), concepts, group, num_concepts, HALVES)
 
     def of_slice(states):
-        listed = LISTED * k + 8
-        return neighbour_sets.design_effects(states, concepts, halves, k, num_concepts, num_concepts, group, listed)
+        squared = neighbours.all_distances(states[None], group).squared[0]
+        return neighbour_sets.design_effects(squared, concepts, halves, k, num_concepts, num_concepts, LISTED * k + 8)
 
     effects = lax.map(of_slice, hidden.reshape(-1, *hidden.shape[-2:])).reshape(*hidden.shape[:-2], -1)
     return interval(cd, effects, jnp.bincount(concepts, length=num_concepts), num_concepts)

@@ -28,9 +28,12 @@ def share(votes: Num[Array, "*lead K"], concepts: Int[Array, "*lead"]) -> Float[
     return jnp.take_along_axis(most, concepts[..., None], -1)[..., 0] / jnp.sum(most, -1)
 
 
-def votes_of_sets(inside: Num[Array, "*n K"], boundary: Num[Array, "*n K"], k: int) -> Num[Array, "*n K"]:
-    """t times the votes: s points `inside` by concept, and k - s votes that the t points at the `boundary` share."""
-    nearer, tied = jnp.sum(inside, -1, keepdims=True), jnp.sum(boundary, -1, keepdims=True)
+def votes_of_sets(inside: Num[Array, "*n"], boundary: Num[Array, "*n"], k: int, axis: int = -1) -> Num[Array, "*n"]:
+    """t times the votes: s points `inside` by concept, and k - s votes that the t points at the `boundary` share.
+
+    axis: that of the concepts.
+    """
+    nearer, tied = jnp.sum(inside, axis, keepdims=True), jnp.sum(boundary, axis, keepdims=True)
     return jnp.maximum(tied, 1) * inside + (k - nearer) * boundary
 
 

@@ -57,8 +57,6 @@ def of_bags(
     concepts = np.repeat(np.arange(num_concepts), each - per_draw)
     key_draws = statistics.key_of_draws(key)
     drawn = np.array(statistics.sample_draws(key_draws, jnp.asarray(concepts), num_concepts, per_draw, draws))
-    # In random order, as the design effects want them.
-    drawn = np.random.default_rng(seed).permuted(drawn, axis=1)
     squared = np.stack([_squared(counts[pool[chosen]], query[pool[chosen]]) for chosen in drawn])
     score = _of_distances(squared, concepts[drawn], query[pool[drawn]], key, k, num_concepts, averaged)
     return Score(*(np.asarray(part, np.float64) for part in score))
@@ -82,7 +80,7 @@ def _of_distances(squared, concepts, query, key, k, num_concepts, averaged):
         scores = neighbour_sets.scores(sets, labels[None], k, num_concepts, "split")[0]
         halves = neighbour_sets.halves(key, labels, own, num_concepts, statistics.HALVES)
         listed = statistics.LISTED * k + 8
-        effects = neighbour_sets.effects_of_distances(squared, labels, halves, k, num_concepts, averaged, listed)
+        effects = neighbour_sets.design_effects(squared, labels, halves, k, num_concepts, averaged, listed)
         return decodability.mean_by_concept(scores, labels, num_concepts), effects
 
     keys = jax.random.split(key, len(squared))
