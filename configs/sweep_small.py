@@ -3,9 +3,9 @@
 Command:  python -m jaxconcepts sweep --config=configs/sweep_small.py --workdir=runs/sweep_small
           (then: python -m jaxconcepts report --workdir=runs/sweep_small)
           python -m jaxconcepts sweep --config=configs/sweep_small.py --search=optuna --workdir=runs/search_small
-Time:     12m14s on two cores of an AMD EPYC (2.4 GHz, AVX2): 1 050 runs of 500 steps, 22m23s of CPU time, 3
-          compilations, 1.21 GB at the most (105 of the runs, by --shard=0/10: 1.12 GB). The search with
-          --config.num_seeds=4, 96 runs: 1m56s of CPU time.
+Time:     6m23s on two cores of an AMD EPYC with AVX-512: 1 050 runs of 500 steps, 12m17s of CPU time, 3 compilations,
+          1.77 GB at the most. On an older one (2.4 GHz, AVX2) 12m14s. The search with --config.num_seeds=4, 96 runs:
+          1m56s of CPU time.
 Expected: losses of two concepts of rank 1 end below 0.5 in some seeds at rates of 3e-3 to 3e-2, where the concepts have
           been told apart; elsewhere they are near the level of ridge, and CD is near chance.
 """
