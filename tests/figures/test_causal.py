@@ -6,7 +6,6 @@ import json
 import numpy as np
 import polars as pl
 import pytest
-from scipy import stats
 
 from jaxconcepts import store
 from jaxconcepts.__main__ import main
@@ -72,11 +71,35 @@ def test_patches_by_layer(tables):
         causal.patching(tables | {"patching": None})
 
 
-def test_intervals_are_students(tables):
-    values = np.array([0.2, 0.22, 0.25, 0.21, 0.3])
-    low, high = stats.t.interval(0.95, 4, values.mean(), stats.sem(values))
-    assert causal.interval(values) == pytest.approx((values.mean(), (high - low) / 2), rel=1e-3)
-    assert np.isnan(causal.interval(values[:1])[1])
+def spans(container):
+    """(low, high) of each error bar."""
+    return [tuple(segment[:, 1]) for segment in container[2][0].get_segments()]
+
+
+def test_intervals_are_those_of_the_tables(tables):
+    ends = [
+        {"condition": c, "concept": k, "layer": layer, "metric": f"accuracy_{end}",
+         "value": accuracy(c, layer or 0, 2) + (0.05 if end == "high" else -0.1 if k else -0.02)}
+        for c, layers in (("none", [None]), ("positive", LAYERS), ("negative", LAYERS), ("task vector", [2]))
+        for k, layer, end in itertools.product((*CONCEPTS, None), layers, ("low", "high"))
+    ]  # fmt: skip
+    ends = pl.DataFrame(ends, infer_schema_length=None).with_columns(family=pl.lit("bits"))
+    given = {
+        kind: pl.concat([tables[kind], ends.filter((pl.col("condition") == "task vector") == vectors)], how="diagonal")
+        for kind, vectors in (("patching", False), ("task_vectors", True))
+    }
+    given = tables | given
+    axes = causal.patching(given).axes
+    of_all, of_one = (
+        {c.lines[2][0].get_gid(): spans(c) for c in axis.containers if c.lines[2][0].get_gid()} for axis in axes[:2]
+    )
+    np.testing.assert_allclose(of_all["None/positive/interval"], [(0.22, 0.29), (0.32, 0.39), (0.42, 0.49)])
+    np.testing.assert_allclose(of_one["AND/negative/interval"], [(0.04, 0.19), (0.14, 0.29), (0.24, 0.39)])
+    bars = next(c for c in causal.vectors(given).axes[0].containers if c.get_label() == "task vector")
+    np.testing.assert_allclose(spans(bars.errorbar), [(0.34, 0.49), (0.34, 0.49), (0.42, 0.49)])
+    # Without ends in the tables there is no bar.
+    bars = next(c for c in causal.vectors(tables).axes[0].containers if c.get_label() == "task vector")
+    np.testing.assert_allclose(spans(bars.errorbar), [(0.44, 0.44)] * 3)
 
 
 def test_bars_of_vectors_stand_at_their_accuracy(tables):

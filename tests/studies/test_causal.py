@@ -285,6 +285,8 @@ def test_the_whole_study_is_stored_once_and_names_what_it_skips(checkpoint, half
     for condition in ("positive", "negative", "other", "random"):
         rows = patched.filter(condition=condition)
         assert rows.select("layer", "concept", "replicate").n_unique() == rows.height == 3 * 5 * 2
+        ends = tables["patching"].filter(pl.col("metric").str.contains("^accuracy_(low|high)$"), condition=condition)
+        assert ends.select("layer", "concept", "metric").n_unique() == ends.height == 3 * (5 + 1) * 2
     assert list(dict.fromkeys(patched["concept"])) == used
     vectors = tables["task_vectors"].filter(metric="accuracy")
     assert vectors.filter(condition="develop").height == 3 * 5 and vectors.filter(condition="task vector").height == 10

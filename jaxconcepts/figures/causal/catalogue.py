@@ -19,7 +19,7 @@ KINDS = ("patching", "task_vectors", "function_vectors", "steering", "heads", "i
 LEADING = ("patching", "vectors", "steering")
 """The figures whose sentences stand at the head of the page."""
 LAST = "The state at the prompt's last token is changed"
-INTERVAL = "Means over replicates of disjoint prompts with 95 % t intervals."
+INTERVAL = "Bars are 95 % intervals, prompts of one query as one."
 
 
 ENTRIES = (
@@ -66,7 +66,7 @@ ENTRIES = (
         causal.steering,
         f"{LAST} by a multiple of the way from the own concept's mean to another's: the share of answers that are what "
         "the other concept would answer. A line a scale; broken: a random direction of that length. Bands: 95 % "
-        "interval over replicates.",
+        "intervals, prompts of one query as one.",
         outcome=outcomes.steering,
     ),
     Entry(

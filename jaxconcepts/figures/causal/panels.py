@@ -1,6 +1,6 @@
 """The figures of the causal study of a language model, drawn from its tables alone.
 
-Accuracies are means over replicates with 95 % t intervals; a figure a family, a panel a concept.
+A figure is of one family, a panel of one concept. Accuracies have 95 % intervals.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from jaxconcepts.figures import paper, style
 from jaxconcepts.figures.panels import Panels
 from jaxconcepts.figures.patching.panels import DIVERGING, color_bar, symmetric
 from jaxconcepts.figures.tables import Curve, MissingData
-from jaxconcepts.intervals import mean_interval
 
 CONDITION_STYLES = {
     "positive": {"color": "#C2185B", "marker": "o"},
@@ -31,31 +30,23 @@ PUBLISHED = {"none": "unperturbed", "negative": "negative", "positive": "positiv
 LAYER = "layer (0 = embeddings)"
 
 
-def interval(values: np.ndarray) -> tuple[float, float]:
-    """(mean, half the width of its 95 % interval) of replicates; the half is NaN for fewer than two."""
-    low, high = mean_interval(values)
-    return float(np.mean(values)), (high - low) / 2
-
-
 @style.styled
 def patching(tables) -> Figure:
     """Accuracy by layer under each patch, all concepts together and each."""
-    rows = rows_of(tables, "patching", "accuracy")
-    concepts = [None, *rows["concept"].unique(maintain_order=True).to_list()]
+    shares = _shares_of(_with_ends(tables, "patching", "accuracy"), "accuracy", "condition", "layer")
+    concepts = shares["concept"].unique(maintain_order=True).to_list()
     panels = Panels(["all concepts" if k is None else k for k in concepts], LAYER, "accuracy")
     for concept, axis in zip(concepts, panels.axes, strict=True):
-        level, _ = interval(_replicates(rows, concept, condition="none"))
-        panels.level(axis, level, f"{concept}/none", "no patch", color="#303030", linewidth=0.8)
+        own = shares.filter(pl.col("concept").eq_missing(concept))
+        panels.level(axis, _plain(own), f"{concept}/none", "no patch", color="#303030", linewidth=0.8)
         for condition, look in CONDITION_STYLES.items():
-            layers = rows.filter(condition=condition)["layer"].unique().sort().to_list()
-            if not layers:
+            curve = own.filter(condition=condition).sort("layer")
+            if curve.is_empty():
                 continue
-            found = [interval(_replicates(rows, concept, condition=condition, layer=layer)) for layer in layers]
-            means, halves = np.array(found).T
-            curve = Curve(np.array(layers), means)
-            panels.line(axis, curve, f"{concept}/{condition}", condition, markersize=3, **look)
+            layers, values = curve["layer"].to_numpy(), curve["value"].to_numpy()
+            panels.line(axis, Curve(layers, values), f"{concept}/{condition}", condition, markersize=3, **look)
             bars = {"color": look["color"], "linewidth": 0.7, "fmt": "none"}
-            axis.errorbar(layers, means, np.nan_to_num(halves), gid=f"{concept}/{condition}/interval", **bars)
+            axis.errorbar(layers, values, _bars(curve), gid=f"{concept}/{condition}/interval", **bars)
     return _by_layer(panels, "accuracy of patches")
 
 
@@ -64,20 +55,23 @@ def patched(tables) -> Figure:
     """Bars of accuracy by concept without a patch and with each at one layer: the paper's where `tables` has its
     numbers ("paper", rows of `paper.table("fig20_patching")`), else the one where the positive patch and the negative
     one are furthest apart."""
-    rows, published = rows_of(tables, "patching", "accuracy"), tables.get("paper")
-    layer = layer_of(rows, published)
-    rows = rows.filter(pl.col("layer").eq_missing(layer) | (pl.col("condition") == "none"))
-    conditions = [name for name in PATCH_BARS if name in rows["condition"].unique().to_list()]
+    published = tables.get("paper")
+    layer = layer_of(rows_of(tables, "patching", "accuracy"), published)
+    rows = _with_ends(tables, "patching", "accuracy").filter(
+        pl.col("layer").eq_missing(layer) | (pl.col("condition") == "none")
+    )
+    shares = _shares_of(rows, "accuracy", "condition")
+    conditions = [name for name in PATCH_BARS if name in shares["condition"].to_list()]
     # Light enough for the intervals to be seen on the bars.
     colors = {name: look["color"] for name, look in CONDITION_STYLES.items()} | {
         "none": "#C4C4C4",
         "negative": "#707070",
     }
     labels = {name: f"{name} patch" for name in conditions} | {"none": "no patch"}
-    figure, axis, places = _grouped(rows, conditions, [colors[name] for name in conditions], labels)
+    figure, axis, places = _grouped(shares, conditions, [colors[name] for name in conditions], labels)
     axis.set_title(f"layer {layer}", loc="left")
     if published is not None:
-        concepts = rows["concept"].unique(maintain_order=True).to_list()
+        concepts = shares["concept"].drop_nulls().unique(maintain_order=True).to_list()
         for condition, column in ((c, PUBLISHED[c]) for c in conditions if c in PUBLISHED):
             known = dict(published["task", column].iter_rows())
             found = np.array([known.get(concept, np.nan) for concept in concepts]) / 100
@@ -94,10 +88,10 @@ def vectors(tables) -> Figure:
     kinds = [kind for kind in ("task_vectors", "function_vectors") if tables[kind] is not None]
     if not kinds:
         raise MissingData("no task or function vectors in the causal tables")
-    rows = pl.concat([rows_of(tables, kind, "accuracy") for kind in kinds], how="diagonal_relaxed")
-    rows = rows.unique(["condition", "concept", "layer", "replicate"], maintain_order=True)
-    conditions = [name for name in BAR_ORDER if name in rows["condition"].unique().to_list()]
-    figure, _, _ = _grouped(rows, conditions, style.CONCEPT_COLORS, dict(zip(conditions, conditions, strict=True)))
+    rows = pl.concat([_with_ends(tables, kind, "accuracy") for kind in kinds], how="diagonal_relaxed")
+    shares = _shares_of(rows, "accuracy", "condition")
+    conditions = [name for name in BAR_ORDER if name in shares["condition"].to_list()]
+    figure, _, _ = _grouped(shares, conditions, style.CONCEPT_COLORS, dict(zip(conditions, conditions, strict=True)))
     figure.legend(loc="outside upper center", ncols=min(6, len(conditions)))
     return figure
 
@@ -118,27 +112,26 @@ def heads(tables) -> Figure:
 @style.styled
 def steering(tables) -> Figure:
     """Share of answers as the other concept's, by layer, a line a scale."""
-    rows = rows_of(tables, "steering", "as_other")
-    concepts = [None, *rows["concept"].unique(maintain_order=True).to_list()]
-    scales = rows["scale"].drop_nulls().unique().sort().to_list()
+    shares = _shares_of(_with_ends(tables, "steering", "as_other"), "as_other", "condition", "layer", "scale")
+    concepts = shares["concept"].unique(maintain_order=True).to_list()
+    scales = shares["scale"].drop_nulls().unique().sort().to_list()
     panels = Panels(["all concepts" if k is None else k for k in concepts], LAYER, "answers of the other concept")
     for concept, axis in zip(concepts, panels.axes, strict=True):
-        level, _ = interval(_replicates(rows, concept, condition="none"))
-        panels.level(axis, level, f"{concept}/none", "not steered", color="#303030", linewidth=0.8)
+        own = shares.filter(pl.col("concept").eq_missing(concept))
+        panels.level(axis, _plain(own), f"{concept}/none", "not steered", color="#303030", linewidth=0.8)
         for place, scale in enumerate(scales):
             for condition, dash in (("steered", "-"), ("random", (0, (1, 1.2)))):
-                own = rows.filter(condition=condition, scale=scale)
-                layers = own["layer"].unique().sort().to_list()
-                if not layers:
+                curve = own.filter(condition=condition, scale=scale).sort("layer")
+                if curve.is_empty():
                     continue
-                ends = np.array([interval(_replicates(own, concept, layer=layer)) for layer in layers])
-                means, half = ends[:, 0], ends[:, 1]
-                label = f"{condition}, scale {scale:g}"
+                layers, label = curve["layer"].to_numpy(), f"{condition}, scale {scale:g}"
                 look = {"color": style.CONCEPT_COLORS[place], "linestyle": dash, "marker": "o", "markersize": 2}
-                panels.line(axis, Curve(np.array(layers), means), f"{concept}/{condition}/{scale:g}", label, **look)
-                if condition == "steered" and np.isfinite(half).any():
+                points = Curve(layers, curve["value"].to_numpy())
+                panels.line(axis, points, f"{concept}/{condition}/{scale:g}", label, **look)
+                if condition == "steered" and curve["low"].is_finite().any():
                     band = {"color": style.CONCEPT_COLORS[place], "alpha": 0.15, "linewidth": 0}
-                    axis.fill_between(layers, means - half, means + half, gid=f"{concept}/interval/{scale:g}", **band)
+                    gid = f"{concept}/interval/{scale:g}"
+                    axis.fill_between(layers, curve["low"], curve["high"], gid=gid, **band)
     return _by_layer(panels, "as_other of steering")
 
 
@@ -177,20 +170,42 @@ def head_changes(tables) -> pl.DataFrame:
 
 def rows_of(tables, kind: str, metric: str) -> pl.DataFrame:
     """The rows of a metric; MissingData where there are none."""
+    return _with_ends(tables, kind, metric).filter(metric=metric)
+
+
+def _with_ends(tables, kind: str, metric: str) -> pl.DataFrame:
+    """The rows of a metric and of the ends of its intervals; MissingData where the metric has none."""
     table = tables[kind]
-    rows = None if table is None else table.filter(metric=metric)
-    if rows is None or not rows.height:
+    if table is None or metric not in table["metric"].to_list():
         raise MissingData(f"no {metric} of {kind.replace('_', ' ')} in the causal tables")
-    return rows
+    return table.filter(pl.col("metric").is_in([metric, f"{metric}_low", f"{metric}_high"]))
 
 
-def _replicates(rows: pl.DataFrame, concept: str | None, **keys) -> np.ndarray:
-    """[replicates]: of a concept, or the mean over concepts."""
-    chosen = rows.filter(**keys) if keys else rows
-    if concept is not None:
-        chosen = chosen.filter(concept=concept)
-    values = chosen.group_by("replicate", maintain_order=True).agg(pl.mean("value"))["value"].to_numpy()
-    return values if values.size else np.array([np.nan])
+def _shares_of(rows: pl.DataFrame, metric: str, *keys: str) -> pl.DataFrame:
+    """A share and the ends of its 95 % interval ("value", "low", "high") by `keys` and concept.
+
+    Null stands first among the concepts: it is the mean over them. The ends are NaN in the tables of a study that wrote
+    none.
+    """
+    keys = (*keys, "concept")
+    means = rows.filter(pl.col("metric") == metric).group_by(keys, maintain_order=True).agg(pl.mean("value"))
+    together = means.group_by(keys[:-1], maintain_order=True).agg(pl.mean("value"))
+    shares = pl.concat([together, means], how="diagonal_relaxed").select(*keys, "value")
+    for end in ("low", "high"):
+        of_end = rows.filter(pl.col("metric") == f"{metric}_{end}").group_by(keys).agg(pl.mean("value").alias(end))
+        shares = shares.join(of_end, on=keys, how="left", nulls_equal=True, maintain_order="left")
+    return shares.with_columns(pl.col("low", "high").fill_null(np.nan))
+
+
+def _plain(shares: pl.DataFrame) -> float:
+    values = shares.filter(condition="none")["value"]
+    return values.item() if values.len() else np.nan
+
+
+def _bars(shares: pl.DataFrame) -> np.ndarray:
+    """[2, n]: how far an interval reaches below its value and above, as matplotlib takes it."""
+    value, low, high = (shares[column].to_numpy() for column in ("value", "low", "high"))
+    return np.nan_to_num([value - low, high - value]).clip(0)
 
 
 def layer_of(rows: pl.DataFrame, published: pl.DataFrame | None) -> int:
@@ -206,16 +221,18 @@ def layer_of(rows: pl.DataFrame, published: pl.DataFrame | None) -> int:
     return int(wide["layer"][int((wide["positive"] - wide[opposite]).abs().arg_max())])
 
 
-def _grouped(rows: pl.DataFrame, conditions, colors, labels) -> tuple[Figure, Axes, dict[str, np.ndarray]]:
-    """A group of bars a concept, and one for all, with intervals; where each condition's bars stand."""
-    concepts = [*rows["concept"].unique(maintain_order=True).to_list(), None]
+def _grouped(shares: pl.DataFrame, conditions, colors, labels) -> tuple[Figure, Axes, dict[str, np.ndarray]]:
+    """A group of bars a concept, and last one of all, with intervals; where each condition's bars stand."""
+    concepts = [*shares["concept"].drop_nulls().unique(maintain_order=True).to_list(), None]
     figure = Figure(figsize=(style.TWO_COLUMNS, 2.4), layout="constrained")
     axis, width, places = figure.subplots(), 0.8 / len(conditions), {}
     for number, condition in enumerate(conditions):
-        found = np.array([interval(_replicates(rows, concept, condition=condition)) for concept in concepts])
+        bars = pl.DataFrame({"concept": concepts}, {"concept": pl.String}).join(
+            shares.filter(condition=condition), on="concept", how="left", nulls_equal=True, maintain_order="left"
+        )
         places[condition] = np.arange(len(concepts)) + (number - (len(conditions) - 1) / 2) * width
         look = {"color": colors[number], "label": labels[condition], "error_kw": {"elinewidth": 0.7}}
-        axis.bar(places[condition], found[:, 0], width * 0.92, yerr=np.nan_to_num(found[:, 1]), **look)
+        axis.bar(places[condition], bars["value"].fill_null(np.nan), width * 0.92, yerr=_bars(bars), **look)
     axis.set_xticks(range(len(concepts)), ["all" if k is None else k for k in concepts])
     Panels.fraction_axis(axis)
     axis.set_ylabel("accuracy")

@@ -1,4 +1,4 @@
-"""The experiments of the causal study; each returns a tidy table. Accuracy is by concept and replicate.
+"""The experiments of the causal study; each returns a tidy table (`rows`).
 
 A condition is asked of the same test prompts as every other, so that differences are paired. `as_other` is the share of
 answers that are what another concept (the next one of the family) would answer, among prompts where that is known and
@@ -22,6 +22,7 @@ from jaxconcepts.prompts.family import Family
 from jaxconcepts.studies.causal import contrasts
 from jaxconcepts.studies.causal import edited_pass as causal_pass
 from jaxconcepts.studies.causal import interchange as interchange_study
+from jaxconcepts.studies.causal import rows as tables
 from jaxconcepts.studies.causal.edited_pass import Asked, Session
 
 
@@ -64,7 +65,7 @@ def patching(session: Session, family: Family, prepared: Prepared) -> pl.DataFra
         for condition, states in kinds.items():
             change = lambda i, layer=layer, s=states: causal_pass.replaced(session.model, layer, s[place[i], layer])  # noqa: E731
             changes.append(({"condition": condition, "layer": layer}, change))
-    return _frame(_rows_of_each(session, prepared.test, changes, f"{family.name}: patching"))
+    return _table_of_each(session, prepared.test, changes, f"{family.name}: patching")
 
 
 def task_vectors(session: Session, family: Family, prepared: Prepared) -> pl.DataFrame:
@@ -116,16 +117,17 @@ def function_vectors(session: Session, family: Family, prepared: Prepared) -> pl
     vectors = np.stack([function_vector(session, mean, top) for mean in means])
     change = lambda layer, concept: causal_pass.added(model, layer, vectors[concept])  # noqa: E731
     table = _vectors(session, family, prepared, "function vector", change)
-    best = {row["concept"]: row["layer"] for row in table.filter(condition="function vector").iter_rows(named=True)}
+    of_vectors = table.filter(condition="function vector").drop_nulls("concept")
+    best = dict(of_vectors.select("concept", "layer").iter_rows())
     asked, place = _with_shuffled_labels(session, family, prepared, "test")
-    for condition in ("shuffled", "shuffled, function vector"):
-        for number, concept in enumerate(prepared.concepts):
-            of_concept = causal_pass.take(asked, np.flatnonzero(place == number))
-            patch = change(best[concept], number) if condition != "shuffled" else None
-            answered = causal_pass.ask(session, of_concept, patch)
-            layer = {} if patch is None else {"layer": best[concept]}
-            rows += _accuracy(session, of_concept, answered, condition=condition, **layer)
-    return pl.concat([table, _frame(rows)], how="diagonal_relaxed")
+    of_concepts = [causal_pass.take(asked, np.flatnonzero(place == number)) for number in range(len(means))]
+    for condition, layers in (("shuffled", None), ("shuffled, function vector", best)):
+        answered = [
+            causal_pass.ask(session, of_concept, layers and change(layers[concept], number))
+            for number, (concept, of_concept) in enumerate(zip(prepared.concepts, of_concepts, strict=True))
+        ]
+        rows += tables.of_answers(of_concepts, answered, config.per_replicate, layers, condition=condition)
+    return pl.concat([table, tables.frame(rows)], how="diagonal_relaxed")
 
 
 def function_vector(session: Session, mean_heads: Float[np.ndarray, "L H e"], top: Sequence[int]) -> np.ndarray:
@@ -157,7 +159,7 @@ def steering(session: Session, family: Family, prepared: Prepared) -> pl.DataFra
                     session.model, layer, d[place[i], layer]
                 )
                 changes.append(({"condition": condition, "layer": layer, "scale": float(scale)}, change))
-    return _frame(_rows_of_each(session, asked, changes, f"{family.name}: steering"))
+    return _table_of_each(session, asked, changes, f"{family.name}: steering")
 
 
 def heads(session: Session, family: Family, prepared: Prepared) -> pl.DataFrame:
@@ -171,7 +173,7 @@ def heads(session: Session, family: Family, prepared: Prepared) -> pl.DataFrame:
             block, head = divmod(number, model.heads)
             change = causal_pass.with_heads(model, mask, outputs, at_last=False)
             changes.append(({"condition": condition, "layer": block + 1, "head": head}, change))
-    return _frame(_rows_of_each(session, asked, changes, f"{family.name}: heads"))
+    return _table_of_each(session, asked, changes, f"{family.name}: heads")
 
 
 def interchange(session: Session, family: Family, prepared: Prepared) -> pl.DataFrame:
@@ -222,8 +224,10 @@ def _with_shuffled_labels(session: Session, family: Family, prepared: Prepared, 
 
 def _vectors(session, family, prepared, name, change) -> pl.DataFrame:
     """Zero-shot prompts under change(layer, concept's number), at the layer that is best on other prompts."""
-    config, rows = session.config, []
-    rows += _accuracy(session, prepared.test, causal_pass.ask(session, prepared.test), condition="few-shot")
+    config = session.config
+    of_shots = [causal_pass.ask(session, prepared.test)]
+    rows = tables.of_answers([prepared.test], of_shots, config.per_replicate, condition="few-shot")
+    asked, answered, best = [], [], {}
     for number, concept in enumerate(prepared.concepts):
         draw = lambda count, seed, split, concept=concept: causal_pass.encode(  # noqa: E731
             session, family,
@@ -237,39 +241,22 @@ def _vectors(session, family, prepared, name, change) -> pl.DataFrame:
         for layer, score in enumerate(scores):
             named = {"condition": "develop", "concept": concept, "layer": layer, "metric": "accuracy"}
             rows.append(named | {"value": float(score)})
-        best = int(np.argmax(scores))
-        test = draw(config.test_prompts, config.seed, "test")
-        changes = [({"condition": "zero-shot"}, None), ({"condition": name, "layer": best}, change(best, number))]
-        rows += _rows_of_each(session, test, changes, what)
-    return _frame(rows)
+        best[concept] = int(np.argmax(scores))
+        asked.append(draw(config.test_prompts, config.seed, "test"))
+        answered.append(causal_pass.ask_each(session, asked[-1], [None, change(best[concept], number)], what))
+    plain, changed = zip(*answered, strict=True)
+    rows += tables.of_answers(asked, plain, config.per_replicate, condition="zero-shot")
+    rows += tables.of_answers(asked, changed, config.per_replicate, best, condition=name)
+    return tables.frame(rows)
 
 
-def _rows_of_each(session: Session, asked: Asked, changes: Sequence[tuple[dict, Any]], what: str) -> list[dict]:
-    """The rows of `_accuracy` under each change, given as (what its rows are named by, the change)."""
+def _table_of_each(session: Session, asked: Asked, changes: Sequence[tuple[dict, Any]], what: str) -> pl.DataFrame:
+    """The rows under each change, given as (what its rows are named by, the change)."""
     answered = causal_pass.ask_each(session, asked, [change for _, change in changes], what)
-    return [
-        row for (named, _), found in zip(changes, answered, strict=True)
-        for row in _accuracy(session, asked, found, **named)
-    ]  # fmt: skip
-
-
-def _accuracy(session: Session, asked: Asked, answered, **named) -> list[dict]:
-    """Rows by concept and replicate: "accuracy", and "as_other" where the other concept's answers are known."""
-    concepts = np.array([prompt.concept for prompt in asked.prompts])
-    replicate = np.zeros(len(concepts), int)
-    for concept in dict.fromkeys(concepts.tolist()):
-        own = np.flatnonzero(concepts == concept)
-        replicate[own] = np.arange(len(own)) // session.config.per_replicate
-    known = np.array([bool(other) for other in asked.other])
-    rows = []
-    for concept in dict.fromkeys(concepts.tolist()):
-        for number in np.unique(replicate[concepts == concept]):
-            chosen = (concepts == concept) & (replicate == number)
-            keys = named | {"concept": concept, "replicate": int(number)}
-            rows.append(keys | {"metric": "accuracy", "value": float(answered.correct[chosen].mean())})
-            if (chosen & known).any():
-                rows.append(keys | {"metric": "as_other", "value": float(answered.as_other[chosen & known].mean())})
-    return rows
+    return tables.frame([
+        row for (named, _), of_change in zip(changes, answered, strict=True)
+        for row in tables.of_answers([asked], [of_change], session.config.per_replicate, **named)
+    ])  # fmt: skip
 
 
 def _first(prepared: Prepared, count: int, config) -> Asked:
@@ -280,11 +267,3 @@ def _first(prepared: Prepared, count: int, config) -> Asked:
 
 def _places(asked: Asked, concepts: list[str]) -> np.ndarray:
     return np.array([concepts.index(prompt.concept) for prompt in asked.prompts])
-
-
-def _frame(rows: list[dict]) -> pl.DataFrame:
-    schema = {
-        "condition": pl.String, "concept": pl.String, "layer": pl.Int64, "head": pl.Int64, "scale": pl.Float64,
-        "replicate": pl.Int64, "metric": pl.String, "value": pl.Float64,
-    }  # fmt: skip
-    return pl.DataFrame(rows, schema)
