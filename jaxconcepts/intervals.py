@@ -1,15 +1,19 @@
-"""Intervals: of shares of independent trials (Wilson), of answers that stand or fall together, and of means."""
+"""Intervals: of shares of independent trials (Wilson), of answers that stand or fall together, of areas under the ROC
+curve, and of means. docs/coverage.md says how often each holds what it estimates."""
 
 from __future__ import annotations
 
 import math
 
 import numpy as np
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 from scipy.special import ndtri, stdtrit
+from scipy.stats import rankdata
 
 LEVEL = 0.95
 Z = float(ndtri((1 + LEVEL) / 2))
+# Fewer groups than these do not say what the variance of an area is.
+FEWEST_GROUPS = 5
 
 
 def wilson(share, count):
@@ -57,10 +61,56 @@ def _clustered(residuals, shares, group):
     effect, freedom, square = 1.0 if independent > 0 else total / groups, groups - 1, np.sum(sums**2)
     if square > 0:
         effect = max(groups / (groups - 1) * square / total / independent, 1)
-        # Where few groups make up the variance, others drawn instead would give another one: its relative variance is
-        # (kurtosis - 1) / groups, and 2 over that its degrees of freedom. A sample's kurtosis is too small, hence 1.2.
-        freedom = np.clip(1.2 * groups / max(groups * np.sum(sums**4) / square**2 - 1, 1e-9), 2, groups - 1)
-    return wilson(np.float64(share), total / effect * (Z / stdtrit(freedom, (1 + LEVEL) / 2)) ** 2)
+        freedom = _freedom(sums)
+    return wilson(np.float64(share), _student(total / effect, freedom))
+
+
+def _freedom(sums):
+    """Degrees of freedom of the variance that sums over groups [..., groups], of mean 0, show.
+
+    Where few groups make up the variance, others drawn instead would give another one: its relative variance is
+    (kurtosis - 1) / groups, and 2 over that its degrees of freedom. A sample's kurtosis is too small, hence 1.2.
+    """
+    groups, square = sums.shape[-1], np.sum(sums**2, -1)
+    kurtosis = groups * np.sum(sums**4, -1) / np.where(square > 0, square, 1) ** 2
+    return np.clip(1.2 * groups / np.maximum(kurtosis - 1, 1e-9), 2, groups - 1)
+
+
+def _student(trials, freedom):
+    """So many fewer trials as make a normal interval as wide as Student's."""
+    return trials * (Z / stdtrit(freedom, (1 + LEVEL) / 2)) ** 2
+
+
+def auc_interval(
+    scores: Float[np.ndarray, "*lead M"], positive: Bool[np.ndarray, " M"], group: Shaped[np.ndarray, " M"]
+) -> tuple[Float[np.ndarray, "*lead"], Float[np.ndarray, "*lead"], Float[np.ndarray, "*lead"]]:
+    """Area under the ROC curve with its 95 % interval: (auc, low, high), each [...].
+
+    auc: how often a positive scores above a negative, ties counting half. group: points that are not independent of one
+    another. The variance is that of sums over groups (Obuchowski 1997, Biometrics 53; DeLong's where each point is a
+    group), and the interval is Wilson's of as many trials as have it, with Student's quantile as in `share_interval`.
+    All are NaN where there is no positive or no negative; the interval is where either is in fewer than five groups.
+    """
+    auc = np.full(scores.shape[:-1], np.nan)
+    if not positive.any() or positive.all():
+        return auc, auc, auc
+    # How often a positive beats the negatives, and how often a negative is beaten by the positives.
+    ranks, beats = rankdata(scores, axis=-1), np.empty(scores.shape)
+    for side in (positive, ~positive):
+        share = (ranks[..., side] - rankdata(scores[..., side], axis=-1)) / np.sum(~side)
+        beats[..., side] = share if side is positive else 1 - share
+    auc = beats[..., positive].mean(-1)
+    groups = min(len(np.unique(group[side])) for side in (positive, ~positive))
+    if groups < FEWEST_GROUPS:
+        return auc, np.full_like(auc, np.nan), np.full_like(auc, np.nan)
+    each = (beats - auc[..., None]) / np.where(positive, np.sum(positive), np.sum(~positive))
+    order = np.argsort(group, kind="stable")
+    sums = np.add.reduceat(each[..., order], np.unique(group[order], return_index=True)[1], -1)
+    variance, certain = groups / (groups - 1) * np.sum(sums**2, -1), auc * (1 - auc)
+    varies = (variance > 0) & (certain > 0)
+    trials = np.where(varies, certain / np.where(varies, variance, 1), groups)
+    low, high = wilson(auc, np.where(varies, _student(trials, np.minimum(_freedom(sums), groups - 1)), groups))
+    return auc, low, high
 
 
 def mean_interval(values: Float[np.ndarray, " n"], level: float = LEVEL) -> tuple[float, float]:

@@ -17,6 +17,7 @@ from jaxconcepts.experiments import trained_probes
 from jaxconcepts.experiments.reasoning_data import HeldOutProblems
 from jaxconcepts.experiments.reasoning_written import verdicts
 from jaxconcepts.experiments.tokens import Tokens
+from jaxconcepts.intervals import auc_interval
 from jaxconcepts.metrics.grouped_probes import agreement, fit, read_masked
 from jaxconcepts.tasks import reasoning_items, reasoning_labels, reasoning_text
 from jaxconcepts.tasks.reasoning_graph import PARAMETERS
@@ -30,7 +31,6 @@ STEPS = 12
 SCORES = ("can_next", "nece_next", "log_prob")
 WRONG = ("not_computable", "repeated", "unneeded")
 """Kinds of steps whose name should not have been written; other mistakes are made later in the sentence."""
-RESAMPLED = 200
 SPOTS = ("dep", "nece", *[f"sentence{n}" for n in range(SENTENCES)], "start", "before")
 """The positions of each problem that states are kept of."""
 
@@ -218,9 +218,9 @@ def _starts(written, ends: tuple[int, ...]) -> Int[Array, "N S"]:
 
 def judged(test: HeldOutProblems, written: Int[np.ndarray, "R N new"], measured: dict[str, Named]) -> dict[str, Named]:
     """How well wrong steps are told from right ones (AUC, .5 by chance; NaN where all are alike), by the score (the
-    label): "foresee" and the ends of its 95 % interval over resampled problems, "foresee_low" and "foresee_high", of
-    the probes by layer; "foresee_log_prob..." of the model's own probability of the name. "wrong_steps": by kind, how
-    many there are, the steps after a first mistake left out. Takes the scores out of `measured`."""
+    label): "foresee" and the ends of its 95 % interval, steps of one problem as one, "foresee_low" and "foresee_high",
+    of the probes by layer; "foresee_log_prob..." of the model's own probability of the name. "wrong_steps": by kind,
+    how many there are, the steps after a first mistake left out. Takes the scores out of `measured`."""
     scores = {name: np.asarray(measured.pop(name).values, np.float64) for name in SCORES}
     made: dict[str, list] = {}
     for run, rows in enumerate(written):
@@ -231,7 +231,7 @@ def judged(test: HeldOutProblems, written: Int[np.ndarray, "R N new"], measured:
         for name, of in scores.items():
             values = of[run][..., problem, place]
             metric = "foresee_log_prob" if name == "log_prob" else f"foresee/{name}"
-            for key, value in zip(("", "_low", "_high"), _auc(-values, wrong, problem), strict=True):
+            for key, value in zip(("", "_low", "_high"), auc_interval(-values, wrong, problem), strict=True):
                 head, slash, label = metric.partition("/")
                 made.setdefault(head + key + slash + label, []).append(value)
         counts = [sum(step[2] == kind for step in steps) for kind in (*WRONG, "ok")]
@@ -265,29 +265,3 @@ def _kinds(row: list[int], verdict, test: HeldOutProblems) -> list[str | None]:
         elif token not in (reasoning_labels.PAD, reasoning_labels.BOS):
             empty = False
     return kinds
-
-
-def _auc(scores: Float[np.ndarray, "*layers M"], wrong, problem):
-    """The AUC of each layer's scores for `wrong`, and the 2.5 and 97.5 % points over resampled problems."""
-    if not wrong.any() or wrong.all():
-        return (np.full(scores.shape[:-1], np.nan),) * 3
-
-    def area(weight):
-        """Weighted: the chance that a wrong step's score is above a right one's, ties counting half."""
-        good, bad = weight * ~wrong, weight * wrong
-        order = np.argsort(scores, axis=-1, kind="stable")
-        ordered = np.take_along_axis(scores, order, -1)
-        below = np.cumsum(good[order], -1)
-        total = np.concatenate([np.zeros((*below.shape[:-1], 1)), below], -1)
-        result = []
-        for r, t, o in zip(
-            ordered.reshape(-1, len(wrong)), total.reshape(-1, len(wrong) + 1), order.reshape(-1, len(wrong)),
-            strict=True,
-        ):  # fmt: skip
-            low, high = np.searchsorted(r, r, "left"), np.searchsorted(r, r, "right")
-            result.append(np.sum(bad[o] * (t[low] + t[high]) / 2) / max(bad.sum() * good.sum(), 1e-9))
-        return np.array(result).reshape(scores.shape[:-1])
-
-    random, groups = np.random.default_rng(0), problem.max() + 1
-    drawn = [area(np.bincount(random.integers(0, groups, groups), minlength=groups)[problem]) for _ in range(RESAMPLED)]
-    return area(np.ones(len(wrong))), *np.nanquantile(drawn, (0.025, 0.975), axis=0)

@@ -119,8 +119,9 @@ def design_effects(
     num_concepts: int,
     averaged: int,
     listed: int,
-) -> Float[Array, " K1"]:
-    """How much more CD varies than the share of as many coins: by concept, and last of the average of `averaged`.
+) -> tuple[Float[Array, " K1"], Float[Array, "H K1"]]:
+    """How much more CD varies than the share of as many coins: by concept, and last of the average of `averaged`; and
+    by how much the CDs of each pair of halves differ.
 
     The CDs of two halves share no point, so half their squared difference has the variance of either as its mean. It is
     compared with that of independent points at the halves' own CD. Neighbours come from `squared`, approximate
@@ -147,11 +148,12 @@ def design_effects(
     cd = (parts * right[:, None]) @ own / jnp.maximum(parts @ own, 1)
     average = jnp.mean(cd[..., :averaged], -1, keepdims=True)
     both = jnp.concatenate([cd, average], -1)
-    varies = jnp.mean((both[:, 0] - both[:, 1]) ** 2 / 2, 0)
+    differences = both[:, 0] - both[:, 1]
+    varies = jnp.mean(differences**2 / 2, 0)
     shares = jnp.mean(cd, (0, 1))
     coins = shares * (1 - shares) / (jnp.sum(own, 0) / 2)
     coins = jnp.concatenate([coins, jnp.sum(coins[:averaged], keepdims=True) / averaged**2])
-    return jnp.where(coins > 0, varies / jnp.where(coins > 0, coins, 1), 1)
+    return jnp.where(coins > 0, varies / jnp.where(coins > 0, coins, 1), 1), differences
 
 
 def _marked(indices, points):

@@ -37,7 +37,8 @@ class Statistics(NamedTuple):
     """CD of a slice of hidden states with what it takes to read it. K1 = K + 1: each concept, and last their average.
 
     cd: mean over draws. low, high: 95 % interval. null: CD of permuted labels. p: one-sided permutation p-value.
-    chance: mean of the null. coincident: whether all states are one point.
+    chance: mean of the null. coincident: whether all states are one point. halved: by how much CD differs between
+    random halves of a draw, for every halving (`keys_of_halves`): scores of the same points vary together as these do.
     """
 
     cd: Float[Array, "*lead K1"]
@@ -47,6 +48,7 @@ class Statistics(NamedTuple):
     p: Float[Array, "*lead K1"]
     chance: Float[Array, "*lead K1"]
     coincident: Bool[Array, "*lead"]
+    halved: Float[Array, "*lead halvings K1"]
 
 
 def decodability_statistics(
@@ -147,6 +149,11 @@ def _null(hidden, concepts, *, key, permutations, by_concept, vote, group=None):
     return null.reshape(*hidden.shape[:-2], *null.shape[1:])
 
 
+def keys_of_halves(key: Key[Array, ""], draws: int) -> Key[Array, " draws"]:
+    """The keys of each draw's random halves where `decodability_statistics` is given `key`."""
+    return jax.random.split(jax.random.split(key, 3)[1], draws)
+
+
 def _permuted(key, concepts, permutations):
     return jax.vmap(lambda key: jax.random.permutation(key, concepts))(jax.random.split(key, permutations))
 
@@ -172,14 +179,14 @@ def _scores_by_concept(sets, labels, vote):
 def _statistics(hidden, concepts, *, key, sizes, averaged, vote, group=None):
     k, num_concepts, ties, _ = vote
     draws, per_concept, permutations = sizes
-    _, key_halves, key_null = jax.random.split(key, 3)
     if per_concept is None:
         drawn = jnp.arange(len(concepts))[None]
     else:
         drawn = sample_draws(key_of_draws(key), concepts, num_concepts, per_concept, draws)
 
     def of_draw(arguments):
-        """Of one draw: CD [layers, K], its null [layers, permutations, K] and design effects [layers, K + 1]."""
+        """Of one draw: CD [layers, K], its null [layers, permutations, K], design effects [layers, K + 1] and the
+        halves' differences [layers, HALVES, K + 1]."""
         chosen, key_halves, key_null = arguments
         labels, own = concepts[chosen], None if group is None else group[chosen]
         candidates = jnp.concatenate([labels[None], _permuted(key_null, labels, permutations)])
@@ -190,22 +197,24 @@ def _statistics(hidden, concepts, *, key, sizes, averaged, vote, group=None):
             distances = neighbours.all_distances(states[None], own)
             sets = neighbour_sets.of_distances(states, distances, k, ties)
             both = _scores_by_concept(sets, candidates, vote)
-            effects = neighbour_sets.design_effects(
+            effects, differences = neighbour_sets.design_effects(
                 distances.squared[0], labels, halves, k, num_concepts, averaged, LISTED * k + 8
             )
-            return both[0], both[1:], effects
+            return both[0], both[1:], effects, differences
 
         return lax.map(of_slice, hidden.reshape(-1, *hidden.shape[-2:]))
 
-    keys = (jax.random.split(one, len(drawn)) for one in (key_halves, key_null))
-    cd, null, effects = (jnp.mean(part, 0) for part in lax.map(of_draw, (drawn, *keys)))
+    keys = keys_of_halves(key, len(drawn)), jax.random.split(jax.random.split(key, 3)[2], len(drawn))
+    *means, differences = lax.map(of_draw, (drawn, *keys))
+    cd, null, effects = (jnp.mean(part, 0) for part in means)
+    halved = jnp.concatenate(list(differences), 1)
     sizes = jnp.bincount(concepts[drawn.reshape(-1)], length=num_concepts)
     low, high = interval(cd, effects, sizes, averaged)
     cd, null = (with_average(part, averaged) for part in (cd, null))
     p = p_value(cd, jnp.swapaxes(null, -1, -2))
     lead = hidden.shape[:-2]
     parts = (part.reshape(*lead, *part.shape[1:]) for part in (cd, low, high, null, p, jnp.mean(null, -2)))
-    return Statistics(*parts, decodability.coincident(hidden))
+    return Statistics(*parts, decodability.coincident(hidden), halved.reshape(*lead, *halved.shape[1:]))
 
 
 @partial(jax.jit, static_argnames=("k", "num_concepts"))
@@ -214,7 +223,9 @@ def _interval(hidden, concepts, *, cd, k, num_concepts, group=None):
 
     def of_slice(states):
         squared = neighbours.all_distances(states[None], group).squared[0]
-        return neighbour_sets.design_effects(squared, concepts, halves, k, num_concepts, num_concepts, LISTED * k + 8)
+        return neighbour_sets.design_effects(squared, concepts, halves, k, num_concepts, num_concepts, LISTED * k + 8)[
+            0
+        ]
 
     effects = lax.map(of_slice, hidden.reshape(-1, *hidden.shape[-2:])).reshape(*hidden.shape[:-2], -1)
     return interval(cd, effects, jnp.bincount(concepts, length=num_concepts), num_concepts)
@@ -244,10 +255,10 @@ def interval(
 
 
 def few_corrected(share, count):
-    """`wilson`, with the end toward 0 or 1 moved by half a trial where one trial or less is missing from there.
+    """`wilson`, with the end toward 0 or 1 moved by a quarter of a trial where one trial or less is missing from there.
 
     Of 20 trials that fail once in 150, one in eight samples has a failure, and Wilson's interval of it ends below the
     true share (Brown, Cai and DasGupta 2001, Statistical Science 16). The move ends where two trials are missing.
     """
-    moved_down, moved_up = (0.5 * (2 - part * count).clip(0, 1) / count for part in (share, 1 - share))
+    moved_down, moved_up = (0.25 * (2 - part * count).clip(0, 1) / count for part in (share, 1 - share))
     return wilson((share - moved_down).clip(0, 1), count)[0], wilson((share + moved_up).clip(0, 1), count)[1]

@@ -16,6 +16,7 @@ from jaxconcepts import store
 from jaxconcepts.experiments import reasoning_data, reasoning_probes, reasoning_written, trained_probes
 from jaxconcepts.experiments.reasoning import Reasoning
 from jaxconcepts.figures import claims
+from jaxconcepts.intervals import auc_interval
 from jaxconcepts.models import decoding, language
 from jaxconcepts.runs import points
 from jaxconcepts.tasks import reasoning_labels, reasoning_text
@@ -293,13 +294,8 @@ def test_foreseeing_is_the_area_under_the_curve_of_wrong_steps(measured):
     np.testing.assert_allclose(rows["foresee/can_next"].values[0], expected, atol=1e-12)
     np.testing.assert_allclose(rows["foresee/nece_next"].values[0], 1 - np.array(expected), atol=1e-12)
     np.testing.assert_allclose(rows["foresee_log_prob"].values[0], expected[1], atol=1e-12)
-    resampled = np.random.default_rng(0)
-    low, high = (rows[f"foresee_{end}/can_next"].values[0] for end in ("low", "high"))
-    drawn = []
-    for _ in range(reasoning_probes.RESAMPLED):
-        weight = np.bincount(resampled.integers(0, row.max() + 1, row.max() + 1), minlength=row.max() + 1)[row]
-        drawn.append([roc_auc_score(wrong, -of[row, step], sample_weight=weight) for of in scores])
-    np.testing.assert_allclose([low, high], np.quantile(drawn, (0.025, 0.975), axis=0), atol=1e-9)
+    ends = [rows[f"foresee_{end}/can_next"].values[0] for end in ("low", "high")]
+    np.testing.assert_allclose(ends, auc_interval(-scores[:, row, step], wrong, row)[1:], atol=1e-12)
     assert dict(zip(dict(rows["wrong_steps"].names)["label"], rows["wrong_steps"].values[0], strict=True)) == {
         "not_computable": wrong.sum(), "repeated": 0, "unneeded": 0, "ok": len(wrong) - wrong.sum()
     }  # fmt: skip

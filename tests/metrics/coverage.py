@@ -2,12 +2,14 @@
 
     PYTHONPATH=. python tests/metrics/coverage.py [REPETITIONS]
 
+REPETITIONS is for CD, twice as many for the others.
+
 CD: `points` a concept in one of `states_of`'s worlds, k = 10 (5 of 20 points); the true value is the mean over all
 repetitions. "CD of a concept" is the mean over concepts. The interval's constants were chosen on other samples of
 "clusters"; "tails", "uneven" and "line" were never used for that. Accuracy: `points` prompts a concept about queries
 that all concepts share, right with a chance that belongs to the query, in one of `QUERIES`' worlds; the interval's
 constant was chosen on other samples of "thirds", the other worlds having been seen. R2: concepts from a bivariate
-normal.
+normal. CD above a control: `of_differences`. AUC: `of_areas`. Mean over seeds: `of_seeds`.
 """
 
 from __future__ import annotations
@@ -19,9 +21,11 @@ from pathlib import Path
 
 import jax
 import numpy as np
+from scipy.stats import norm
 
 from jaxconcepts import intervals
 from jaxconcepts.metrics import association, decodability, statistics
+from jaxconcepts.studies.icl import controls
 
 SEPARATIONS = (0.0, 1.0, 2.0, 4.0)
 CELLS = [("clusters", concepts, points, SEPARATIONS) for concepts in (2, 4, 7) for points in (20, 50, 100)]
@@ -34,6 +38,16 @@ QUERIES = {"thirds": (4, 3), "halves": (4, 2), "strong": (2, 3), "poles": (1.5, 
 """World -> (c, p): the chance is beta distributed with variance 1 / (c + 1) of the largest that there is, and a query
 has p prompts a concept; there are at least eight queries."""
 CORRELATIONS = (0.0, 0.5, 0.9)
+SHARED = (0.0, 0.5, 0.9)
+"""How much of the noise of CD's states a control's states share."""
+DIFFERENCES = [(6, 100, (2.0, 1.0)), (3, 60, (3.0, 2.0))]
+AREA_CELLS = list(itertools.product((60, 300), (0.03, 0.1, 0.4), (0.5, 0.8, 0.95, 0.99)))
+SEEDS = {
+    "normal": lambda rng, size: rng.normal(size=size),
+    "losses": lambda rng, size: np.exp(0.5 * rng.normal(size=size) - 0.125) - 1,
+    "shares": lambda rng, size: rng.beta(9, 1, size) - 0.9,
+}
+"""World -> values of seeds less their mean: a loss that is twice as large now and then, shares right of .9 mean."""
 TABLE = Path(__file__).parents[2] / "docs" / "coverage.csv"
 
 
@@ -107,26 +121,84 @@ def of_association(concepts: int, correlation: float, repetitions: int) -> list[
     return [{"of": "R2", "concepts": concepts, "points": 1, "true": correlation**2, "coverage": covered}]
 
 
+def of_differences(concepts: int, points: int, separations, shared: float, repetitions: int) -> list[dict]:
+    """Rows for CD less that of a control of the same points: Gaussian clusters nearer to each other, whose noise is the
+    states' own in part."""
+    labels, k = np.repeat(np.arange(concepts), points), 10
+    world = np.eye(concepts, 16)[labels]
+    parts = []
+    for part in range(-(-repetitions // 100)):
+        first, second = jax.random.split(jax.random.key(FIRST_SEED + part))
+        noise = jax.random.normal(first, (min(100, repetitions), len(labels), 16))
+        other = shared * noise + (1 - shared**2) ** 0.5 * jax.random.normal(second, noise.shape)
+        states = (noise + separations[0] * world, other + separations[1] * world)
+        found = [
+            statistics.decodability_statistics(x, labels, jax.random.key(part), k=k, permutations=1) for x in states
+        ]
+        score, control = (controls.Score(*map(np.asarray, (x.cd, x.low, x.high, x.halved))) for x in found)
+        parts.append(controls.above(score, {"": control})[:3])
+    cd, low, high = (np.concatenate(part) for part in zip(*parts, strict=True))
+    held = (low <= cd.mean(0)) & (cd.mean(0) <= high)
+    row = {"world": f"{shared:g} shared", "concepts": concepts, "points": points}
+    return [
+        row
+        | {"of": of, "true": cd.mean(0)[columns].mean(), "coverage": np.mean(held[:, columns])}
+        | {"error": held[:, columns].mean(1).std() / len(held) ** 0.5}
+        for of, columns in (("CD above a control", slice(-1, None)), ("that of a concept", slice(-1)))
+    ]
+
+
+def of_areas(groups: int, positive: float, auc: float, repetitions: int) -> list[dict]:
+    """Normal scores of three steps a problem that share part of their noise; problems have chances of their own."""
+    rng, distance = np.random.default_rng(2), 2**0.5 * norm.ppf(auc)
+    group, ends = np.repeat(np.arange(groups), 3), []
+    for _ in range(repetitions):
+        wrong = rng.random(len(group)) < rng.beta(3 * positive, 3 * (1 - positive), groups)[group]
+        own, alone = rng.normal(size=groups)[group], rng.normal(size=len(group))
+        scores = 0.4**0.5 * own + 0.6**0.5 * alone + distance * wrong
+        _, low, high = intervals.auc_interval(scores[None], wrong, group)
+        if np.isfinite(low[0]):
+            ends.append((low[0], high[0]))
+    row = {"of": "AUC", "world": f"{positive:g} positive", "concepts": 1, "points": groups, "true": auc}
+    return [row | {"coverage": _covered(*np.array(ends).T, auc)}]
+
+
+def of_seeds(world: str, seeds: int, repetitions: int) -> list[dict]:
+    values = SEEDS[world](np.random.default_rng(3), (repetitions, seeds))
+    low, high = np.array([intervals.mean_interval(of) for of in values]).T
+    return [
+        {"of": "mean", "world": world, "concepts": 1, "points": seeds, "true": 0, "coverage": _covered(low, high, 0)}
+    ]
+
+
 def _covered(low, high, true) -> float:
     return float(np.mean((low <= true + 1e-6) & (true - 1e-6 <= high)))
 
 
 def main(repetitions: int) -> None:
-    rows = []
+    rows, more = [], 2 * repetitions
     for concepts in (4, 6, 7, 12):
         for correlation in CORRELATIONS:
-            rows += of_association(concepts, correlation, repetitions)
+            rows += of_association(concepts, correlation, more)
+    for world, seeds in itertools.product(SEEDS, (3, 5, 10)):
+        rows += of_seeds(world, seeds, more)
+    for cell in AREA_CELLS:
+        rows += of_areas(*cell, more)
     for cell in ACCURACY_CELLS:
-        rows += of_accuracy(*cell, repetitions)
+        rows += of_accuracy(*cell, more)
+    _write(rows, more)
+    for cell, shared in itertools.product(DIFFERENCES, SHARED):
+        rows += of_differences(*cell, shared, repetitions)
     for world, concepts, points, separations in CELLS:
         for separation in separations:
             rows += of_decodability(world, concepts, points, separation, repetitions)
-        _write(rows, repetitions)
+        _write(rows, more)
 
 
 def _write(rows, repetitions) -> None:
     with TABLE.open("w", newline="") as file:
         table = csv.DictWriter(file, ["of", "world", "concepts", "points", "true", "coverage", "error"])
+        # Rows of CD have their own standard error.
         table.writeheader()
         for row in rows:
             error = row.get("error", (row["coverage"] * (1 - row["coverage"]) / repetitions) ** 0.5)
@@ -135,4 +207,4 @@ def _write(rows, repetitions) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 400)
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 1000)

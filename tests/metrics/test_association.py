@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from jaxconcepts.metrics.association import associate
+from jaxconcepts.metrics.association import associate, sign_free
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -18,10 +18,26 @@ def test_correlations_are_scipys(seed):
     theirs = scipy.stats.pearsonr(cd, accuracy)
     assert fit.r2 == pytest.approx(theirs.statistic**2, abs=1e-12)
     assert fit.spearman == pytest.approx(scipy.stats.spearmanr(cd, accuracy).statistic, abs=1e-12)
-    low, high = theirs.confidence_interval(0.95)
-    assert fit.r2_low == pytest.approx(low**2 if low > 0 else 0, abs=1e-6)
-    assert fit.r2_high == pytest.approx(max(low**2, high**2), abs=1e-6)
     assert fit.p == pytest.approx(theirs.pvalue, abs=0.02)
+
+
+def test_the_interval_of_r2_is_scipy_s_squared_where_the_sign_is_known():
+    cd = np.random.default_rng(0).uniform(size=18)
+    for sign in (1, -1):
+        accuracy = sign * cd + np.random.default_rng(1).normal(0, 0.1, 18)
+        fit = associate(cd, accuracy, np.arange(18))
+        low, high = sorted(np.square(scipy.stats.pearsonr(cd, accuracy).confidence_interval(0.95)))
+        np.testing.assert_allclose([fit.r2_low, fit.r2_high], [low, high], atol=2e-3)
+
+
+@pytest.mark.parametrize("mean", [0, 0.3, 1, 1.96, 2.2, 3, 5, 7.5, 9])
+def test_the_interval_without_a_sign_holds_the_mean_in_95_samples_of_100(mean):
+    """By SciPy's folded normal: the probability of the sizes whose interval holds the mean."""
+    edges = np.linspace(0, 14, 2801)
+    ends = np.array([sign_free(size) for size in (edges[:-1] + edges[1:]) / 2])
+    held = (ends[:, 0] <= mean + 1e-9) & (mean <= ends[:, 1] + 1e-9)
+    assert np.diff(scipy.stats.foldnorm.cdf(edges, mean))[held].sum() == pytest.approx(0.95, abs=0.006)
+    assert (np.diff(ends, axis=0) >= -1e-9).all() and (ends[:, 0] <= ends[:, 1]).all()
 
 
 def test_the_null_is_every_pairing_of_concepts():

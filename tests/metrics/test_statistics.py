@@ -62,7 +62,7 @@ def test_statistics_are_those_of_the_draws_and_of_their_permuted_labels():
     result = statistics.decodability_statistics(
         hidden, labels, key, draws=2, per_concept=30, k=7, permutations=19, averaged=2
     )
-    assert [part.shape for part in result] == [*[(3, 4)] * 3, (3, 19, 4), (3, 4), (3, 4), (3,)]
+    assert [part.shape for part in result] == [*[(3, 4)] * 3, (3, 19, 4), (3, 4), (3, 4), (3,), (3, 80, 4)]
     drawn = np.asarray(sample_draws(key_of_draws(key), labels, 3, 30, 2))
     expected = np.array([np.mean([split_by_concept(h[d], labels[d], 7) for d in drawn], 0) for h in hidden[:2]])
     np.testing.assert_allclose(result.cd[:2, :3], expected, atol=1e-6)

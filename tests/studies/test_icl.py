@@ -150,7 +150,7 @@ def test_controls_stand_beside_cd(study, checkpoint, encoded):
     for name, texts in (("prompt_tokens", coded.ids), ("shown_answers", shown)):
         expected = icl_controls.of_bags(icl_controls.bags(texts), coded.queries, 8, 7, 6, **sizes)
         own = table.filter(pl.col("layer").is_null())
-        for end, part in zip(("", "_low", "_high"), expected, strict=True):
+        for end, part in zip(("", "_low", "_high"), expected[:3], strict=True):
             np.testing.assert_allclose(values(own, f"cd_{name}{end}"), np.roll(part, 1), atol=1e-6)
     model = checkpoint.model
     params = initial.fan_in(model, jax.random.key(0))

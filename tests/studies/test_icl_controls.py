@@ -9,7 +9,9 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from jaxconcepts.metrics import statistics
 from jaxconcepts.studies.icl import controls
+from jaxconcepts.studies.icl.config import IclConfig
 from jaxconcepts.studies.icl.controls import Score
+from jaxconcepts.studies.icl.scores import reduce_states
 
 K, EACH, PER_DRAW = 3, 24, 8
 SETTINGS = {"k": 3, "draws": 9, "seed": 5}
@@ -85,7 +87,8 @@ def test_the_interval_covers_the_mean_of_further_prompts():
 
 
 def test_prompts_that_are_all_alike_have_no_score():
-    assert np.isnan(controls.of_bags(np.ones((K * EACH, 2)), np.arange(K * EACH), PER_DRAW, K, K, **SETTINGS)).all()
+    score = controls.of_bags(np.ones((K * EACH, 2)), np.arange(K * EACH), PER_DRAW, K, K, **SETTINGS)
+    assert np.isnan(score[:3]).all() and not score.halved.any()
 
 
 def test_cd_is_above_the_highest_control_of_each_concept():
@@ -97,6 +100,36 @@ def test_cd_is_above_the_highest_control_of_each_concept():
     np.testing.assert_allclose(found.cd, [[0.3, 0.05]])
     np.testing.assert_allclose(found.low, [[0.3 - np.hypot(0.1, 0.1), 0.05 - np.hypot(0.1, 0.05)]])
     np.testing.assert_allclose(found.high, [[0.3 + np.hypot(0.05, 0.1), 0.05 + np.hypot(0.1, 0.05)]])
+
+
+def test_what_rises_and_falls_with_a_control_is_known_better_from_its_difference():
+    """Zou's interval with the correlation of the halves' differences: .8 with the control of the same points."""
+    rng = np.random.default_rng(6)
+    first, second = np.linalg.qr(rng.normal(size=(30, 2)))[0].T
+    halved = np.stack([first, first], -1)
+    score = Score(*np.array([[[0.7, 0.6]], [[0.6, 0.5]], [[0.75, 0.7]]]), halved[None])
+    same = Score(*np.array([[0.4, 0.2], [0.35, 0.1], [0.6, 0.3]]), np.stack([0.8 * first + 0.6 * second, second], -1))
+    others = Score(*np.array([[0.3, 0.5], [0.2, 0.45], [0.4, 0.6]]))
+    found = controls.above(score, {"same": same, "others": others})
+    np.testing.assert_allclose(found.cd, [[0.3, 0.1]])
+    low = [0.3 - np.sqrt(0.1**2 + 0.2**2 - 2 * 0.8 * 0.1 * 0.2), 0.1 - np.hypot(0.1, 0.1)]
+    high = [0.3 + np.sqrt(0.05**2 + 0.05**2 - 2 * 0.8 * 0.05 * 0.05), 0.1 + np.hypot(0.1, 0.05)]
+    np.testing.assert_allclose([found.low, found.high], [[low], [high]])
+
+
+def test_controls_are_halved_as_the_scores_are():
+    """Where the bags are the states, CD and control rise and fall as one. What is left of their interval comes from the
+    unequal arms of both."""
+    rng = np.random.default_rng(7)
+    counts = (rng.integers(0, 90, (K * EACH, 6)) + 20 * np.eye(K, 6, dtype=int).repeat(EACH, 0)).astype(np.float32)
+    query = np.tile(np.arange(EACH), K)
+    control = controls.of_bags(counts, query, PER_DRAW, K, K, **SETTINGS)
+    settings = IclConfig(per_draw=PER_DRAW, prompts=EACH, permutations=1, **SETTINGS)
+    scores = reduce_states(jax.numpy.asarray(counts)[None], query, settings, K, K)
+    found = controls.above(Score(scores.cd, scores.low, scores.high, scores.halved), {"bag": control})
+    np.testing.assert_allclose(scores.halved[0], control.halved, atol=1e-6)
+    np.testing.assert_allclose(found.cd, 0, atol=1e-6)
+    assert (found.high - found.low < 0.3 * (scores.high - scores.low)).all()
 
 
 @pytest.mark.parametrize("strength", [0.0, 3.0])

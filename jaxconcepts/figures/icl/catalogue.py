@@ -25,7 +25,8 @@ UNTRAINED = (
 CONTROLS = (
     "The controls are the same kNN, on prompts of one query kept apart too: on the bag of the prompt's tokens, on the "
     "bag of the demonstrated answers' tokens, and on hidden states of a model of the same shape with random weights at "
-    "its own best layer. The interval of the difference takes CD and control as independent, and is rather too wide."
+    "its own best layer. The interval of the difference allows for CD and a control of the same prompts rising and "
+    "falling together."
 )
 HEADLINE = "The headline layer is the best one on prompts set apart for choosing it, in each cell."
 ACCURACY = (
@@ -37,8 +38,8 @@ CHANCE = (
     "point, and CD says nothing."
 )
 ASSOCIATION = (
-    "The interval is Fisher's for as many points as concepts, of which there are few: it is wide, and it begins at 0 "
-    "where no relation cannot be ruled out. Adjusted R² is 0 on average without a relation; p: the share of pairings "
+    "The interval counts as many points as concepts, of which there are few: it is wide, and it begins at 0 where no "
+    "relation cannot be ruled out. Adjusted R² is 0 on average without a relation; p: the share of pairings "
     "of concepts that do as well."
 )
 PAPER = "Hollow marks, where the model is the paper's: its numbers, read off its figure 4."
@@ -137,7 +138,7 @@ TABLE_NOTE = (
 )
 ASSOCIATION_NOTE = (
     "R² and Spearman: accuracy against CD over the concepts of a cell, and in rows “all” over all shots together. "
-    "The interval of R² is Fisher's for as many points as concepts; adjusted R² is 0 on average where there is no "
+    "The interval of R² counts as many points as concepts; adjusted R² is 0 on average where there is no "
     "relation; p(R²): the share of pairings of concepts that do as well. A dash: undefined or not measured."
 )
 

@@ -24,11 +24,16 @@ SURFACE = ("prompt_tokens", "shown_answers")
 
 
 class Score(NamedTuple):
-    """CD of a control with its 95 % interval: each concept, and last the average without Null; any axes before that."""
+    """CD of a control with its 95 % interval: each concept, and last the average without Null; any axes before that.
+
+    halved: by how much CD differs between random halves, as in `metrics.statistics.Statistics`. None where the points
+    are not those that other scores are of.
+    """
 
     cd: Float[np.ndarray, "*lead K1"]
     low: Float[np.ndarray, "*lead K1"]
     high: Float[np.ndarray, "*lead K1"]
+    halved: Float[np.ndarray, "*lead halvings K1"] | None = None
 
 
 def bags(texts: Sequence[Sequence[int]]) -> Float[np.ndarray, "N F"]:
@@ -49,9 +54,9 @@ def of_bags(
     alike.
     """
     each = len(counts) // num_concepts
-    if not np.ptp(counts, 0).any():
-        return Score(*np.full((3, num_concepts + 1), np.nan))
     draws = min(draws, each // per_draw - 1)
+    if not np.ptp(counts, 0).any():
+        return Score(*np.full((3, num_concepts + 1), np.nan), np.zeros((draws * statistics.HALVES, num_concepts + 1)))
     pool = np.arange(len(counts)).reshape(num_concepts, each)[:, per_draw:].ravel()
     key = jax.random.key(seed)
     concepts = np.repeat(np.arange(num_concepts), each - per_draw)
@@ -80,13 +85,14 @@ def _of_distances(squared, concepts, query, key, k, num_concepts, averaged):
         scores = neighbour_sets.scores(sets, labels[None], k, num_concepts, "split")[0]
         halves = neighbour_sets.halves(key, labels, own, num_concepts, statistics.HALVES)
         listed = statistics.LISTED * k + 8
-        effects = neighbour_sets.design_effects(squared, labels, halves, k, num_concepts, averaged, listed)
-        return decodability.mean_by_concept(scores, labels, num_concepts), effects
+        effects, halved = neighbour_sets.design_effects(squared, labels, halves, k, num_concepts, averaged, listed)
+        return decodability.mean_by_concept(scores, labels, num_concepts), effects, halved
 
-    keys = jax.random.split(key, len(squared))
-    cd, effects = (jnp.mean(part, 0) for part in lax.map(of_draw, (squared, concepts, query, keys)))
+    keys = statistics.keys_of_halves(key, len(squared))
+    *means, halved = lax.map(of_draw, (squared, concepts, query, keys))
+    cd, effects = (jnp.mean(part, 0) for part in means)
     low, high = statistics.interval(cd, effects, jnp.bincount(concepts.ravel(), length=num_concepts), averaged)
-    return statistics.with_average(cd, averaged), low, high
+    return statistics.with_average(cd, averaged), low, high, jnp.concatenate(list(halved))
 
 
 def of_states(
@@ -109,13 +115,31 @@ def of_states(
 def above(score: Score, controls: Mapping[str, Score]) -> Score:
     """CD less the highest of the controls [K1], by concept and of the average, with a 95 % interval.
 
-    The interval is that of a difference of two estimates with intervals of their own (Newcombe 1998, "Interval
-    estimation for the difference between independent proportions"; Zou and Donner 2008). It takes them as independent:
-    they are of the same points and mostly rise and fall together, so that it is rather too wide.
+    The interval is that of a difference of two estimates with intervals of their own (Zou 2007, Psychological Methods
+    12, eq. 15). CD and a control of the same points rise and fall together: their correlation is that of the
+    differences between the same random halves. Where the points are others it is 0.
     """
-    stacked = Score(*(np.stack(parts) for parts in zip(*controls.values(), strict=True)))
-    highest = np.where(np.isnan(stacked.cd), -np.inf, stacked.cd).argmax(0)[None]
-    cd, low, high = (np.take_along_axis(part, highest, 0)[0] for part in stacked)
+    stacked = [np.stack(parts) for parts in zip(*(control[:3] for control in controls.values()), strict=True)]
+    highest = np.where(np.isnan(stacked[0]), -np.inf, stacked[0]).argmax(0)
+    cd, low, high = (np.take_along_axis(part, highest[None], 0)[0] for part in stacked)
+    correlation = sum(
+        np.where(highest == number, _correlation(score, control), 0) for number, control in enumerate(controls.values())
+    )
     difference = score.cd - cd
-    below = np.hypot(score.cd - score.low, high - cd)
-    return Score(difference, difference - below, difference + np.hypot(score.high - score.cd, cd - low))
+    below, above = (
+        np.sqrt(one**2 + other**2 - 2 * correlation * one * other)
+        for one, other in ((score.cd - score.low, high - cd), (score.high - score.cd, cd - low))
+    )
+    return Score(difference, difference - below, difference + above)
+
+
+def _correlation(score: Score, control: Score):
+    """[..., K1], of the halves' differences, whose mean is 0."""
+    if score.halved is None or control.halved is None:
+        return np.zeros(score.cd.shape)
+    products, first, second = (
+        np.sum(one * other, -2)
+        for one, other in ((score.halved, control.halved), (score.halved,) * 2, (control.halved,) * 2)
+    )
+    norms = np.sqrt(first * second)
+    return np.divide(products, norms, out=np.zeros(norms.shape), where=norms > 0)

@@ -70,18 +70,18 @@ def _beside(scores: Decodability, controls: Mapping[str, Score]) -> list[pl.Data
         return []
     ends = ("", "_low", "_high")
     parts = [
-        part for name, score in controls.items() for end, values in zip(ends, score, strict=True)
+        part for name, score in controls.items() for end, values in zip(ends, score[:3], strict=True)
         for part in (_rows(f"cd_{name}{end}", values[:-1], "concept"), _rows(f"cd_{name}{end}", values[-1]))
     ]  # fmt: skip
-    above = icl_controls.above(Score(scores.cd, scores.low, scores.high), controls)
+    above = icl_controls.above(Score(scores.cd, scores.low, scores.high, scores.halved), controls)
     return parts + [
-        part for end, values in zip(ends, above, strict=True) for part in _by_layer(f"cd_above{end}", values)
+        part for end, values in zip(ends, above[:3], strict=True) for part in _by_layer(f"cd_above{end}", values)
     ]
 
 
 def of_untrained(layer: int, score: Score) -> pl.DataFrame:
     """CD of an untrained model by layer, and the layer that stands for it, in `SCHEMA`'s columns."""
-    ends = zip(("", "_low", "_high"), score, strict=True)
+    ends = zip(("", "_low", "_high"), score[:3], strict=True)
     parts = [part for end, values in ends for part in _by_layer(f"cd_untrained{end}", values)]
     return pl.concat([*parts, _rows("untrained_layer", layer)])
 

@@ -23,7 +23,8 @@ class Decodability(NamedTuple):
     """CD of a cell, in NumPy. K1 = K + 1: each concept, and last the average without Null.
 
     headline: the layer of the best CD on the prompts set apart for choosing it. chosen_on: [layers] CD there.
-    cd, low, high, p: [layers, K1] mean over draws, its 95 % interval, the one-sided permutation p-value.
+    cd, low, high, p: [layers, K1] mean over draws, its 95 % interval, the one-sided permutation p-value. halved: as in
+    `metrics.statistics.Statistics`.
     null: [layers, permutations, K1] with permuted labels. coincident: [layers] whether all states are one point.
     with_query: [layers, K1] CD where prompts of one query may vote for each other.
     pairwise: [K, K] at the headline layer, mean over draws.
@@ -37,6 +38,7 @@ class Decodability(NamedTuple):
     null: Float[np.ndarray, "layers permutations K1"]
     p: Float[np.ndarray, "layers K1"]
     coincident: Bool[np.ndarray, " layers"]
+    halved: Float[np.ndarray, "layers halvings K1"]
     with_query: Float[np.ndarray, "layers K1"]
     pairwise: Float[np.ndarray, "K K"]
 
@@ -65,8 +67,9 @@ def reduce_states(
     own = (measured.cd, measured.low, measured.high, measured.null, measured.p)
     wide = (array.astype(np.float64) for array in own)
     return Decodability(
-        int(headline), chosen_on.astype(np.float64), *wide, measured.coincident, with_query.astype(np.float64), pairwise
-    )
+        int(headline), chosen_on.astype(np.float64), *wide, measured.coincident, measured.halved.astype(np.float64),
+        with_query.astype(np.float64), pairwise,
+    )  # fmt: skip
 
 
 @partial(jax.jit, static_argnums=3)
