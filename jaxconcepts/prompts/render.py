@@ -14,6 +14,7 @@ from itertools import chain
 from numbers import Integral
 from typing import NamedTuple
 
+from jaxconcepts import fields
 from jaxconcepts.prompts.family import Example, Family
 
 VARIANTS = ("plain", "rule", "name")
@@ -34,10 +35,10 @@ class Template:
     Raises ValueError, naming the field, where a placeholder is missing or nothing ends an answer.
     """
 
-    example: str = "Input: {input}\nOutput: {output}"
-    separator: str = "\n\n"
-    rule: str = "{rule}"
-    name: str = "Operation: {name}"
+    example: str = fields.field("Input: {input}\nOutput: {output}", "text of an example, with {input} before {output}")
+    separator: str = fields.field("\n\n", "text between examples")
+    rule: str = fields.field("{rule}", "text before the first example, in the variant rule")
+    name: str = fields.field("Operation: {name}", "text before the first example, in the variant name")
 
     def __post_init__(self):
         counts = [self.example.count(placeholder) for placeholder in ("{input}", "{output}")]
