@@ -47,7 +47,7 @@ class Template:
                 f"template.example must hold {{input}} and after it {{output}}, each once; got {self.example!r}"
             )
         for field in ("rule", "name"):
-            if getattr(self, field).count(f"{{{field}}}") != 1:
+            if str(getattr(self, field)).count(f"{{{field}}}") != 1:
                 raise ValueError(f"template.{field} must hold {{{field}}} once; got {getattr(self, field)!r}")
         if not self._parts[1].strip(" "):
             raise ValueError(f"template.example must have text between {{input}} and {{output}}; got {self.example!r}")
