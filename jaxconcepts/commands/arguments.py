@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from jaxconcepts.sweeps import Search
 
 Flags = TypeVar("Flags")
-CONFIG = "a config file (Python, which is run) or the name of a packaged one; --config.field=value changes a field"
+CONFIG = "a config file (Python, which is executed) or the name of a packaged config; --config.field=value sets a field"
 
 
 @dataclass(frozen=True, kw_only=True)

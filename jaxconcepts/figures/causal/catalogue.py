@@ -119,7 +119,7 @@ def _families(tables: Mapping[str, pl.DataFrame | None], config: Mapping, same: 
 def _sections(tables: Mapping[str, pl.DataFrame | None], families: list[tuple[str, dict]]) -> Iterator[Section]:
     concepts = tables["concepts"]
     for family, concept, *_ in concepts.filter(~pl.col("used")).iter_rows():
-        yield Section("", f"{family}: {concept}", missing="skipped, none of its prompts is answered rightly")
+        yield Section("", f"{family}: {concept}", missing="skipped: none of its prompts has a correct answer")
     for family, of_family in families:
         for entry in ENTRIES:
             yield drawn(
