@@ -85,13 +85,13 @@ def check_longer(config: Any, done: int) -> None:
     """Raises FieldError where the rate of one of the first `done` steps depends on how many there are to be."""
     steps, warmup = config.steps, config.warmup_steps
     if steps < warmup:
-        raise FieldError("train.warmup_steps", f"must be at most the {steps} steps of before to go on, got {warmup}")
+        raise FieldError("train.warmup_steps", f"must be at most the {steps} steps of the run so far, got {warmup}")
     fall = max(warmup, steps - max(1, round(steps * config.decay_fraction))) + 1
     if config.schedule != "constant" and done > fall:
         raise FieldError(
             "train.schedule",
-            f"must be constant to go on from step {done} to more steps than {steps}: with {config.schedule} the rate "
-            f"of the steps done depends on train.steps from step {fall} on",
+            f"must be constant to extend a run of {steps} steps from step {done}: with {config.schedule} the learning "
+            f"rate depends on train.steps from step {fall} on",
         )
 
 
