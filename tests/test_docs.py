@@ -15,7 +15,7 @@ import jaxconcepts as jc
 from jaxconcepts import __main__, experiments, fields
 from jaxconcepts.commands import config_files
 from jaxconcepts.models.pretrained import FAMILIES
-from jaxconcepts.runs.execution import Execution
+from jaxconcepts.runs.config import config_kind
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -165,13 +165,13 @@ def flags(command):
 
 
 def test_help_says_what_every_field_and_flag_means():
-    kinds = [Execution, *(kind for command in __main__.COMMANDS for kind in flags(command))]
+    kinds = [kind for command in __main__.COMMANDS for kind in flags(command)]
     for folder in ("icl.config:IclConfig", "icl.from_scratch:FromScratchFields", "causal.config:CausalFields"):
         module, _, name = folder.partition(":")
         kinds.append(getattr(importlib.import_module(f"jaxconcepts.studies.{module}"), name))
     for name in experiments.BUILT_IN:
         for family in FAMILIES:
-            kinds.append(experiments.find(name).config_kind({"experiment": name, "model": {"family": family}}))
+            kinds.append(config_kind({"experiment": name, "model": {"family": family}}))
     for kind in kinds:
         for name, of in fields.declared(kind).items():
             # A section of no fields is shown, too.
