@@ -1,8 +1,8 @@
 """A language model reads biographies with questions about half of the people, and is asked about all of them.
 
 Command:  python -m jaxconcepts train --config=configs/biographies.py:cpu --workdir=runs/biographies
-Sizes:    smoke, cpu, small and paper behind the colon.
-Time:     not run to its end by us.
+Sizes:    smoke, cpu, small and paper after the colon.
+Time:     we have not run it to its end.
 Expected: see docs/biographies.md for sweeps of the same experiment.
 """
 

@@ -2,8 +2,8 @@
 
 Command:  python -m jaxconcepts sweep --config=configs/biographies_capacity.py:cpu --workdir=runs/biographies_capacity
           (then: python -m jaxconcepts report --workdir=runs/biographies_capacity)
-Sizes:    smoke, cpu, small and paper behind the colon.
-Time:     cpu took 19 minutes on one core that others used too (12 models; 9 minutes of CPU).
+Sizes:    smoke, cpu, small and paper after the colon.
+Time:     cpu took 19 minutes on one shared core (12 models; 9 minutes of CPU time).
 Expected: at most .62 bits a parameter after 100 readings (1 600 people, 32 wide), and still rising; by the paper, 1 bit
           where there is more to store.
 """

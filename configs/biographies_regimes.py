@@ -2,10 +2,10 @@
 
 Command:  python -m jaxconcepts sweep --config=configs/biographies_regimes.py:cpu --workdir=runs/biographies_regimes
           (then: python -m jaxconcepts report --workdir=runs/biographies_regimes)
-Sizes:    smoke, cpu, small and paper behind the colon; claims about augmented biographies need small or paper.
+Sizes:    smoke, cpu, small and paper after the colon; claims about augmented biographies need small or paper.
 Time:     cpu took 13m46s on one core of two (20 runs of 240 people).
 Expected: five seeds of cpu: training questions all right; held-out ones .42 mixed, .10 staged with full tuning, .07
-          with low-rank tuning, .17 by an encoder; the commonest answers are right for .085 (docs/biographies.md).
+          with low-rank tuning, .17 by an encoder; the most common answers are right for .085 (docs/biographies.md).
 """
 
 from ml_collections import config_dict
@@ -52,8 +52,8 @@ def get_claims() -> list[Claim]:
     ]  # fmt: skip
     generalises = [
         Claim(
-            f"mixed over {arm.name}", "Trained on biographies and questions together, a model answers questions about "
-            f"people it was asked nothing about better than one trained on them in turn ({arm.name})",
+            f"mixed over {arm.name}", "After mixed training a model answers questions about held-out people better "
+            f"than after staged training ({arm.name})",
             exact["held_out"], (mixed, arm), unit="whole answers right", source=f"{SOURCE}, bioS single",
             hazards="the best constant answer is not 0; training questions must be answered in both",
         )
@@ -62,8 +62,8 @@ def get_claims() -> list[Claim]:
     majority = Quantity("majority", {"label": "extract"}, at=0)
     constant = [
         Claim(
-            f"{arm.name} no better than a constant", "Trained in turn, a model answers questions about people it was "
-            f"asked nothing about no better than the commonest answer does ({arm.name})", exact["held_out"],
+            f"{arm.name} no better than a constant", "After staged training a model answers questions about held-out "
+            f"people no better than the most common answer ({arm.name})", exact["held_out"],
             (Arm(arm.name, arm.where, arm.published), Arm("commonest answer", arm.where)), expected="within",
             bound=0.05, against=majority, unit="whole answers right", source=f"{SOURCE}, bioS single",
             hazards="in a small world with few values some of what is stored is extracted",
@@ -75,7 +75,7 @@ def get_claims() -> list[Claim]:
 
 def _encoder(quantity, mixed) -> Claim:
     return Claim(
-        "decoder over encoder", "A model of the next token extracts more than one of masked words", quantity,
+        "decoder over encoder", "A decoder answers more questions about held-out people than an encoder", quantity,
         (Arm("decoder", mixed.where), Arm("encoder", ENCODER)), unit="whole answers right",
         source=f"{SOURCE}, section 6",
         hazards="no gap is expected where a value is one token and does not depend on others",
@@ -89,7 +89,7 @@ def _augmented(quantity) -> list[Claim]:
     )
     claims = [
         Claim(
-            "diversity decides", "Trained in turn, a model extracts what it has read in several wordings and orders",
+            "diversity decides", "After staged training a model answers more if it read several wordings and orders",
             quantity, arms, unit="whole answers right", source=SOURCE,
         )
     ]  # fmt: skip
@@ -99,7 +99,7 @@ def _augmented(quantity) -> list[Claim]:
     ):
         claims.append(
             Claim(
-                f"stored at the name, {metric}", "Read in several wordings and orders, a fact can be read off the name",
+                f"stored at the name, {metric}", "A probe reads a fact from the name after several wordings",
                 Quantity(metric, where, reduce="max"),
                 tuple(Arm(arm.name, arm.where, number) for arm, number in zip(arms, published, strict=True)),
                 unit="read off the best layer", source=f"{SOURCE}, figure 7",

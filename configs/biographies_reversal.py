@@ -1,9 +1,9 @@
-"""Questions that a model fails though it knows the facts: the reversed one, and parity without saying the month first.
+"""Questions that a model fails although it knows the facts: reversed ones, and parity without writing the month first.
 
 Command:  python -m jaxconcepts sweep --config=configs/biographies_reversal.py:cpu --workdir=runs/biographies_reversal
           (then: python -m jaxconcepts report --workdir=runs/biographies_reversal)
-Sizes:    smoke, cpu, small and paper behind the colon.
-Time:     cpu took 19 minutes on one core that others used too (10 runs of 240 people; 8 minutes of CPU).
+Sizes:    smoke, cpu, small and paper after the colon.
+Time:     cpu took 19 minutes on one shared core (10 runs of 240 people; 8 minutes of CPU time).
 Expected: facts of held-out people are stored (recall .95) and no reversed question about them is answered. Parity is
           answered in .65 at once and in .60 with the month written first (docs/biographies.md).
 """
@@ -48,33 +48,33 @@ def get_claims() -> list[Claim]:
             unit="value tokens right", source=SOURCE,
         ),
         Claim(
-            "no reversal", "Asked for the name by the facts, a model that has read names first has no answer for "
-            "held-out people", held_out("exact", "reverse"), (name_first,), expected="within", bound=0.05,
+            "no reversal", "A model that has read names first cannot give the name of held-out people from their "
+            "facts", held_out("exact", "reverse"), (name_first,), expected="within", bound=0.05,
             unit="whole names right", source=SOURCE, hazards="chance is 1 over the number of people",
         ),
         Claim(
-            "reversal is trained", "A model that has read the name last answers more of these questions",
+            "reversal is trained", "A model that has read the name last gives more names from facts",
             held_out("exact", "reverse"), (name_last, name_first), unit="whole names right", source=SOURCE,
         ),
         Claim(
-            "no parity without saying", "Whether the month of birth is even is answered better where the month is "
-            "written first", held_out("answer", f"{parity} hint"), (with_hint, without),
+            "no parity without saying", "The parity of the month of birth is answered better if the month is written "
+            "first", held_out("answer", f"{parity} hint"), (with_hint, without),
             against=held_out("exact", parity), unit="answers right", source=SOURCE,
             hazards="more people close the gap (95 % without a hint at 50 000); chance is a half",
         ),
         Claim(
-            "parity unsaid is a guess", "Asked at once, the parity of a held-out person's month is a guess",
+            "parity unsaid is a guess", "Without writing the month, the parity of a held-out person's month is a guess",
             held_out("exact", parity), (without,), reference=0.5, expected="within", bound=0.1, unit="answers right",
             source=SOURCE,
         ),
         Claim(
-            "comparison needs saying", "Who was born in the later month is answered better where both months are "
+            "comparison needs saying", "Which person was born in a later month is answered better if both months are "
             "written first", held_out("answer", "compare:birth_month hint"), (with_hint, without),
             against=held_out("exact", "compare:birth_month"), unit="answers right", source=SOURCE,
         ),
         Claim(
-            "the month can be read off", "The month of birth is read off the state after a person's name far above "
-            "chance, though its parity is not answered", Quantity("q_probe", {"label": "birth_month"}, reduce="max"),
+            "the month can be read off", "A probe reads the month of birth from the state after the name far above "
+            "chance, although its parity is not answered", Quantity("q_probe", {"label": "birth_month"}, reduce="max"),
             (Arm("name first", FORWARD),), reference=1 / 12, unit="read off the best layer", source=SOURCE,
         ),
     ]  # fmt: skip

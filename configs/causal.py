@@ -3,15 +3,16 @@
 Command:  python -m jaxconcepts causal --config=configs/causal.py --model=FOLDER|ID --workdir=runs/causal
 Time:     for the final checkpoint of icl_from_scratch, on one core of an AMD EPYC (2.4 GHz, AVX2): 8 minutes, and 10
           for the tuning, the other core being at work too.
-Expected: there, steering at the last token makes up to two thirds of part-of-speech answers those of another concept, a
-          random direction none. The own concept's mean state keeps more accuracy than the mean of prompts without
-          information; both lose what the same token holds of the query. Tuning changes next to nothing, for the model
-          has learned these tasks already.
+Expected: for this checkpoint, steering at the last token turns up to two thirds of part-of-speech answers into those of
+          another concept; a random direction turns none. The own concept's mean state keeps more accuracy than the
+          mean of prompts without information; both lose what the same token holds of the query. Tuning changes almost
+          nothing, because the model has learned these tasks already.
 
-Patches at every layer, task vectors, function vectors, steering, head ablation and interchange patching, on both
-families; then some layers are tuned, with CD by layer before and after (`configs/finetune.py` alone has more). What is
-stored is not computed again: start again to go on. For the final checkpoint of icl_from_scratch give its folder as
---model; for a model of more blocks other arms (--config.tuning.arms=first-10,last-10,all,none).
+The study has patches at every layer, task vectors, function vectors, steering, head ablation and interchange patching,
+on both families. Then some layers are tuned, with CD by layer before and after (`configs/finetune.py` has more). Stored
+results are not computed again, so a stopped study continues with the same command. For the final checkpoint of
+icl_from_scratch, give its folder as --model. A model with more blocks needs other arms
+(--config.tuning.arms=first-10,last-10,all,none).
 """
 
 from ml_collections import config_dict

@@ -9,11 +9,11 @@ Expected: see Mittal et al. 2024 (arXiv 2405.19162): the explicit model is not b
           1.36 times the Bayes mixture's loss at the last position and CD 0.87 (standard), and at 12.0 times and CD 0.45
           (explicit), which learned the first basis better than the standard model and predicts zero for the others.
 
-model.bottleneck = 16 numbers take the examples to the prediction of a query (see models/bottleneck.py); w has 8. Both
-models draw the same sequences in the same order, from the same initial weights as far as they share them. At the x
-tokens nothing can be read of the concept up to layer 3, where the code enters: compare CD at the y tokens there. Two
-other explicit models did no better in seed 0: a code that is added, before block 2, predicted zero for 2 900 steps; one
-that scales and shifts, before block 2, was at 11.3 times after 1 600, one basis learned there too.
+The prediction of a query depends on the examples only through model.bottleneck = 16 numbers (see models/bottleneck.py);
+w has 8. Both models draw the same sequences in the same order, and share the initial weights that both have. At the x
+tokens the concept cannot be read before layer 3, where the code enters, so compare CD at the y tokens there. Two other
+explicit models were not better in seed 0. A code that is added before block 2 predicted zero for 2 900 steps. A code
+that scales and shifts before block 2 was at 11.3 times after 1 600 steps, and had learned one basis too.
 """
 
 import importlib.util

@@ -1,7 +1,7 @@
 """Function families as concepts: linear, sparse linear, leaky ReLU, quadratic (arXiv 2412.12276, appendix).
 
 Command:  python -m jaxconcepts train --config=configs/families.py --workdir=runs/families
-Time:     as `paper.py` a step; not run to its end by us.
+Time:     a step takes as long as in `paper.py`; we have not run it to its end.
 Expected: all but quadratic are learned and share representations.
 """
 

@@ -3,7 +3,7 @@
 The curriculum grows the dimensions from 5 to 20, one more every 2 000 steps, and the pairs from 11 to 41, two more.
 
 Command:  python -m jaxconcepts train --config=configs/garg.py --workdir=runs/garg
-Time:     not run to its end by us (500 000 steps of the paper-sized model on 82 tokens).
+Time:     we have not run it to its end (500 000 steps of the paper-sized model on 82 tokens).
 Expected: the loss by position follows Lasso rather than ridge (there is one concept, so no CD to speak of).
 """
 

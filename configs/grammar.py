@@ -1,11 +1,11 @@
 """A language model learns a layered grammar, and is read against exact answers at every step.
 
 Command:  python -m jaxconcepts train --config=configs/grammar.py:cpu --workdir=runs/grammar
-Sizes:    smoke, cpu (3 layers of 64 on cfg3b@16), small and paper behind the colon.
+Sizes:    smoke, cpu (3 layers of 64 on cfg3b@16), small and paper after the colon.
 Time:     cpu took 5m55s on one core for three seeds (--config.num_seeds=3), report and compiling included.
-Expected: .12 of the strings that it writes parse, and its next token is .076 nats from the exact distribution (.490
-          against .410 nats a token). Of the headroom the best layer has .42, .60 and .86 (NT4 to NT6). docs/grammar.md
-          has three seeds and the controls.
+Expected: .12 of the generated strings parse; the next-token distribution is .076 nats from the exact one (.490
+          against .410 nats a token). The best layer reaches .42, .60 and .86 of the headroom (NT4 to NT6).
+          docs/grammar.md has three seeds and the controls.
 """
 
 from ml_collections import config_dict
@@ -27,8 +27,8 @@ def get_claims() -> list[Claim]:
     parses = {name: Quantity("patched_parses", {"label": name}, reduce="min") for name in ("alike", "other")}
     return [
         Claim(
-            "boundaries are used", "A state in which no symbol (NT4) ends, in place of one in which one does, spoils "
-            "more continuations than another such end does", parses["other"], (Arm("no end"), Arm("another end")),
+            "boundaries are used", "Replacing a state where a symbol (NT4) ends by one where none ends spoils more "
+            "continuations than replacing it by another such end", parses["other"], (Arm("no end"), Arm("another end")),
             expected="less", against=parses["alike"], unit="share that parses", source="arXiv 2305.13673, section 5",
             hazards="the worst layer of each is picked; a state brings what it holds of the symbols before it, too",
         )

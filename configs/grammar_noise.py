@@ -2,8 +2,8 @@
 
 Command:  python -m jaxconcepts sweep --config=configs/grammar_noise.py:cpu --workdir=runs/grammar_noise
           (then: python -m jaxconcepts report --workdir=runs/grammar_noise)
-Sizes:    smoke, cpu, small and paper behind the colon.
-Time:     cpu took 18m52s for its 15 runs on one core that others used too (12 minutes of CPU).
+Sizes:    smoke, cpu, small and paper after the colon.
+Time:     cpu took 18m52s for its 15 runs on one shared core (12 minutes of CPU time).
 Expected: by the paper, robustness from a tenth of noisy strings on, at little cost. At cpu it is not so: corrupted
           prefixes are completed in .16 of cases without noise and in .09 with a tenth of it (docs/grammar.md).
 """
@@ -38,15 +38,15 @@ def get_claims() -> list[Claim]:
     for temperature in ("", " at 0.2"):
         claims += [
             Claim(
-                f"noise makes robust{temperature}", "Trained with a tenth of noisy strings, a model completes more of "
-                "the corrupted prefixes to what some true prefix makes a string of the language",
+                f"noise makes robust{temperature}", "After training with a tenth of noisy strings, a model continues "
+                "more corrupted prefixes in a way that some true prefix completes to a string",
                 Quantity("parses", {"label": f"corrupted{temperature}"}), (arms[0.1], arms[0.0]),
                 unit="share that parses", source=SOURCE,
                 hazards="a completion is right if any prefix of the same length fits it",
             ),
             Claim(
-                f"noise costs little{temperature}", "True prefixes are completed as well by the model that was trained "
-                "with a tenth of noisy strings", Quantity("parses", {"label": f"prefix{temperature}"}),
+                f"noise costs little{temperature}", "A model trained with a tenth of noisy strings completes true "
+                "prefixes equally well", Quantity("parses", {"label": f"prefix{temperature}"}),
                 (arms[0.1], arms[0.0]), expected="within", bound=0.02, unit="share that parses", source=SOURCE,
                 hazards="at temperature 1 a model trained with noise also writes noise",
             ),

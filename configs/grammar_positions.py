@@ -2,7 +2,7 @@
 
 Command:  python -m jaxconcepts sweep --config=configs/grammar_positions.py:cpu --workdir=runs/grammar_positions
           (then: python -m jaxconcepts report --workdir=runs/grammar_positions)
-Sizes:    smoke, cpu, small and paper behind the colon.
+Sizes:    smoke, cpu, small and paper after the colon.
 Time:     cpu took 20m29s on one core for its 20 runs, compiling included.
 Expected: strings that parse .11 relative, .11 rotary, .08 uniform, .01 learned; divergence .073, .078, .087 and .112
           nats a token; all seeds with the paper's sign (cfg3f: 99 and 98 against 57 % parse). docs/grammar.md has all.
@@ -41,22 +41,22 @@ def get_claims() -> list[Claim]:
     best_layer = [Quantity(f"headroom{name}", {"label": "NT5"}, reduce="max") for name in ("", "_untrained")]
     return [
         Claim(
-            "a grammar is learned", "The ancestors (NT5) are read off a trained model's best layer far better than off "
-            "an untrained one's", best_layer[0],
+            "a grammar is learned", "Probes read the ancestors (NT5) far better from a trained model's best layer than "
+            "from an untrained model's", best_layer[0],
             tuple(Arm(name, arm["rotary"].where) for name in ("trained", "untrained")),
             bound=0.5, against=best_layer[1], unit="share of headroom", source="arXiv 2305.13673, section 4",
             hazards="the last tokens of a symbol are easy; all positions are asked",
         ),
         Claim(
-            "rotary over learned", "Rotary positions learn the grammar where a learned table does not", parses,
+            "rotary over learned", "Rotary positions learn the grammar better than learned positions", parses,
             (arm["rotary"], arm["learned"]), unit="share that parses", source=SOURCE, hazards=HAZARDS,
         ),
         Claim(
-            "relative over learned", "Relative positions learn the grammar where a learned table does not", parses,
+            "relative over learned", "Relative positions learn the grammar better than learned positions", parses,
             (arm["relative"], arm["learned"]), unit="share that parses", source=SOURCE, hazards=HAZARDS,
         ),
         Claim(
-            "uniform over learned", "Uniform attention, which no content steers, beats a learned table", parses,
+            "uniform over learned", "Uniform attention, which ignores content, beats learned positions", parses,
             (arm["uniform"], arm["learned"]), unit="share that parses", source=SOURCE, hazards=HAZARDS,
         ),
     ] + [
@@ -82,8 +82,8 @@ def _of_dynamic_programming(rotary: Arm) -> list[Claim]:
     adjacent = {"label": "NT5", "position": 1}
     return [
         claim(
-            "spans over position", "Whether a symbol (NT5) spans i..j is read off the states at i and j better than "
-            "off the positions", (span, "states"), (Quantity("span_auc_position", {"label": "NT5"}), "positions"),
+            "spans over position", "A probe tells whether a symbol (NT5) spans i..j better from the states at i and j "
+            "than from the positions", (span, "states"), (Quantity("span_auc_position", {"label": "NT5"}), "positions"),
             "area under the curve", "the best layer is picked; an untrained model's states tell tokens apart too",
         ),
         claim(
@@ -92,8 +92,8 @@ def _of_dynamic_programming(rotary: Arm) -> list[Claim]:
             "area under the curve", "the best layer of each is picked",
         ),
         claim(
-            "ends attend to ends", "The end of a symbol (NT5) attends to the end of the one before more than their "
-            "distance explains, and more than before training",
+            "ends attend to ends", "The end of a symbol (NT5) attends to the end of the previous one, beyond the "
+            "effect of distance and more than before training",
             (Quantity("attention_ends", adjacent, reduce="max"), "trained"),
             (Quantity("attention_ends_untrained", adjacent, reduce="max"), "untrained"),
             "attention weight", "the best layer of each is picked; what is attended is not what is used",

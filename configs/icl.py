@@ -5,14 +5,15 @@ Command:  python -m jaxconcepts icl --config=configs/icl.py --model=FOLDER|ID --
 Time:     30 cells of 3 500 prompts; each says its prompts per second and the time left. Fewer: --config.shots=4,
           --config.prompts=200, --config.variants=plain.
 Expected: for Llama-3.1-8B, 4 shots (read off the paper's figure 4): accuracy 16 to 37 % and CD .53 to .85 by part of
-          speech, 2 to 49 % and .24 to .59 by bitwise operation; R² of accuracy against CD .78 and .53. Not run by us:
-          no pretrained weights could be downloaded where this was developed.
+          speech, 2 to 49 % and .24 to .59 by bitwise operation; R² of accuracy against CD .78 and .53. We have run
+          SmolLM2-135M only: docs/real_models.md.
 
---config.families=facts,fact_pairs asks for public facts backwards, by parity with and without the number written first,
-and for comparisons (`prompts/facts.py`).
+--config.families=facts,fact_pairs asks about public facts: backwards, by parity with and without the number written
+first, and in comparisons (`prompts/facts.py`).
 
-Every family x shots x variant is a cell, stored once it is measured: start again to go on. For a base model that was
-trained without a beginning-of-sequence token set bos to False. dtype "bfloat16" for models of billions of parameters.
+Each family x shots x variant is a cell, which is stored once it is measured. A stopped study continues with the same
+command. For a base model that was trained without a beginning-of-sequence token, set bos to False. For models with
+billions of parameters, set dtype to "bfloat16".
 """
 
 from ml_collections import config_dict

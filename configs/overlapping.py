@@ -3,7 +3,7 @@
 The paper gives no masks; ours are four cyclic windows of four dimensions in each half, so neighbours share two.
 
 Command:  python -m jaxconcepts train --config=configs/overlapping.py --workdir=runs/overlapping
-Time:     as `paper.py` a step; not run to its end by us.
+Time:     a step takes as long as in `paper.py`; we have not run it to its end.
 Expected: the two groups separate together with one steep drop; the members of a group never do.
 """
 

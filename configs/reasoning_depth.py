@@ -2,9 +2,9 @@
 
 Command:  python -m jaxconcepts sweep --config=configs/reasoning_depth.py:cpu --workdir=runs/reasoning_depth
           (then: python -m jaxconcepts report --workdir=runs/reasoning_depth)
-Sizes:    smoke, cpu, small and paper behind the colon. All arms have the size's learning rate; tune it for each on
+Sizes:    smoke, cpu, small and paper after the colon. All arms have the size's learning rate; tune it for each on
           another seed first (--config.seed=100 --config.num_seeds=1 --config.train.learning_rate=...).
-Time:     about 45 minutes at cpu, on one core that others used too.
+Time:     about 45 minutes at cpu, on one shared core.
 Expected: by the paper, the deep and narrow model above the shallow and wide one of the same size, and above the shallow
           one of twice the width. At cpu, of problems of trained lengths: .28 deep, .41 shallow, .26 twice as wide; no
           claim is shown (docs/reasoning.md).
@@ -43,14 +43,17 @@ def get_claims() -> list[Claim]:
         arms = [
             Arm(name, {"model.layers": SHAPES[name][0], "model.width": SHAPES[name][1]}) for name in ("deep", other)
         ]
-        statement = f"More layers solve more of the problems of {problems} than {widths}"
+        statement = f"A deeper model solves more problems of {problems} than {widths}"
         return Claim(
             f"deep over {other}, {problems}", statement, Quantity("solved", {"label": label}), tuple(arms),
             unit="share solved", source="arXiv 2407.20311, section 6 (16 layers of 576 above 4 layers of 1920)",
             hazards="one learning rate for all shapes; a deep net may fail to be optimised",
         )  # fmt: skip
 
-    others = {"shallow": "fewer of equal size", "shallow and twice as wide": "fewer of four times the size"}
+    others = {
+        "shallow": "a shallow one of equal size",
+        "shallow and twice as wide": "a shallow one of four times the size",
+    }
     return [
         claim(label, problems, *other)
         for label, problems in (("trained", "trained lengths"), ("hardest", "the most operations"))

@@ -2,8 +2,8 @@
 
 Command:  python -m jaxconcepts sweep --config=configs/reasoning_retry.py:cpu --workdir=runs/reasoning_retry
           (then: python -m jaxconcepts report --workdir=runs/reasoning_retry)
-Sizes:    smoke, cpu, small and paper behind the colon.
-Time:     about 85 minutes at cpu, on one core that others used too.
+Sizes:    smoke, cpu, small and paper after the colon.
+Time:     about 85 minutes at cpu, on one shared core.
 Expected: by the paper, better with more retries, also with the weak kind, and worse with the kind "miss". At cpu, of
           problems of trained lengths: .69 without retries, .61 with rate .2, .35 with .5 (docs/reasoning.md).
 """
@@ -43,10 +43,10 @@ def get_sweep() -> Space:
 def get_claims() -> list[Claim]:
     hazards = "equal tokens hold fewer problems with retries; a wrong name that is taken back is not counted as wrong"
     better = {
-        "rate .2": "Trained on solutions with mistakes that are taken back, a model solves more",
-        "rate .5": "And so with many of them",
-        "weak": "Names of later sentences are as good as mistakes",
-        "miss": "Any name that was not computed is harmful as a mistake",
+        "rate .2": "Training on solutions with corrected mistakes (rate .2) solves more problems",
+        "rate .5": "Training on many corrected mistakes (rate .5) solves more problems",
+        "weak": "Names of later sentences as mistakes help too",
+        "miss": "Any name that was not computed, used as a mistake, harms",
     }
 
     def claims(label, problems, published):
@@ -62,7 +62,7 @@ def get_claims() -> list[Claim]:
             )  # fmt: skip
         yield Claim(
             f"few retries in right answers, {problems}",
-            f"At rate .2 a right solution takes back fewer than .3 names itself ({problems})",
+            f"At rate .2 a right solution takes back fewer than .3 names ({problems})",
             Quantity("retries", {"label": label}), (arm["rate .2"],), reference=0.3, expected="less", unit="names",
             source=SOURCE, hazards="of right solutions alone",
         )  # fmt: skip

@@ -1,7 +1,7 @@
 """Six orthogonal bases of four dimensions in 24, three times the paper's steps (arXiv 2412.12276, appendix).
 
 Command:  python -m jaxconcepts train --config=configs/six_bases.py --workdir=runs/six_bases
-Time:     about four times `paper.py` (three times the steps, six concepts to measure); not run to its end by us.
+Time:     about four times `paper.py` (three times the steps, six concepts to measure); we have not run it to its end.
 Expected: the bases split off one after another.
 """
 

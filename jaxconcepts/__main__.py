@@ -15,19 +15,19 @@ from jaxconcepts.commands import compiled
 from jaxconcepts.runs import preemption
 
 COMMANDS = {
-    "train": "train the runs of a config and measure them: --config=configs/X.py --workdir=DIR [--config.field=value]",
-    "sweep": "run every point of a config's get_sweep(): --config=configs/X.py --workdir=DIR [--shard=i/n]",
-    "status": "how far a sweep is, also while it runs: --workdir=DIR",
-    "plan": "what it would need, without running it: --config=... | --model=NAME, and --topology=v5p:4x4x4 | --local",
+    "train": "train and measure the runs of a config: --config=configs/X.py --workdir=DIR [--config.field=value]",
+    "sweep": "train every point of a config's get_sweep(): --config=configs/X.py --workdir=DIR [--shard=i/n]",
+    "status": "show the progress of a sweep, also while it runs: --workdir=DIR",
+    "plan": "estimate memory and time: --config=... | --model=NAME, and --topology=v5p:4x4x4 | --local",
     "extract": "store a language model's hidden states: --model=FOLDER|ID --prompts=FILE.jsonl --[no]bos --workdir=DIR",
-    "decodability": "CD of a label of an extraction, at every layer: --workdir=DIR --label=NAME [--k=10]",
+    "decodability": "CD of a label of an extraction at every layer: --workdir=DIR --label=NAME [--k=10]",
     "patch": "patch concepts' mean states and ablate heads in a training's checkpoints: --workdir=DIR [--run --step]",
     "icl": "in-context accuracy and CD: --config=configs/icl.py --model=FOLDER|ID | --checkpoints=... --workdir=DIR",
     "causal": "patch, steer and ablate a language model: --config=configs/causal.py --model=FOLDER|ID --workdir=DIR",
-    "finetune": "tune some layers of a model; CD and accuracy before and after: --config=... --model=... --workdir=DIR",
-    "icl_from_scratch": "train a small model on the tasks, then icl on its checkpoints: --config=... --workdir=DIR",
+    "finetune": "tune some layers; measure CD and accuracy before and after: --config=... --model=... --workdir=DIR",
+    "icl_from_scratch": "train a small model on the tasks, then run icl on its checkpoints: --config=... --workdir=DIR",
     "report": "draw the figures and report.html of a run directory: --workdir=DIR, or DIR,DIR to compare",
-    "demo": "a very small training that ends with a page, in a minute or two: [--workdir=runs/demo]",
+    "demo": "train a very small model and draw the page, in a minute or two: [--workdir=runs/demo]",
 }
 
 EXAMPLES = (
@@ -106,8 +106,10 @@ def _exit_code(error: Exception, argv: list[str]) -> int:
     if says_full(error):
         workdir = next((argument for argument in argv if argument.startswith("--workdir")), argv[1])
         path = getattr(error, "filename", None) or f"for {workdir}"
-        text = f"the disk is full, while writing {path}; everything up to the last checkpoint is kept: make room, and "
-        print(f"error: {text}the same command goes on", file=sys.stderr)
+        text = (
+            f"the disk is full, while writing {path}; everything up to the last checkpoint is kept: free some space, "
+        )
+        print(f"error: {text}and the same command continues", file=sys.stderr)
         return 1
     if isinstance(error, OSError) and error.filename and error.strerror:
         text = f"{os.fsdecode(error.filename)} cannot be read or written: {error.strerror}"

@@ -1,4 +1,4 @@
-"""What `import jaxconcepts as jc` gives for notebooks and other programs: the command line's trainings, from Python.
+"""The functions of `import jaxconcepts as jc`: the trainings of the command line, for notebooks and programs.
 
 config = jc.config("quickstart", {"train.steps": 200})
 run = jc.train(config, "runs/first", callbacks=[see])            # see(event): event.step, .params(run), .metrics
@@ -38,10 +38,10 @@ PathLike = str | os.PathLike
 
 
 def config(source: str | Mapping[str, Any], changed: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """The config of a training, nested, as `train` and `sweep` take it.
+    """Returns the config of a training as a nested dict, for `train` and `sweep`.
 
-    source: the name of a packaged config, a config file, or the nested fields. changed: fields by dotted name.
-    Raises ValueError for a config that cannot be loaded, an unknown field, and a value that a field does not take.
+    source: the name or path of a config file, or the nested fields. changed: fields to set, such as {"train.steps": 9}.
+    Raises ValueError for a config that cannot be loaded, an unknown field, and a value that a field does not accept.
     """
     values = source if isinstance(source, Mapping) else config_files.load(str(source)).values
     kind = config_kind(values)
@@ -53,15 +53,14 @@ def train(
     config: str | Mapping[str, Any], workdir: PathLike, *, callbacks: Sequence[Callable[[Event], Any]] = (),
     claims: Sequence[Claim] | None = None, report: bool = False, extend: bool = False,
 ) -> Run:  # fmt: skip
-    """Trains the runs of a config, one a seed, or goes on where they were stopped, as the command `train` does.
+    """Trains the runs of a config, one for each seed, like the command `train`. Stopped runs are continued.
 
-    callbacks: called at every measured step with an `Event`: `.step`, `.params(run)`, `.metrics`, `.log(name, value)`.
-    claims: what the report gives verdicts on (`figures.claims.Claim`); None for the get_claims() of a config that is
-    named, and for what the run directory has of before. report: draw the figures and the page too.
-    extend: make the runs that the workdir has longer, to the config's larger train.steps (see `runs.lengths`).
-
-    Raises ValueError naming a bad field, CallbackError where a callback raises (its cause is that error), and
-    PreemptedError after SIGTERM or SIGINT; of both everything is checkpointed, and the same call goes on.
+    config: as `config` returns it, or a name or file. workdir: the run directory. callbacks: functions of an `Event`,
+    called at every measured step. An event has `.step`, `.params(run)`, `.metrics` and `.log(name, value)`.
+    claims: what the report judges (`figures.claims.Claim`); None for get_claims() of a named config, or for those that
+    the run directory has. report: also draw the page. extend: make the existing runs longer (see `runs.lengths`).
+    Raises ValueError naming a bad field, CallbackError if a callback raises (the callback's error is its cause), and
+    PreemptedError after SIGTERM or SIGINT. After the last two everything is saved, and the same call continues.
     """
     made = _claims(config, claims)
     base, execution, num_seeds = _split(config)
@@ -86,11 +85,11 @@ def sweep(
     config: str | Mapping[str, Any], space: Iterable[Mapping[str, Any]] | Search, workdir: PathLike, *,
     tune: bool = False, claims: Sequence[Claim] | None = None, extend: bool = False,
 ) -> Run:  # fmt: skip
-    """Trains every point of a sweep that is not finished, as the command `sweep` does.
+    """Trains every unfinished point of a sweep, like the command `sweep`.
 
-    space: overrides by dotted field, such as `product(**{"train.learning_rate": [1e-3, 3e-3], "seed": range(3)})`; or a
-    `Search`, whose points follow from what earlier ones gave. tune: measure first how runs go fastest. claims, extend:
-    as of `train`. Raises as `train`, and for a point that is invalid and a search of what is not measured.
+    space: one dict of fields for each point, such as `product(**{"train.learning_rate": [1e-3, 3e-3]})`; or a `Search`,
+    which chooses points from the results of earlier ones. tune: first measure how runs train fastest.
+    config, workdir, claims, extend: see `train`. Raises as `train` does, and ValueError for an invalid point.
     """
     from jaxconcepts.sweeps import Search, membership, rounds
     from jaxconcepts.sweeps.sweep import run_sweep
@@ -112,57 +111,57 @@ def sweep(
 
 
 def open_run(workdir: PathLike) -> Run:
-    """A run directory, to be read, also while it is written. Raises ValueError where there is none."""
+    """Opens a run directory for reading, also during its training. Raises ValueError if there is none."""
     return Run(files.existing_run(workdir))
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run directory."""
+    """A run directory that is open for reading."""
 
     workdir: epath.Path
 
     @property
     def config(self) -> dict[str, Any]:
-        """What it was made with."""
+        """The configuration of the runs, nested."""
         return store.config(self.workdir)
 
     @property
     def metrics(self) -> pl.DataFrame:
-        """All rows measured so far: run, step, metric, layer, token, concept, position, label, value."""
+        """All rows measured so far. Columns: run, step, metric, layer, token, concept, position, label, value."""
         return store.metrics(self.workdir)
 
     @property
     def runs(self) -> pl.DataFrame:
-        """A row a run: its status and its fields."""
+        """One row for each run: its status and its fields."""
         return store.runs(self.workdir)
 
     def params(self, run: str | None = None, step: int | None = None) -> PyTree:
-        """A run's parameters at a checkpoint, as NumPy arrays.
+        """Returns the parameters of a run at a checkpoint, as NumPy arrays.
 
-        run: its name or the beginning of one, such as "seed0"; None for the first. step: None for the last checkpoint.
-        Raises ValueError for a run or step that is not there, with those that are.
+        run: a name or its beginning, such as "seed0"; None for the first run. step: None for the last checkpoint.
+        Raises ValueError for an unknown run or step and lists the known ones.
         """
         from jaxconcepts.sweeps import trained
 
         return trained.params(self.workdir, *trained.one(self.workdir, run, step))
 
     def measure(self, metrics: Sequence[str], run: str | None = None, step: int | None = None) -> pl.DataFrame:
-        """What evaluators say of a trained run that `measure.metrics` did not name, as rows like those of `metrics`.
+        """Measures a trained run with evaluators that its training did not use. Nothing is written.
 
-        metrics: names of evaluators, or "module:function". run, step: as of `params`. Nothing is written.
-        Raises ValueError for an evaluator that there is not, and as `params`.
+        metrics: names of evaluators, or "module:function". run, step: see `params`. Returns rows like `Run.metrics`.
+        Raises ValueError for an unknown evaluator, and as `params` does.
         """
         from jaxconcepts.sweeps import trained
 
         return trained.measure(self.workdir, run, step, metrics)
 
     def figures(self) -> list[str]:
-        """The names of the figures that the tables allow."""
+        """The names of the figures that can be drawn from the tables."""
         return [section.name for section in self._sections() if section.figure is not None]
 
     def figure(self, name: str):
-        """A figure by name, a matplotlib Figure. Raises ValueError for one that there is not, with those that are."""
+        """Returns a matplotlib Figure by its name. Raises ValueError for an unknown name and lists the known ones."""
         known = []
         for section in self._sections():
             if section.figure is None:
@@ -173,13 +172,13 @@ class Run:
         raise ValueError(f"figure must be one of {', '.join(known)}, got {name!r}")
 
     def report(self) -> epath.Path:
-        """Draws all figures and the page; returns the page's path."""
+        """Draws all figures and the page. Returns the path of the page."""
         from jaxconcepts.figures.report import write_report
 
         return write_report(self.workdir)
 
     def _repr_html_(self) -> str:
-        """What came out, in words, and the runs: as a notebook shows it."""
+        """The results in words, and the table of runs: what a notebook shows."""
         from jaxconcepts.figures import report
 
         lines = "".join(f"<li>{html.escape(line)}</li>" for line in report.sentences(self.workdir))
@@ -198,10 +197,12 @@ def load(
     folder_or_repo_id: PathLike, dtype: str = "float32", mesh: jax.sharding.Mesh | None = None,
     through: str | None = None,
 ) -> LanguageModel:  # fmt: skip
-    """A pretrained language model with its tokenizer. Raises ValueError as `load_pretrained`, and for a tokenizer that
-    is missing or cannot be read.
+    """Loads a pretrained language model with its tokenizer.
 
-    through: "transformers" runs a model of any architecture by PyTorch: hidden states, logits and answers alone.
+    folder_or_repo_id: a checkpoint folder, a GGUF file, a Hugging Face repository id, or "smollm2-135m". dtype:
+    "float32" or "bfloat16". mesh: devices that share the parameters, see `load_pretrained`. through: "transformers"
+    runs a model of any architecture with PyTorch; it gives only hidden states, logits and answers.
+    Raises ValueError as `load_pretrained` does, and for a tokenizer that is missing or cannot be read.
     """
     from jaxconcepts.models import pretrained, tokenizer
 
@@ -212,7 +213,7 @@ def load(
 
 @dataclass(frozen=True)
 class LanguageModel:
-    """A language model with its tokenizer. model, params: as `load_pretrained` gives them."""
+    """A language model with its tokenizer. model, params: the two results of `load_pretrained`."""
 
     model: Any
     params: PyTree
@@ -221,8 +222,8 @@ class LanguageModel:
     def hidden_states(self, prompts: Sequence[str], at: str = "last", bos: bool | None = None, **options):
         """The residual stream after each block, [layers + 1, prompts, width] at the last token of each prompt.
 
-        at, options: as of `jaxconcepts.hidden_states`. bos: whether prompts begin with the beginning-of-sequence token;
-        None where the tokenizer does so itself. Raises ValueError for an empty list or prompt.
+        at, options: see `jaxconcepts.hidden_states`. bos: begin each prompt with the beginning-of-sequence token; None
+        does what the tokenizer does by itself. Raises ValueError for an empty list or prompt.
         """
         from jaxconcepts.models import language
 
@@ -235,14 +236,14 @@ class LanguageModel:
         return language.logits(self.model, self.params, *self._tokens(prompts, bos), at=at)
 
     def generate(self, prompts: Sequence[str], max_new_tokens: int = 8, bos: bool | None = None) -> list[str]:
-        """The most likely continuation of each prompt, as text."""
+        """The greedy continuation of each prompt, as text. max_new_tokens: its largest number of tokens."""
         from jaxconcepts.models import language
 
         answers = language.generate(self.model, self.params, *self._tokens(prompts, bos), max_new_tokens=max_new_tokens)
         return [self.tokenizer.decode(row, skip_special_tokens=True) for row in answers.tolist()]
 
     def _repr_html_(self) -> str:
-        """Which model it is, and how large: as a notebook shows it."""
+        """The kind of the model and its size: what a notebook shows."""
         size = sum(leaf.size for leaf in jax.tree.leaves(self.params))
         rows = {"model": type(self.model).__name__, "blocks": self.model.layers, "parameters": f"{size:,}"}
         cells = "".join(f"<tr><td>{name}</td><td>{html.escape(str(value))}</td></tr>" for name, value in rows.items())

@@ -12,11 +12,11 @@
             if self.noise is None and self.steps > 10:
                 raise FieldError("noise", f"must be given for more than 10 steps, got steps = {self.steps}")
 
-What follows from the declarations: the check of values from Python (`check`, `read`, `override`) and from the command
-line (`override_text`), the list of fields that `--help` shows (`describe`), and what names a run (`identity`).
+The declarations are used to check values from Python (`check`, `read`, `override`) and from the command line
+(`override_text`), for the list of fields of `--help` (`describe`), and for the name of a run (`identity`).
 
 Types: bool, int, float, str, Literal, tuple[T, ...], T | None, Mapping (any values), and dataclasses, which are
-sections. A bool is no number and no text is a bool; a whole number is taken for a real one and never the reverse.
+sections. A bool is not a number, and a text is not a bool. An int is accepted for a float, but a float not for an int.
 """
 
 from __future__ import annotations
@@ -54,11 +54,13 @@ def field(
     added: bool = False,
     derived: bool = False,
 ) -> Any:
-    """A field of a config's dataclass. doc: one line. The bounds are those of `Limits`; of a tuple, of every element.
+    """Declares a field of a config's dataclass.
 
-    added: the field came after run directories had been made without it. At its default it then names no run
-    (`identity`), so that old runs keep their names.
-    derived: the field follows from others. No config has it, and whoever builds the dataclass sets it.
+    doc: one line for `--help`; it must be clear without the field's name.
+    low, high, above, below, choices, infinite: the bounds, see `Limits`; for a tuple, of every element.
+    added: the field is newer than some run directories. At its default it is not part of a run's name (`identity`), so
+        old runs keep their names.
+    derived: the field follows from others. No config has it; the code that builds the dataclass sets it.
     """
     limits = Limits(low, high, above, below, choices, infinite)
     metadata = {"doc": doc, "limits": limits, "added": added, "derived": derived}
@@ -68,14 +70,14 @@ def field(
 
 
 def section(kind: type, doc: str = "", *, added: bool = False, **changed: Any) -> Any:
-    """A field that is a section: another such dataclass, by default as it is with the fields `changed`."""
+    """Declares a field that is a section: another such dataclass. changed: its fields with other defaults."""
     metadata = {"doc": doc, "limits": Limits(), "added": added}
     return dataclasses.field(default_factory=lambda: kind(**changed), metadata=metadata)
 
 
 @dataclasses.dataclass(frozen=True)
 class Declared:
-    """A field as it was declared. name: dotted. type: as annotated."""
+    """A declared field. name: dotted. type: its annotation. doc, limits, added: see `field`."""
 
     name: str
     type: Any
@@ -85,14 +87,14 @@ class Declared:
     added: bool
 
     def accepted(self) -> str:
-        """What the field takes, in words."""
+        """The values that the field accepts, in words."""
         return field_values.accepted(self.type, self.limits)
 
 
 def check(config: Any) -> None:
-    """For `__post_init__`: every field of the frozen dataclass is what it is declared as; lists become tuples.
+    """Checks every field of a frozen dataclass against its declaration, in its `__post_init__`. Lists become tuples.
 
-    Raises FieldError, its name that of the field alone.
+    Raises FieldError with the name of the field, without its section.
     """
     for name, kind, of in _members(type(config), derived=True):
         value = getattr(config, name)
@@ -105,10 +107,10 @@ def check(config: Any) -> None:
 
 
 def read(kind: type[Kind], values: Mapping[str, Any], prefix: str = "") -> Kind:
-    """The dataclass of nested values; a field that is not given has its default.
+    """Builds the dataclass from nested values. A field that is not given has its default.
 
-    Raises FieldError, its name dotted after `prefix`, for a field that there is not, with the nearest that there is,
-    for a value that the field does not take, and as the dataclass' own `__post_init__` does.
+    Raises FieldError, with the dotted name after `prefix`, for an unknown field (the message names the nearest one),
+    for a value that the field does not accept, and as the `__post_init__` of the dataclass does.
     """
     if not isinstance(values, Mapping):
         message = f"must be {field_values.accepted(kind, Limits())}, got {field_values.shown(values)}"
@@ -136,7 +138,7 @@ def read(kind: type[Kind], values: Mapping[str, Any], prefix: str = "") -> Kind:
 
 @functools.cache
 def declared(kind: type, prefix: str = "", added: bool = False) -> dict[str, Declared]:
-    """Every field of the dataclass and of its sections, by dotted name, in order."""
+    """All fields of the dataclass and of its sections, by dotted name, in order."""
     fields: dict[str, Declared] = {}
     for name, inner, of in _members(kind):
         late = added or of.metadata.get("added", False)
@@ -154,23 +156,23 @@ def declared(kind: type, prefix: str = "", added: bool = False) -> dict[str, Dec
 
 
 def defaults(kind: type, without: Iterable[str] = ()) -> dict[str, Any]:
-    """Every field but some at its default, nested: what a config file starts from."""
+    """The default of every field, nested: what a config file starts from. without: fields that are left out."""
     return {name: value for name, value in plain(kind()).items() if name not in without}
 
 
 def plain(config: Any) -> dict[str, Any]:
-    """The fields of the dataclass that a config has, nested; tuples stay."""
+    """The fields of the dataclass as nested dicts, without derived ones. Tuples stay tuples."""
     values = {name: getattr(config, name) for name, _, _ in _members(type(config))}
     return {name: plain(value) if dataclasses.is_dataclass(value) else value for name, value in values.items()}
 
 
 def part(config: Any, kind: type[Kind]) -> Kind:
-    """The dataclass `kind` of those fields of `config` that it shares, for a section that is made of several."""
+    """The dataclass `kind`, with its fields taken from `config`. For a section that joins several dataclasses."""
     return kind(**{of.name: getattr(config, of.name) for of in dataclasses.fields(kind)})
 
 
 def flat(kind: type, values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested values by dotted name; those that the dataclass does not have are left out."""
+    """Nested values by dotted name, without those that are not fields of the dataclass."""
     result: dict[str, Any] = {}
     for name, inner, _ in _members(kind):
         if name not in values:
@@ -184,7 +186,7 @@ def flat(kind: type, values: Mapping[str, Any], prefix: str = "") -> dict[str, A
 
 
 def checked(fields: Mapping[str, Declared], name: str, value: Any) -> Any:
-    """The value as the field of that dotted name takes it. Raises FieldError as `read` does. fields: of `declared`."""
+    """The value, checked for the field of that dotted name. fields: of `declared`. Raises FieldError as `read` does."""
     of = _named(fields, name)
     return field_values.checked(name, of.type, value, of.limits)
 
@@ -198,7 +200,7 @@ def override(kind: type, values: Mapping[str, Any], changed: Mapping[str, Any]) 
 
 
 def override_text(kind: type, values: Mapping[str, Any], changed: Mapping[str, str]) -> dict[str, Any]:
-    """`override` with texts of the command line in place of values, see `field_values.from_text`."""
+    """`override` with texts of the command line instead of values, see `field_values.from_text`."""
     fields = declared(kind)
     for name, text in changed.items():
         of = _named(fields, name)
@@ -207,10 +209,10 @@ def override_text(kind: type, values: Mapping[str, Any], changed: Mapping[str, s
 
 
 def identity(kind: type, values: Mapping[str, Any], keep: Iterable[str] = ()) -> dict[str, Any]:
-    """What names a run: the nested values, without fields that were added later and are at their default.
+    """The values whose hash names a run, nested: all fields except added ones at their default.
 
-    Hashing it, a field added with `added=True` leaves the names of earlier runs as they were. keep: dotted names of
-    fields that stay even so, since they were given or are swept.
+    So a field with `added=True` does not change the names of earlier runs. keep: dotted names of added fields that are
+    included even at their default, because they were given or are swept.
     """
     late = {name: f.default for name, f in declared(kind).items() if f.added and name not in set(keep)}
     result: dict[str, Any] = {}
@@ -221,7 +223,7 @@ def identity(kind: type, values: Mapping[str, Any], keep: Iterable[str] = ()) ->
 
 
 def describe(kind: type, values: Mapping[str, Any] | None = None) -> str:
-    """Lines for --help: every field with its value in `values` (its default otherwise), what it takes, and its doc."""
+    """The lines of --help: every field with its value in `values` or its default, its doc, and what it accepts."""
     given = flat(kind, values or {})
     lines, last = [], ""
     for name, f in declared(kind).items():
@@ -250,6 +252,7 @@ def _members(kind: type, derived: bool = False) -> list[tuple[str, Any, dataclas
 
 @functools.cache
 def hinted(kind: type) -> list[tuple[str, Any, dataclasses.Field]]:
+    """Name, type and declaration of every field of a dataclass that its constructor takes."""
     hints = get_type_hints(kind)  # Of a made dataclass the annotations are types already.
     return [(of.name, hints[of.name], of) for of in dataclasses.fields(kind) if of.init]
 

@@ -18,11 +18,13 @@ def inferred(
 ) -> type:
     """A dataclass of the nested `values`, which are the fields' defaults.
 
-    A field is declared as in `kinds`, dataclasses by the name of their section ("" for no section). What none of them
-    declares has the type of its default; None then takes any value, and inf takes inf. added: fields by dotted name
-    that came later, and their defaults, see `field`.
+    A field is declared as in `kinds`, dataclasses by the name of their section ("" for no section). A field that none
+    declares has the type of its default; None then takes any value, and inf takes inf. It still has the doc that a
+    dataclass gives it. added: fields by dotted name that came later, and their defaults, see `field`.
     """
-    known = {of[0]: of for kind in (kinds or {}).get(prefix.rstrip("."), ()) for of in fields.hinted(kind)}
+    hinted = [of for kind in (kinds or {}).get(prefix.rstrip("."), ()) for of in fields.hinted(kind)]
+    known = {of[0]: of for of in hinted}
+    docs = {of[0]: of[2].metadata["doc"] for of in hinted if "doc" in of[2].metadata}
     late = {name.removeprefix(prefix): value for name, value in (added or {}).items() if name.startswith(prefix)}
     late = {name: value for name, value in late.items() if "." not in name}
     made = []
@@ -35,7 +37,8 @@ def inferred(
             made.append((name, known[name][1], dataclasses.field(default=value, metadata=metadata)))
         else:
             infinite = isinstance(value, float) and math.isinf(value)
-            made.append((name, _type_of(value), fields.field(value, "", infinite=infinite, added=name in late)))
+            of = fields.field(value, docs.get(name, ""), infinite=infinite, added=name in late)
+            made.append((name, _type_of(value), of))
     name = f"{prefix.rstrip('.').title() or 'Config'}"
     return dataclasses.make_dataclass(name, made, frozen=True, namespace={"__post_init__": fields.check})
 

@@ -1,4 +1,4 @@
-"""A number of a run, read from its rows of the metrics table: what a claim compares, and what a search looks for."""
+"""A number of a run, computed from its rows of the metrics table. Claims compare it, and searches optimise it."""
 
 from __future__ import annotations
 
@@ -13,10 +13,14 @@ import polars as pl
 class Quantity:
     """A number of a run, from its rows of the metrics table.
 
-    metric: its name. where: columns (layer, token, concept, position, label, ...) and the value, or list of values,
-    that a row must have; None asks for an empty cell. at: "last", the last measured step; "best", the best over steps
-    (the largest, or the smallest where `reduce` is "min"); or a step. reduce: "mean", "max" or "min" over the rows that
-    are left.
+    metric: the name of the metric.
+    where: columns (layer, token, concept, position, label, ...) and the value, or list of values, that a row must have.
+        None means an empty cell.
+    at: "last" for the last measured step; "best" for the best step (the largest value, or the smallest if `reduce` is
+        "min"); or a step.
+    reduce: "mean", "max" or "min" over the remaining rows.
+
+    Raises ValueError for another `at` or `reduce`.
     """
 
     metric: str

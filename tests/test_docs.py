@@ -1,5 +1,6 @@
-"""The documentation holds together: links, images, the site's contents, and code that is that of tested files."""
+"""The documentation holds together: links, images, the site's contents, code of tested files, names that exist."""
 
+import ast
 import importlib.util
 import os
 import re
@@ -9,6 +10,12 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
+
+import jaxconcepts as jc
+from jaxconcepts import __main__, experiments, fields
+from jaxconcepts.commands import config_files
+from jaxconcepts.models.pretrained import FAMILIES
+from jaxconcepts.runs.config import config_kind
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -79,3 +86,93 @@ def test_the_site_is_built_without_a_warning(tmp_path):
     assert done.returncode == 0, done.stderr
     reference = (tmp_path / "site" / "reference" / "index.html").read_text()
     assert "concept_decodability" in reference and "The config of a training" in reference
+
+
+SOURCES = ("jaxconcepts", "configs", "tests", "launch")
+# What our code does not name: of other projects, of processors, parts of names, a commit.
+OTHERS = {
+    "pandas", "reduce_precision", "ssyrk", "cpp", "ppo", "e67a976", "toml", "False", "A0B", "multiM", "permuteM",
+    "deps", "cd_shown_answers", "foresee_low", "foresee_high", "trained_probe_balanced", "trained_probe_mcc",
+}  # fmt: skip
+
+
+def spans(path):
+    """What stands between backticks, outside blocks of code."""
+    return re.findall(r"`([^`\n]+)`", prose(path))
+
+
+@pytest.fixture(scope="module")
+def code_names():
+    """Every name that the sources use: of variables, attributes, arguments and modules, and words of short texts."""
+    names = set(OTHERS)
+    for path in (path for folder in SOURCES for path in (ROOT / folder).rglob("*.*")):
+        names |= set(re.findall(r"\w+", str(path.relative_to(ROOT))))
+        if path.suffix in (".sh", ".yaml"):
+            names |= set(re.findall(r"\w+", path.read_text()))
+        for node in ast.walk(ast.parse(path.read_text())) if path.suffix == ".py" else ():
+            for field in ("id", "attr", "name", "arg", "value"):
+                text = getattr(node, field, None)
+                names |= set(re.findall(r"\w+", text)) if isinstance(text, str) and " " not in text else set()
+    return names | set(re.findall(r"\w+", (ROOT / "setup.py").read_text()))
+
+
+@page
+def test_every_name_in_backticks_is_one_of_the_code(path, code_names):
+    """A function, field, flag, metric or module that was renamed or removed is not documented any more."""
+    for span in spans(path):
+        words = re.findall(r"[A-Za-z_]\w{2,}", re.sub(r"\"[^\"]*\"|\d+x[\dx]+", "", span))
+        assert not set(words) - code_names, f"{path.name}: `{span}`"
+        for name in re.findall(r"\bjc\.(\w+)", span):
+            assert name in jc.__all__, f"{path.name}: `{span}`"
+
+
+@page
+def test_every_file_in_backticks_exists(path):
+    for span in spans(path):
+        for name in re.findall(r"(?<![\w/.*<])[\w/.-]+/?[\w.-]+\.(?:py|sh|md|csv|yml)\b", span):
+            folders = (ROOT, ROOT / "jaxconcepts", ROOT / "configs", ROOT / "docs", ROOT / "jaxconcepts" / "models")
+            written_by_reader = name.startswith("my_") or name in ("ppo.py", "configs/X.py")
+            assert written_by_reader or any((folder / name).exists() for folder in folders), f"{path.name}: {name}"
+
+
+@pytest.fixture(scope="module")
+def config_fields():
+    """The dotted fields of every packaged config, at every size."""
+    values = [config_files.load(name).values for name in config_files.names()]
+    for name in config_files.names():
+        if name.startswith(("grammar", "reasoning", "biographies")):
+            values.append(config_files.load(f"{name}:smoke").values)
+    return {name for nested in values for name in dotted(nested)}
+
+
+def dotted(values, prefix=""):
+    for name, value in values.items():
+        yield prefix + name
+        yield from dotted(value, f"{prefix}{name}.") if isinstance(value, dict) else ()
+
+
+@page
+def test_every_field_in_backticks_is_one_of_a_config(path, config_fields):
+    sections = "|".join(sorted({name.partition(".")[0] for name in config_fields if "." in name}))
+    for span in spans(path):
+        for name in re.findall(rf"^(?:--)?(?:config\.)?((?:{sections})\.[a-z_]\w*)", span):
+            assert name in config_fields or span.endswith(".py"), f"{path.name}: `{span}`"
+
+
+def flags(command):
+    module = importlib.import_module(f"jaxconcepts.commands.{command}")
+    return [kind for kind in vars(module).values() if isinstance(kind, type) and kind.__name__.endswith("Flags")]
+
+
+def test_help_says_what_every_field_and_flag_means():
+    kinds = [kind for command in __main__.COMMANDS for kind in flags(command)]
+    for folder in ("icl.config:IclConfig", "icl.from_scratch:FromScratchFields", "causal.config:CausalFields"):
+        module, _, name = folder.partition(":")
+        kinds.append(getattr(importlib.import_module(f"jaxconcepts.studies.{module}"), name))
+    for name in experiments.BUILT_IN:
+        for family in FAMILIES:
+            kinds.append(config_kind({"experiment": name, "model": {"family": family}}))
+    for kind in kinds:
+        for name, of in fields.declared(kind).items():
+            # A section of no fields is shown, too.
+            assert of.default == {} or re.match(r"(?!of )\S", of.doc), f"{kind.__name__}: {name}: {of.doc!r}"

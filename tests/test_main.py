@@ -92,11 +92,11 @@ def test_sigterm_checkpoints_and_the_next_start_goes_on(train, finished, tmp_pat
     code, output, _ = train(
         workdir, "--config.run.checkpoint_seconds=1000", signal=int(signal.SIGTERM), match=r"hidden/train\.000000012"
     )
-    assert code == 75 and "stopped by a signal at step 12; start again to go on" in output and "report" not in output
+    assert code == 75 and "stopped by a signal at step 12; start again to continue" in output and "report" not in output
     assert store.checkpoints(workdir, "train") == [12] and store.runs(workdir)["status"].to_list() == ["running"] * 2
     assert store.metrics(workdir)["step"].max() == 12
     code, output, _ = train(workdir)
-    assert code == 0 and "going on from step 12 of 24" in output
+    assert code == 0 and "resuming at step 12 of 24" in output
     assert_same_tables(workdir, finished[0])
 
 

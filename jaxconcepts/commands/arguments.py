@@ -27,21 +27,21 @@ if TYPE_CHECKING:
     from jaxconcepts.sweeps import Search
 
 Flags = TypeVar("Flags")
-CONFIG = "a config file (Python, which is run) or the name of a packaged one; --config.field=value changes a field"
+CONFIG = "a config file (Python, which is executed) or the name of a packaged config; --config.field=value sets a field"
 
 
 @dataclass(frozen=True, kw_only=True)
 class WorkdirFlags:
     """What most commands take."""
 
-    workdir: str = field(REQUIRED, "the run directory, local or gs://", low=1)
+    workdir: str = field(REQUIRED, "the run directory: a local path or gs://...", low=1)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingFlags(WorkdirFlags):
     """What `train` and `sweep` take."""
 
-    extend: bool = field(False, "make the workdir's runs longer, to the config's larger train.steps")
+    extend: bool = field(False, "make the existing runs longer, up to the config's larger train.steps")
 
 
 class Config(NamedTuple):

@@ -12,8 +12,10 @@ from jaxconcepts.fields import REQUIRED, field
 class Flags(arguments.WorkdirFlags):
     """The model that the study is of."""
 
-    model: str = field(REQUIRED, "a folder, a GGUF file, a Hugging Face repository id, or smollm2-135m", low=1)
-    revision: str | None = field(None, "branch, tag or commit of the repository", low=1)
+    model: str = field(
+        REQUIRED, "a checkpoint folder, a GGUF file, a Hugging Face repository id, or smollm2-135m", low=1
+    )
+    revision: str | None = field(None, "branch, tag or commit of the Hugging Face repository", low=1)
 
 
 def run(argv: list[str]) -> int:

@@ -12,10 +12,10 @@ from jaxconcepts.fields import REQUIRED, field
 class Flags:
     """Which stored states are scored, and by which label."""
 
-    workdir: str = field(REQUIRED, "where `extract` stored", low=1)
-    label: str = field(REQUIRED, "a label of the prompts file", low=1)
-    k: int = field(10, "neighbours", low=1)
-    skip_missing: bool = field(False, "leave out the prompts without that label")
+    workdir: str = field(REQUIRED, "the workdir of `extract`", low=1)
+    label: str = field(REQUIRED, "the name of a label in the prompts file", low=1)
+    k: int = field(10, "number of neighbours", low=1)
+    skip_missing: bool = field(False, "leave out prompts that do not have this label")
 
 
 def run(argv: list[str]) -> int:

@@ -1,4 +1,4 @@
-"""demo: one minute of training that ends with a page, and what the page shows in words."""
+"""demo: one minute of training, a page, and its results in words."""
 
 from __future__ import annotations
 
@@ -8,17 +8,16 @@ from jaxconcepts.commands import arguments, train
 from jaxconcepts.fields import field
 
 BEFORE = """\
-A transformer of {blocks} blocks reads pairs (x, y) and predicts the next y. It is trained from nothing.
-How strongly y depends on x is one of {concepts} hidden concepts. At every layer we measure how well the concept can be
-read off its hidden states: concept decodability, CD. At chance it is {chance:.2f}.
+A transformer of {blocks} blocks reads pairs (x, y) and predicts the next y. It is trained from random weights.
+Each sequence has one of {concepts} hidden concepts: how strongly y depends on x. At every layer we measure how well the
+concept can be read from the hidden states. This is Concept Decodability, CD. Chance is {chance:.2f}.
 """
 AFTER = """
-What it shows: the loss at the last position fell from {first_loss:.2g} to {last_loss:.2g}.
-The Bayes mixture, which knows the concepts, has {bayes:.2g}.
-The best layer's CD went from {first_cd:.2f} in the untrained network to {last_cd:.2f}; chance is {chance:.2f}.
-What it is too short for: this concept is partly seen without learning, since large y stand out. Concepts that must be
-inferred form later. {steps} steps of one seed say nothing of other seeds, of larger models or of language.
-`{program} train --config=quickstart --workdir=runs/first` trains four concepts that must be inferred, in minutes.
+Result: the loss at the last position went from {first_loss:.2g} to {last_loss:.2g}. The Bayes mixture has {bayes:.2g}.
+CD of the best layer went from {first_cd:.2f} in the untrained network to {last_cd:.2f}. Chance is {chance:.2f}.
+Limits: this concept is partly visible without learning, because large y stand out. Concepts that must be inferred form
+later. {steps} steps of one seed say nothing about other seeds, larger models or language.
+Next: `{program} train --config=quickstart --workdir=runs/first` trains four concepts that must be inferred, in minutes.
 page: {page}
 """
 

@@ -14,20 +14,22 @@ from jaxconcepts.fields import REQUIRED, field
 class Flags:
     """What is extracted, from what, and where to."""
 
-    model: str = field(REQUIRED, "a folder, a GGUF file, a Hugging Face repository id, or smollm2-135m", low=1)
-    prompts: str = field(REQUIRED, 'JSON lines: {"prompt": text, label: value, ...}', low=1)
-    bos: bool = field(REQUIRED, "whether each prompt begins with the tokenizer's BOS: --bos or --nobos")
-    workdir: str = field(REQUIRED, "where to store, local or gs://", low=1)
-    dtype: Literal["float32", "bfloat16"] = field("float32", "what the model computes in")
+    model: str = field(
+        REQUIRED, "a checkpoint folder, a GGUF file, a Hugging Face repository id, or smollm2-135m", low=1
+    )
+    prompts: str = field(REQUIRED, 'a JSON Lines file, each line {"prompt": text, label: value, ...}', low=1)
+    bos: bool = field(REQUIRED, "begin each prompt with the tokenizer's BOS token: --bos or --nobos")
+    workdir: str = field(REQUIRED, "the folder for the results: a local path or gs://...", low=1)
+    dtype: Literal["float32", "bfloat16"] = field("float32", "number format that the model computes in")
     attention: Literal["auto", "xla", "cudnn"] = field(
-        "auto", "auto: cudnn on an NVIDIA GPU where it computes the same, else xla"
+        "auto", "auto uses cudnn on an NVIDIA GPU where the result is the same, else xla"
     )
-    revision: str | None = field(None, "branch, tag or commit of the repository", low=1)
+    revision: str | None = field(None, "branch, tag or commit of the Hugging Face repository", low=1)
     through: Literal["transformers"] | None = field(
-        None, "transformers: PyTorch runs the model, of any architecture (config.json says so)"
+        None, "transformers runs a model of any architecture with PyTorch; config.json records it"
     )
-    batch_size: int = field(16, "prompts a batch", low=1, high=65536)
-    skip_missing: bool = field(False, "labels may be missing in some lines: null, NaN or not there")
+    batch_size: int = field(16, "prompts in a batch", low=1, high=65536)
+    skip_missing: bool = field(False, "accept lines with a missing label (null, NaN or absent)")
 
 
 def run(argv: list[str]) -> int:

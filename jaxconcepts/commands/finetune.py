@@ -16,7 +16,7 @@ class Flags(arguments.WorkdirFlags):
     model: str = field(
         REQUIRED, "a checkpoint folder, a Hugging Face repository id, or the run directory of a training", low=1
     )
-    revision: str | None = field(None, "branch, tag or commit of the repository", low=1)
+    revision: str | None = field(None, "branch, tag or commit of the Hugging Face repository", low=1)
 
 
 def run(argv: list[str]) -> int:

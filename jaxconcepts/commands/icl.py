@@ -14,15 +14,19 @@ from jaxconcepts.fields import field
 class Flags(arguments.WorkdirFlags):
     """The model, or the checkpoints of one."""
 
-    model: str | None = field(None, "a folder, a GGUF file, a Hugging Face repository id, or smollm2-135m", low=1)
-    revision: str | None = field(None, "branch, tag or commit of the repository", low=1)
+    model: str | None = field(
+        None, "a checkpoint folder, a GGUF file, a Hugging Face repository id, or smollm2-135m", low=1
+    )
+    revision: str | None = field(None, "branch, tag or commit of the Hugging Face repository", low=1)
     checkpoints: str | None = field(
-        None, "a series: STEP=FOLDER|ID[@REVISION],..., 'ID@step{0,512}' or a folder of folders step_<number>", low=1
+        None,
+        "a series: STEP=FOLDER|ID[@REVISION],..., or 'ID@step{0,512}', or a folder with subfolders step_<number>",
+        low=1,
     )
     through: Literal["transformers"] | None = field(
-        None, "transformers: PyTorch runs the models, of any architecture (the tables say so)"
+        None, "transformers runs models of any architecture with PyTorch; the tables record it"
     )
-    evict: bool = field(True, "delete what was fetched for a checkpoint of a series after it")
+    evict: bool = field(True, "delete each downloaded checkpoint of a series after it is measured")
 
 
 def run(argv: list[str]) -> int:

@@ -13,14 +13,20 @@ from jaxconcepts.fields import field
 class Flags(arguments.WorkdirFlags):
     """Which runs are patched, at which steps and heads."""
 
-    run: tuple[str, ...] = field((), "runs, or the beginnings of their names (seed0,seed1); all if none", low=1)
-    step: tuple[int, ...] = field((), "steps with a checkpoint; all if none", low=0)
-    layer: tuple[int, ...] = field((), "layers to patch, 0 for the embeddings; all if none", low=0)
-    head: tuple[str, ...] = field((), "heads to ablate as BLOCK.HEAD, blocks from 1, heads from 0", low=1)
+    run: tuple[str, ...] = field(
+        (), "runs to patch, by the beginning of their names (seed0,seed1); all if empty", low=1
+    )
+    step: tuple[int, ...] = field((), "steps that have a checkpoint; all if empty", low=0)
+    layer: tuple[int, ...] = field((), "layers to patch, 0 for the embeddings; all if empty", low=0)
+    head: tuple[str, ...] = field(
+        (), "heads to ablate as BLOCK.HEAD, with blocks from 1 and heads from 0; all if empty", low=1
+    )
     per_concept: int = field(100, "sequences of each concept that are patched", low=2, high=1_000_000)
-    mean_per_concept: int = field(500, "other sequences of each concept, behind the mean states", low=1, high=1_000_000)
-    seed: int = field(0, "of the sequences and of the random directions", low=0)
-    cells_at_once: int = field(0, "patched copies side by side; 0: by backend", low=0)
+    mean_per_concept: int = field(500, "other sequences of each concept, for the mean states", low=1, high=1_000_000)
+    seed: int = field(0, "seed of the sequences and of the random directions", low=0)
+    cells_at_once: int = field(
+        0, "patched copies that are computed side by side; 0 for the default of the backend", low=0
+    )
 
 
 def run(argv: list[str]) -> int:

@@ -17,8 +17,8 @@ from jaxconcepts.runs.config import config_kind
 class Target:
     """The devices that are planned for: one of the two."""
 
-    topology: str | None = field(None, "a TPU slice to plan for, e.g. v5p:4x4x4; it need not exist", low=1)
-    local: bool = field(False, "plan for this machine's devices")
+    topology: str | None = field(None, "the TPU slice to plan for, such as v5p:4x4x4; it need not exist here", low=1)
+    local: bool = field(False, "plan for the devices of this machine")
 
     def __post_init__(self):
         if (self.topology is None) != self.local:
@@ -29,17 +29,19 @@ class Target:
 class ModelFlags(Target):
     """A published model, or one in a folder, and the prompts at once."""
 
-    model: str = field(REQUIRED, "a published model, e.g. llama-3.1-70b, a folder, a GGUF file, or smollm2-135m", low=1)
-    batch_size: int = field(16, "prompts at once, over all chips", low=1, high=1_000_000)
-    length: int = field(512, "tokens a prompt", low=1, high=10_000_000)
-    dtype: Literal["bfloat16", "float32"] = field("bfloat16", "what the model computes in")
+    model: str = field(
+        REQUIRED, "a published model such as llama-3.1-70b, a checkpoint folder, a GGUF file, or smollm2-135m", low=1
+    )
+    batch_size: int = field(16, "prompts in a batch, over all chips", low=1, high=1_000_000)
+    length: int = field(512, "tokens in a prompt", low=1, high=10_000_000)
+    dtype: Literal["bfloat16", "float32"] = field("bfloat16", "number format that the model computes in")
 
 
 @dataclass(frozen=True, kw_only=True)
 class SweepFlags(Target):
     """The sweep of a config."""
 
-    each_group: bool = field(False, "compile also groups that differ in the task's concepts alone")
+    each_group: bool = field(False, "also compile groups that differ only in the concepts of the task")
 
 
 def run(argv: list[str]) -> int:

@@ -12,7 +12,7 @@ from jaxconcepts.fields import field
 class Flags(arguments.WorkdirFlags):
     """What is drawn, and where several run directories are drawn together."""
 
-    out: str | None = field(None, "with --workdir=A,B: where the page goes, A/comparison by default", low=1)
+    out: str | None = field(None, "the folder of the page for --workdir=A,B; A/comparison if not given", low=1)
 
 
 def run(argv: list[str]) -> int:

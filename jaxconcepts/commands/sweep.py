@@ -24,16 +24,16 @@ if TYPE_CHECKING:
 class Flags(arguments.TrainingFlags):
     """Which of several jobs this is."""
 
-    shard: str = field("0/1", "i/n: the i-th (from 0) of n independent jobs that share the workdir")
+    shard: str = field("0/1", "i/n: this is job i (from 0) of n independent jobs that share the workdir")
     coordinator: str | None = field(
-        None, "host:port of process 0 of a distributed job (or JAX_COORDINATOR_ADDRESS)", low=1
+        None, "host:port of process 0 of a distributed job; else JAX_COORDINATOR_ADDRESS", low=1
     )
-    num_processes: int | None = field(None, "processes of the job (or JAX_NUM_PROCESSES)", low=1)
-    process_id: int | None = field(None, "which one this is (or JAX_PROCESS_ID)", low=0)
+    num_processes: int | None = field(None, "number of processes of the job; else JAX_NUM_PROCESSES", low=1)
+    process_id: int | None = field(None, "number of this process, from 0; else JAX_PROCESS_ID", low=0)
     search: Literal["optuna"] | None = field(
-        None, "propose points by what earlier ones gave, as the config's get_search() says, in place of get_sweep()"
+        None, "search adaptively: run the config's get_search() instead of its get_sweep()"
     )
-    tune: bool = field(False, "measure how runs go fastest on the first pack, and go on so")
+    tune: bool = field(False, "measure on the first pack how runs train fastest, and continue in this way")
 
 
 def run(argv: list[str]) -> int:

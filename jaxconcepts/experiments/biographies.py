@@ -45,8 +45,8 @@ class BiographyMeasure(MeasureConfig):
     """As `MeasureConfig`, where per_concept is how many people of either side are measured, and cd_per_concept is not
     used."""
 
-    folds: int = field(5, "of the ridge regression, which split no person", low=2)
-    alpha: float = field(1.0, "of the ridge regression, the weight of the squared coefficients", above=0)
+    folds: int = field(5, "folds of the probes (ridge regression); no fold splits a person", low=2)
+    alpha: float = field(1.0, "ridge penalty of the probes: the weight of the squared coefficients", above=0)
 
     def __post_init__(self):
         super().__post_init__()

@@ -27,39 +27,51 @@ HINT = " hint"
 class BiographyTask:
     """The section "task" of a config: who there is, what is written and asked about them, and when."""
 
-    people: int = field(240, "how many people there are", low=2, high=100_000_000)
-    first: int = field(1, "first names", low=1, high=400)
-    middle: int = field(1, "middle names", low=1, high=400)
-    last: int = field(240, "last names", low=1, high=1000)
-    years: int = field(1, "years of birth", low=1, high=200)
-    months: int = field(12, "months of birth", low=1, high=12)
-    days: int = field(1, "days of birth", low=1, high=28)
-    cities: int = field(40, "cities", low=2, high=200)
-    universities: int = field(60, "universities", low=2, high=300)
-    majors: int = field(20, "majors", low=2, high=100)
-    employers: int = field(50, "employers, of whom each is in one city", low=2, high=263)
-    form: str = field("compact", "of the texts: compact has one token a value", choices=biographies.FORMS)
-    variant: str = field("single", "of the biographies, see docs/biographies.md")
-    window: int = field(36, "tokens of a training window, which cuts no text; the model's context", low=8)
-    kinds: tuple[str, ...] = field(("extract",), "of the questions", choices=biographies.KINDS, low=1)
+    people: int = field(240, "number of people", low=2, high=100_000_000)
+    first: int = field(1, "number of first names", low=1, high=400)
+    middle: int = field(1, "number of middle names", low=1, high=400)
+    last: int = field(240, "number of last names", low=1, high=1000)
+    years: int = field(1, "number of years of birth", low=1, high=200)
+    months: int = field(12, "number of months of birth", low=1, high=12)
+    days: int = field(1, "number of days of birth", low=1, high=28)
+    cities: int = field(40, "number of cities", low=2, high=200)
+    universities: int = field(60, "number of universities", low=2, high=300)
+    majors: int = field(20, "number of majors", low=2, high=100)
+    employers: int = field(50, "number of employers; each is in one city", low=2, high=263)
+    form: str = field(
+        "compact", "form of the texts: english, or compact with one token a value", choices=biographies.FORMS
+    )
+    variant: str = field("single", "variant of the biographies, see docs/biographies.md")
+    window: int = field(36, "tokens in a training window, which never cuts a text; the model's context", low=8)
+    kinds: tuple[str, ...] = field(
+        ("extract",), "kinds of questions, see docs/biographies.md", choices=biographies.KINDS, low=1
+    )
     hint_share: float = field(0.0, "share of the questions that ask for the facts first", low=0, high=1)
-    held_out: float = field(0.5, "share of people about whom no question is trained on", low=0, below=1)
-    celebrities: float = field(0.0, "share of people whose biographies are of celebrity_variant", low=0, below=1)
-    celebrity_variant: str = field("multi5+permute", "of the celebrities' biographies")
+    held_out: float = field(0.5, "share of the people that no training question is about", low=0, below=1)
+    celebrities: float = field(
+        0.0, "share of the people whose biographies have the variant celebrity_variant", low=0, below=1
+    )
+    celebrity_variant: str = field("multi5+permute", "variant of the biographies of celebrities")
     passes: int = field(
-        40, "how often all texts come in the bank, in windows of other neighbours, so that these are not learned",
+        40, "how often the data repeat all texts, each time in new windows, so that the model cannot learn the windows",
         low=1, high=1000,
     )  # fmt: skip
-    answers_only: bool = field(True, "loss in questions on the answers alone")
-    world_seed: int = field(0, "of people, texts and who is held out: the same for all runs", low=0, high=2**31 - 1)
-    regime: str = field("mixed", "biographies with questions, or biographies and then questions",
+    answers_only: bool = field(True, "in questions, only the answers carry loss")
+    world_seed: int = field(
+        0, "seed of the people, their texts and who is held out; the same for all runs", low=0, high=2**31 - 1
+    )
+    regime: str = field("mixed", "mixed: biographies and questions together; staged: first biographies, then questions",
                         choices=tuple(biographies_bank.REGIMES))  # fmt: skip
-    qa_share: float = field(0.8, "share of the tokens that are of questions, where both are mixed", low=0, below=1)
-    tuning_share: float = field(0.6, "share of the steps, the last, on questions alone (staged)", above=0, below=1)
-    tuning: str = field("low_rank", "what these steps train (staged)", choices=("low_rank", "full"))
-    tuning_rate: float = field(1.0, "the peak rate of these steps over train.learning_rate (staged)", above=0)
-    rank: int = field(8, "of the tuning of the attention's projections", low=1, high=65536)
-    embedding_rank: int = field(32, "of the tuning of the embedding, read-in and read-out alike", low=1, high=65536)
+    qa_share: float = field(0.8, "share of the tokens that are from questions, where both are mixed", low=0, below=1)
+    tuning_share: float = field(0.6, "in staged: share of the steps, at the end, on questions alone", above=0, below=1)
+    tuning: str = field("low_rank", "in staged: what these last steps train", choices=("low_rank", "full"))
+    tuning_rate: float = field(
+        1.0, "in staged: the peak learning rate of these steps, divided by train.learning_rate", above=0
+    )
+    rank: int = field(8, "rank of the tuning of the attention projections", low=1, high=65536)
+    embedding_rank: int = field(
+        32, "rank of the tuning of the embedding, which is also the read-out", low=1, high=65536
+    )
     mask_rate: float = field(0.15, "share of the words that an encoder must fill in", above=0, high=1)
 
     vocab_size = property(lambda self: vocabulary(_people(self), self.form).size)

@@ -45,14 +45,14 @@ class GrammarTask:
     """The section "task" of a config. The grammar is loaded once, when a run's configuration is checked."""
 
     grammar: str = field(
-        "cfg3b@16", "a shipped grammar or the path of a CSV; @SYMBOL behind it makes a symbol the root"
+        "cfg3b@16", "a packaged grammar or the path of a CSV; @SYMBOL after it makes this symbol the root"
     )
-    window: int = field(128, "tokens of a training window, which may cut strings; the model's context", low=4)
-    mask_ambiguous: bool = field(False, "leave strings with several trees out of what is held out")
+    window: int = field(128, "tokens in a training window, which may cut strings; the model's context", low=4)
+    mask_ambiguous: bool = field(False, "leave strings with several trees out of the held-out strings")
     noise: Literal[*grammar.NOISES] = field("token", "what noise changes, see tasks.grammar.Noise")
-    noise_share: float = field(0.0, "share of the training strings that are perturbed", low=0, high=1)
-    noise_rate: float = field(0.15, "probability of a change at each symbol of a perturbed string", low=0, high=1)
-    mask_rate: float = field(0.15, "share of tokens that an encoder must fill in", above=0, high=1)
+    noise_share: float = field(0.0, "share of the training strings that noise changes", low=0, high=1)
+    noise_rate: float = field(0.15, "probability that a symbol of such a string changes", low=0, high=1)
+    mask_rate: float = field(0.15, "share of the tokens that an encoder must fill in", above=0, high=1)
 
     vocab_size = property(lambda self: self.of.vocabulary)
     length = property(lambda self: self.window)
@@ -76,18 +76,16 @@ class GrammarTask:
 class GrammarMeasure(MeasureConfig):
     """As `MeasureConfig`, where per_concept is how many strings are held out, and cd_per_concept is not used.
 
-    points: positions of them that hidden states are read at, at most. folds, alpha: of the ridge regression, whose
-    folds split no string. generations: strings written from each start. prefix: tokens of a true prefix. corruption:
-    how probable each of them changes, for "noise". temperatures: of generation.
+    corruption is of the metric "noise".
     """
 
-    points: int = 2000
-    folds: int = 5
-    alpha: float = 1.0
-    generations: int = 128
-    prefix: int = 15
-    corruption: float = 0.15
-    temperatures: tuple[float, ...] = (1.0,)
+    points: int = field(2000, "largest number of positions of the held-out strings whose hidden states are read")
+    folds: int = field(5, "folds of the probes; no fold splits a string")
+    alpha: float = field(1.0, "ridge penalty of the probes: the weight of the squared coefficients")
+    generations: int = field(128, "strings that are generated from each start")
+    prefix: int = field(15, "tokens of a true string that a generation continues")
+    corruption: float = field(0.15, "probability that a token of a corrupted prefix changes")
+    temperatures: tuple[float, ...] = field((1.0,), "temperatures of the generation")
 
     def __post_init__(self):
         super().__post_init__()

@@ -32,14 +32,14 @@ SENTENCES = 4000
 class Corpus:
     """What is trained on."""
 
-    families: tuple[str, ...] = field(("bitwise",), "tasks that the prompts are of", choices=FAMILIES)
-    prompts: int = field(40_000, "how many different prompts", low=1, high=10_000_000)
-    shots: int = field(4, "demonstrations in each, whose answers count too", low=0, high=10_000)
-    variants: tuple[str, ...] = field(("plain",), "of the prompts", choices=render.VARIANTS)
-    vocab_size: int = field(600, "tokens of the tokenizer, at most", low=257, high=1_000_000)
-    concept_ratio: float = field(1.0, "how often each concept comes for once that the next does", above=0)
-    length: int = field(256, "tokens of the longest prompt with its answer", low=2, high=1_000_000)
-    seed: int = field(0, "of the prompts", low=0, high=2**31 - 1)
+    families: tuple[str, ...] = field(("bitwise",), "families of the prompts", choices=FAMILIES)
+    prompts: int = field(40_000, "number of different prompts", low=1, high=10_000_000)
+    shots: int = field(4, "demonstrations in each prompt; their answers carry loss too", low=0, high=10_000)
+    variants: tuple[str, ...] = field(("plain",), "variants of the prompts", choices=render.VARIANTS)
+    vocab_size: int = field(600, "largest number of tokens of the tokenizer", low=257, high=1_000_000)
+    concept_ratio: float = field(1.0, "how many times as frequent each concept is as the next", above=0)
+    length: int = field(256, "tokens in the longest prompt with its answer", low=2, high=1_000_000)
+    seed: int = field(0, "seed of the prompts", low=0, high=2**31 - 1)
 
     __post_init__ = check
 

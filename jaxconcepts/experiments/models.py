@@ -25,6 +25,42 @@ DERIVED = (
 )  # fmt: skip
 """Fields of the model that follow from others."""
 
+DOCS = {
+    "family": "architecture: one of docs/models/README.md; it decides which fields `model` and `init` have",
+    "layers": "number of blocks",
+    "heads": "attention heads in a block",
+    "kv_heads": "heads of keys and values in a block",
+    "width": "width of the residual stream",
+    "mlp_width": "hidden width of the feed-forward part",
+    "activation": "activation function of the feed-forward part",
+    "eps": "epsilon of the norms",
+    "tied": "use the embedding as the read-out",
+    "dtype": "number format of weights and matrix products",
+    "rope_theta": "base of the rotary frequencies",
+    "rope_scaling": "scaling of the rotary frequencies",
+    "rotary_share": "share of each head's dimensions that are rotated",
+    "local_theta": "base of the rotary frequencies in blocks with a window",
+    "window": "tokens that a block with a window sees",
+    "local": "which blocks have a window",
+    "score_cap": "soft cap of the attention scores; none for no cap",
+    "logit_cap": "soft cap of the logits; none for no cap",
+    "parallel": "attention and feed-forward part read the same stream",
+    "clip_qkv": "queries, keys and values are clipped to this absolute value; none for no clipping",
+    "state": "numbers that the state space keeps for each channel",
+    "groups": "groups of heads; a group shares what it writes to the state and reads from it",
+    "taps": "tokens that the convolution sees",
+    "chunk": "tokens that are computed at once; it does not change results",
+    "step_limit": "bounds of the step of the state space; none for no bounds",
+    "float32_stream": "keep the residual stream in float32",
+}
+"""What the fields mean whose family declares no doc."""
+
+
+def declared(family: str) -> tuple[type, ...]:
+    """The dataclasses that declare the section's fields: docs alone, and the family's config."""
+    of_docs = [(name, Any, dataclasses.field(default=None, metadata={"doc": doc})) for name, doc in DOCS.items()]
+    return dataclasses.make_dataclass("Described", of_docs), FAMILIES[family]
+
 
 def family_of(values: Mapping[str, Any] | None, default: str) -> str:
     """The family that a config's values name. Raises FieldError for one that there is not."""

@@ -44,23 +44,31 @@ ASKED = 64
 class ReasoningTask:
     """The section "task" of a config: `tasks.reasoning.ReasoningConfig`, and what is made of it."""
 
-    form: Literal[*reasoning_text.FORMS] = field("compact", "one token a parameter, or English")
+    form: Literal[*reasoning_text.FORMS] = field(
+        "compact", "form of the problems: english, or compact with one token a parameter"
+    )
     modulus: int = field(7, "all arithmetic is modulo this number", low=2, high=1000)
-    max_instances: int = field(8, "most counts that a problem defines", low=1, high=48)
-    operations: tuple[int, int] = field((1, 6), "least and most operations of a training problem", low=1)
-    operation_draw: Literal[*DRAWS] = field("uniform", "of the operations, or the smaller of two draws")
-    beyond: int = field(2, "operations more than trained that are measured too", low=0, high=100)
-    depths: tuple[int, int] = field((2, 4), "least and most layers of items", low=2, high=4)
-    widths: tuple[int, int] = field((2, 4), "least and most items a layer", low=1, high=4)
-    question_first: bool = field(False, "whether the question stands before the problem")
+    max_instances: int = field(8, "largest number of parameters that a problem defines", low=1, high=48)
+    operations: tuple[int, int] = field(
+        (1, 6), "smallest and largest number of operations of a training problem", low=1
+    )
+    operation_draw: Literal[*DRAWS] = field(
+        "uniform", "how the number of operations is drawn: uniform, or the smaller of two uniform draws"
+    )
+    beyond: int = field(2, "measure also problems with up to so many operations more than in training", low=0, high=100)
+    depths: tuple[int, int] = field((2, 4), "smallest and largest number of layers of items", low=2, high=4)
+    widths: tuple[int, int] = field((2, 4), "smallest and largest number of items in a layer", low=1, high=4)
+    question_first: bool = field(False, "put the question before the problem")
     retry: float = field(0.0, "rate of wrong names that training solutions write and take back", low=0, below=1)
-    retry_kind: Literal[*RETRY_KINDS] = field("uncomputable", "which names these are")
-    retry_masked: bool = field(False, "whether they carry no loss")
-    split: Literal[*SPLITS[:2]] = field("all", "train: templates of the test split are held out, from 5 operations on")
-    problems: int = field(200_000, "training problems, made once", low=1, high=2**32)
-    bank_seed: int = field(0, "of the training problems", low=0, high=2**29)
-    window: int = field(128, "tokens of a training row, which cuts no problem; the model's context", low=8)
-    loss_on: Literal["solution", "all"] = field("solution", "the tokens that are learned")
+    retry_kind: Literal[*RETRY_KINDS] = field("uncomputable", "which wrong names these are")
+    retry_masked: bool = field(False, "these wrong names carry no loss")
+    split: Literal[*SPLITS[:2]] = field(
+        "all", "train: problems from 5 operations on use only templates that are not of the test split"
+    )
+    problems: int = field(200_000, "number of training problems, which are made once", low=1, high=2**32)
+    bank_seed: int = field(0, "seed of the training problems", low=0, high=2**29)
+    window: int = field(128, "tokens in a training row, which never cuts a problem; the model's context", low=8)
+    loss_on: Literal["solution", "all"] = field("solution", "the tokens that carry loss")
 
     vocab_size = property(lambda self: len(reasoning_text.vocabulary(self.form, self.modulus)))
     length = property(lambda self: self.window)
@@ -97,11 +105,13 @@ class ReasoningMeasure(MeasureConfig):
     """As `MeasureConfig`, where per_concept is how many problems of each number of operations are held out, and
     cd_per_concept is not used."""
 
-    folds: int = field(3, "of the probes, which split no problem", low=2, high=100)
-    alpha: float = field(10.0, "weight of the probes' squared coefficients", above=0)
-    probed: int = field(3000, "problems of trained numbers of operations that probes read", low=1)
-    fewest: int = field(20, "problems of either answer that a parameter needs to be asked about", low=2)
-    asked: int = field(24, "parameters, or pairs of them, that are asked about at most, of each concept", low=1)
+    folds: int = field(3, "folds of the probes; no fold splits a problem", low=2, high=100)
+    alpha: float = field(10.0, "ridge penalty of the probes: the weight of the squared coefficients", above=0)
+    probed: int = field(3000, "problems that the probes read; their numbers of operations are trained ones", low=1)
+    fewest: int = field(20, "a probe asks about a parameter only if so many problems have either answer", low=2)
+    asked: int = field(
+        24, "largest number of parameters, or pairs of parameters, that a probe asks about, for each concept", low=1
+    )
 
     def __post_init__(self):
         super().__post_init__()

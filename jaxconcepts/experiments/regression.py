@@ -41,7 +41,11 @@ class RegressionTrain(train.TrainConfig):
         can predict. Reported losses are squared errors either way.
     """
 
-    loss: str = field("mse", "what is minimised, see RegressionTrain", choices=LOSSES)
+    loss: str = field(
+        "mse",
+        "what is minimised: mse, or log_mse, the mean over positions of the log of each position's mse",
+        choices=LOSSES,
+    )
 
     def __post_init__(self):
         super().__post_init__()
@@ -147,7 +151,7 @@ class Regression(Experiment):
 
     @classmethod
     def declared(cls, values=None) -> dict[str, tuple[type, ...]]:
-        return super().declared() | {"model": (models.FAMILIES[models.family_of(values, "gpt2")],)}
+        return super().declared() | {"model": models.declared(models.family_of(values, "gpt2"))}
 
     @classmethod
     def later(cls, config: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -123,7 +123,7 @@ class TokenExperiment(Experiment):
     def declared(cls, values=None) -> dict[str, tuple[type, ...]]:
         family = models.family_of(values, cls.DEFAULTS.get("model.family", "gpt2"))
         sections = {"task": (cls.TASK,), "measure": (cls.MEASURE,), "init": (gpt2.InitFields,)}
-        return super().declared() | sections | {"model": (models.FAMILIES[family],)}
+        return super().declared() | sections | {"model": models.declared(family)}
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:

@@ -109,6 +109,6 @@ def _warn(lacking: frozenset[str]) -> None:
         packages = sorted({PACKAGES.get(script, OTHER_PACKAGE) for script in scripts})
         log.warning(
             "no font of this machine has %s: figures show boxes; install fonts, e.g. apt install %s, and delete "
-            "matplotlib's cache of fonts",
+            "matplotlib's font cache",
             " ".join(sorted(lacking)[:10]), " ".join(packages),
         )  # fmt: skip

@@ -15,15 +15,15 @@ from jaxconcepts.intervals import mean_interval
 
 ARMS = ("task.regime", "task.tuning", "task.variant", "model.causal")
 EXTRACTION_CAPTION = (
-    "Whole answers that are right at the last measurement, by arm: hollow dots are people that questions of training "
-    "were about, full ones the people that none was about; a dot a seed. The bar is the mean of these with a 95 % t "
-    "interval over seeds. The dotted line is how often the commonest answer is right."
+    "Share of answers that are right as a whole, at the last measurement, by arm. A dot is a seed. Hollow dots: "
+    "people of training questions. Full dots: people that no training question was about; the bar is their mean with "
+    "a 95 % t interval over seeds. Dotted line: how often the most common answer is right."
 )
 CAPACITY_CAPTION = (
-    "Bits about people that a parameter stores, by the model's losses on names and values, against how often each "
-    "person's biography has been read; a line a run. The dotted line is at 2 bits, which larger models reach after "
-    "1 000 readings. Crosses at the right are the ceilings: all there is to know of the people, over the parameters. "
-    "A run whose line ends at its cross knows everything."
+    "Bits about people that a parameter stores, computed from the losses on names and values, against the number of "
+    "times that each biography was read. A line is a run. The dotted line is at 2 bits, which larger models reach "
+    "after 1 000 readings. Crosses at the right are ceilings: all bits about the people, divided by the number of "
+    "parameters. A run whose line ends at its cross knows everything."
 )
 
 

@@ -17,15 +17,16 @@ from jaxconcepts.figures.section import Entry, Section, drawn
 from jaxconcepts.figures.tables import MissingData, Study
 from jaxconcepts.intervals import mean_interval
 
-DOTS = "A dot is a seed, the bar the mean over seeds with a 95 % t interval."
+DOTS = "A dot is a seed, and the bar is the mean over seeds with a 95 % t interval."
 GRAMMAR_CAPTION = (
-    "Left: how far the model's next token is from the exact distribution. Middle: the share of the strings it writes "
-    "from the begin token that are in the language. Right: how much of what can be known of the ancestors a linear "
-    f"probe reads off the best layer (1: the ceiling, 0: the commonest answer), hollow before training. {DOTS}"
+    "Left: divergence of the next-token distribution from the exact one. Middle: share of the strings generated "
+    "from the begin token that are in the language. Right: how much of the possible information about the ancestors "
+    "a linear probe reads from the best layer (1: the ceiling, 0: the most common answer); hollow: before training. "
+    f"{DOTS}"
 )
 LOSSES_CAPTION = (
-    "Cross-entropy of what is held out, a line a run, a colour an arm. A dotted line is the loss of the exact "
-    "solution, where there is one: no model is better."
+    "Held-out cross-entropy, with one line for each run and one colour for each arm. A dotted line is the loss of the "
+    "exact solution, if there is one. No model can be better."
 )
 SOLVING_CAPTION = (
     "Share of problems in which every step and the answer are right (full dots), and in which the answer is right, "
@@ -237,15 +238,19 @@ ENTRIES = {
 TITLES = {"grammar": "Grammar", "reasoning": "Reasoning"}
 SAID = {
     "grammar": (
-        ("{:.2f} of the strings that it writes parse", "parses", "begin"),
-        ("its next token is {:.3g} nats from the exact distribution", "kl"),
-        ("a linear probe on the best layer has {:.2f} of the headroom of the lowest ancestors", "headroom", LOWEST),
+        ("{:.2f} of the generated strings parse", "parses", "begin"),
+        ("the next-token distribution is {:.3g} nats from the exact one", "kl"),
+        (
+            "a linear probe on the best layer reaches {:.2f} of the headroom for the lowest ancestors",
+            "headroom",
+            LOWEST,
+        ),
     ),
     "reasoning": (
         ("{:.2f} of the problems of trained lengths are solved", "solved", "trained"),
-        ("{:.2f} of those of the most operations", "solved", "hardest"),
-        ("the commonest answer is right for {:.2f} of these", "guessed", "hardest"),
-        ("a probe tells wrong steps before they are written with an AUC of {:.2f}", "foresee", "can_next"),
+        ("{:.2f} of the problems with the most operations are solved", "solved", "hardest"),
+        ("the most common answer is right for {:.2f} of these", "guessed", "hardest"),
+        ("a probe foresees wrong steps with an AUC of {:.2f}", "foresee", "can_next"),
     ),
 }
 """Sentences of an experiment: text, metric and label."""

@@ -46,7 +46,7 @@ def page(workdir: epath.PathLike, every: float = EVERY) -> Iterator[None]:
                 log.warning("the page could not be drawn: %s: %s", type(error).__name__, error)
                 return
             if first:
-                log.info("page: %s (drawn again as training goes, shows itself anew)", path)
+                log.info("page: %s (updated during training; it reloads itself)", path)
             first, wait = False, max(every, (time.monotonic() - started) / SHARE)
 
     thread = threading.Thread(target=draw, name="live page", daemon=True)

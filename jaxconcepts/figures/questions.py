@@ -42,14 +42,13 @@ KINDS = (
     Kind("compared,\nfacts first", "answer", "compare hint", "fact_pairs", "Numbers, compare", (0.5, None)),
 )
 CAPTION = (
-    "Right answers, by kind of question. Left: models trained on biographies, asked about people that "
-    "no question of training was about; a dot a run, beside them the 95 % t interval of their mean. Right: pretrained "
-    "models asked about public facts, by the number of examples shown (shots), with 95 % intervals over prompts. "
-    "Forward asks for a fact about a person, or for what comes next. Reversed asks for the person, or for what comes "
-    "before. Parity asks whether a number is even, with and without the number written first. Compared asks which of "
-    "two is later. Where facts come first, the trained models' answer after them counts alone, and of the pretrained "
-    "ones facts and answer must be right: these do not compare. Dotted: a guess; on the left, the commonest answer's "
-    "share."
+    "Share of right answers, by kind of question. Left: models trained on biographies, asked about people that no "
+    "training question was about. A dot is a run; beside the dots is the 95 % t interval of their mean. Right: "
+    "pretrained models asked about public facts, by number of shots, with 95 % intervals over prompts. Forward asks "
+    "for a fact about a person, or for the next item. Reversed asks for the person, or for the previous item. Parity "
+    "asks whether a number is even, with and without the number written first. Compared asks which of two items is "
+    "later. If facts come first, the left counts only the answer after them, and the right counts facts and answer "
+    "together, so the two cannot be compared. Dotted line: a guess; on the left, the share of the most common answer."
 )
 
 
@@ -115,7 +114,7 @@ def _trained(study: Study) -> Iterator[tuple[str, dict[str, _Answer]]]:
 
 
 def _commonest(study: Study, kind: Kind) -> float | None:
-    """How often a guess is right of a training's questions: the commonest answer's share, where it was measured."""
+    """How often a guess is right of a training's questions: the most common answer's share, where it was measured."""
     shares = study.metrics.filter(metric="majority", label=kind.label)["value"]
     return kind.guesses[0] if shares.is_empty() else float(shares.mean())
 

@@ -1,25 +1,26 @@
-"""Concept Decodability (CD): how well the concept of a sequence can be read off a hidden state, without training.
+"""Concept Decodability (CD): how well the concept of a sequence can be read from a hidden state, without training.
 
-CD is the fraction of points whose concept is the majority among their k nearest neighbours, the point itself left out
-(arXiv 2412.12276, section 3.2; Euclidean distance). Two rules say what happens at ties, in `ties`:
+CD is the fraction of points whose concept is the majority among their k nearest neighbours. A point is not its own
+neighbour, and distance is Euclidean (arXiv 2412.12276, section 3.2). `ties` is the rule for ties:
 
     first   neighbours at equal distance are taken in order of index, and votes that tie go to the smallest label. The
-            votes are those of scikit-learn's brute-force KNeighborsClassifier; of neighbours at exactly equal distance
-            its heap may keep others, so that on grids and among duplicates single points can differ.
-    split   all points at the k-th distance share the votes that are left, and a concept that ties with m - 1 others
-            scores 1/m. No concept is favoured, and neither the order of points nor the names of concepts matter.
+            votes are those of scikit-learn's brute-force KNeighborsClassifier. It may keep other neighbours at exactly
+            equal distance, so single points can differ on grids and among duplicates.
+    split   all points at the k-th distance share the remaining votes, and a concept that ties with m - 1 others scores
+            1/m. No concept is favoured, and neither the order of points nor the names of concepts matter.
 
-`group` [N] leaves the neighbours of a point's own group out of its vote: a string, a query or a person that several
-points share would find itself.
+`group` [N] leaves neighbours of a point's own group out of its vote. Otherwise points that share a string, a query or a
+person would find each other.
 
-Every function takes hidden states with any leading axes (layers, steps, runs) in one program, as NumPy or JAX arrays:
+Every function takes hidden states with any leading axes (layers, steps, runs) in one program, as NumPy, JAX or PyTorch
+arrays:
 
     concept_decodability(hidden[33, 700, 4096], concepts[700])       # [33]
 
-and also inside `jit`, where `num_concepts` must be given and labels and groups must be integers, labels from 0 to
-num_concepts - 1. float64 NumPy arrays are computed in float64, everything else in float32, at any scale. `memory` is
-the size in bytes that the distances held at one time may take; less memory costs time, because the symmetry of the
-distances then goes unused. Labels that are None or NaN are refused by index; `drop_missing` leaves these points out.
+They also work inside `jit`. There `num_concepts` is required, groups are integers, and labels are integers from 0 to
+num_concepts - 1. float64 NumPy arrays are computed in float64, all others in float32, at any scale. `memory` is the
+largest size in bytes of the distances held at one time. Less memory costs time, because the symmetry of the distances
+is then not used. Labels that are None or NaN are an error that names their index; `drop_missing` leaves them out.
 """
 
 from __future__ import annotations
@@ -65,12 +66,14 @@ def concept_decodability(
     drop_missing: bool = False,
     memory: int = neighbours.DEFAULT_MEMORY,
 ) -> Float[Array, "*lead"]:
-    """The fraction of points whose k nearest other points vote for their own concept.
+    """CD: the fraction of points whose k nearest other points vote for their own concept, [...] in [0, 1].
 
-    hidden: [..., N, d]. concepts: [N], labels of any kind (inside jit: integers, with `num_concepts`). k: 1 to N - 1.
-    ties: "first" or "split". group: [N], whose points do not vote for each other. Raises ValueError for k out of range
-    or above the points outside a group, labels of another length or missing, and hidden states that are not finite (the
-    last three only outside jit; inside it, too few points outside a group give NaN).
+    hidden: [..., N, d]. concepts: [N], labels of any kind (inside jit: integers, with `num_concepts`).
+    k: number of neighbours, 1 to N - 1. ties: "first" or "split". group: [N]; points of one group do not vote for each
+        other. drop_missing, memory: see the module.
+
+    Raises ValueError for k out of range, for a wrong number of labels, and, outside jit, for missing labels, hidden
+    states that are not finite, and k above the number of points outside a group (inside jit this gives NaN).
     """
     points = checked(hidden, concepts, k, ties, group, num_concepts, drop_missing)
     return _score(points, k, _mean, ties, memory)
@@ -87,7 +90,10 @@ def concept_decodability_per_concept(
     drop_missing: bool = False,
     memory: int = neighbours.DEFAULT_MEMORY,
 ) -> Float[Array, "*lead K"]:
-    """CD of each concept's own points; NaN for a concept without points. Concepts in sorted order."""
+    """CD of the points of each concept, [..., K], in sorted order of the labels; NaN for a concept without points.
+
+    Arguments and errors: see `concept_decodability`.
+    """
     points = checked(hidden, concepts, k, ties, group, num_concepts, drop_missing)
     return _score(points, k, mean_by_concept, ties, memory)
 
@@ -101,7 +107,7 @@ def decoded_concepts(
     num_concepts: int | None = None,
     memory: int = neighbours.DEFAULT_MEMORY,
 ) -> Shaped[Array, "*lead N"]:
-    """The concept that each point's k nearest other points vote for, as labels [..., N]; ties as with "first"."""
+    """The concept that the k nearest other points of each point vote for, as labels [..., N], with ties="first"."""
     points = check_points(hidden, concepts, k, num_concepts, group)
     predicted = points.run(partial(_predict, k=k, num_concepts=points.num_concepts, memory=memory), concepts=True)
     return predicted if points.labels is None else points.labels[np.asarray(predicted)]
@@ -118,7 +124,7 @@ def grouped_decodability(
     num_concepts: int | None = None,
     memory: int = neighbours.DEFAULT_MEMORY,
 ) -> Float[Array, "*lead"]:
-    """CD of merged labels: `groups[concept]` takes the place of the concept (the two halves of overlapping bases).
+    """CD of merged labels: `groups[concept]` replaces the concept, such as for the two halves of overlapping bases.
 
     concepts: integers from 0 to K - 1. groups: [K]. Inside jit `num_concepts` is the number of groups.
     """
@@ -143,10 +149,11 @@ def pairwise_decodability(
     num_concepts: int | None = None,
     memory: int = neighbours.DEFAULT_MEMORY,
 ) -> Float[Array, "*lead K K"]:
-    """CD within each pair of concepts: only the pair's points are judged and only they vote. Diagonal 1.
+    """CD within each pair of concepts, [..., K, K]: only the points of the pair are scored, and only they vote.
 
-    k must be below the number of points of every pair (checked outside jit; inside, scores of smaller pairs are NaN).
-    Pairs in which some point has fewer than k others outside its group are NaN.
+    The diagonal is 1. Raises ValueError, outside jit, unless k is below the number of points of every pair. Inside jit
+    the scores of smaller pairs are NaN. A pair is NaN if one of its points has fewer than k others outside its group.
+    Other arguments and errors: see `concept_decodability`.
     """
     points = checked(hidden, concepts, k, ties, group, num_concepts)
     if points.counts is not None:
@@ -167,14 +174,14 @@ def nearest_neighbours(
     group: Shaped[Array, " N"] | None = None,
     memory: int = neighbours.DEFAULT_MEMORY,
 ) -> Int[Array, "*lead N k"]:
-    """Indices of each point's k nearest other points outside its group, in ascending order of index (not distance)."""
+    """Indices of the k nearest other points of each point, outside its group, in ascending order, [..., N, k]."""
     return check_points(hidden, None, k, None, group).run(partial(_indices, k=k, memory=memory))
 
 
 def coincident(hidden: Num[Array, "*lead N d"]) -> Bool[Array, "*lead"]:
-    """Whether all states of a slice are one point up to the rounding of float32.
+    """Whether all states of a slice are equal, up to the rounding of float32.
 
-    Nothing can be read off such a layer (the embedding of a token that all prompts end in): its CD says nothing.
+    CD of such a layer says nothing. An example is the embedding of a token that all prompts end with.
     """
     states = jnp.asarray(check_hidden(hidden), jnp.float32)
     spread = jnp.max(states, -2) - jnp.min(states, -2)
@@ -185,7 +192,7 @@ def coincident(hidden: Num[Array, "*lead N d"]) -> Bool[Array, "*lead"]:
 def mean_by_concept(
     scores: Float[Array, "*lead N"], concepts: Int[Array, " N"], num_concepts: int
 ) -> Float[Array, "*lead K"]:
-    """[..., K]: the mean score of each concept's points, NaN where there are none."""
+    """The mean score of the points of each concept, [..., K]; NaN for a concept without points."""
     own = votes.one_hot(concepts, num_concepts).astype(scores.dtype)
     return jnp.matmul(scores, own, precision=lax.Precision.HIGHEST) / jnp.sum(own, 0)
 
@@ -216,8 +223,10 @@ def _summarised(hidden, concepts, *, k, num_concepts, memory, summary, ties, gro
 
 
 def point_scores(hidden, concepts, k, num_concepts, *, ties, group=None, memory=neighbours.DEFAULT_MEMORY):
-    """What each point scores [..., N], in [0, 1]; NaN for points with fewer than k others outside their group. Traced
-    or checked arguments."""
+    """The score of each point, [..., N] in [0, 1]; NaN for points with fewer than k others outside their group.
+
+    The arguments must be checked or traced.
+    """
     scores = _predict(hidden, concepts, k=k, num_concepts=num_concepts, memory=memory, group=group, ties=ties)
     if ties == "first":
         scores = (scores == concepts).astype(jnp.float32)

@@ -1,4 +1,4 @@
-"""What k neighbours vote for: the smallest label of the most votes, or votes shared among all that tie."""
+"""The vote of k neighbours: for the smallest of the labels with most votes, or shared among the labels that tie."""
 
 from __future__ import annotations
 
@@ -14,24 +14,26 @@ from jaxconcepts.metrics.neighbours import Distances
 
 
 def majority(labels: Int[Array, "*lead k"], num_concepts: int) -> Int[Array, "*lead"]:
-    """The most frequent label along the last axis, the smallest where several are."""
+    """The most frequent label along the last axis; of several, the smallest."""
     return jnp.argmax(jnp.sum(one_hot(labels, num_concepts), -2), -1)
 
 
 def one_hot(labels: Int[Array, "*n"], num_concepts: int) -> Int[Array, "*n K"]:
+    """1 at each label and 0 elsewhere; a row of zeros for a label outside 0 ... num_concepts - 1."""
     return (labels[..., None] == jnp.arange(num_concepts)).astype(jnp.int32)
 
 
 def share(votes: Num[Array, "*lead K"], concepts: Int[Array, "*lead"]) -> Float[Array, "*lead"]:
-    """What each point's concept has of the vote: 1/m where it is one of the m concepts with the most, else 0."""
+    """The share of each point's concept in the vote: 1/m if it is one of the m concepts with most votes, else 0."""
     most = (votes == jnp.max(votes, -1, keepdims=True)).astype(jnp.float32)
     return jnp.take_along_axis(most, concepts[..., None], -1)[..., 0] / jnp.sum(most, -1)
 
 
 def votes_of_sets(inside: Num[Array, "*n"], boundary: Num[Array, "*n"], k: int, axis: int = -1) -> Num[Array, "*n"]:
-    """t times the votes: s points `inside` by concept, and k - s votes that the t points at the `boundary` share.
+    """The votes of each concept, times t, if t points at the k-th distance share the remaining votes.
 
-    axis: that of the concepts.
+    inside: counts of the s < k nearer points by concept; each has one vote. boundary: counts of the t points at the
+    k-th distance by concept; they share k - s votes. axis: the axis of the concepts.
     """
     nearer, tied = jnp.sum(inside, axis, keepdims=True), jnp.sum(boundary, axis, keepdims=True)
     return jnp.maximum(tied, 1) * inside + (k - nearer) * boundary
@@ -45,7 +47,10 @@ def decode(
     num_concepts: int,
     ties: str,
 ) -> Array:
-    """From symmetric distances of all points: the label of each [B, N], or with ties="split" its `share`."""
+    """The label that the neighbours of each point vote for [B, N], or with ties="split" the point's `share`.
+
+    distances: symmetric, between all points.
+    """
     values = neighbours.nearest_values(distances.squared, k + 1)
     last = values[k - 1]
     # Half way to the next, as the two triangles of the distances may differ by rounding; but short of the infinite.
@@ -70,7 +75,7 @@ def decode(
 def split_scores(
     hidden: Float[Array, "B N d"], distances: Distances, start, concepts: Int[Array, " N"], k: int, num_concepts: int
 ) -> Float[Array, "B T"]:
-    """The `share` of the targets of `distances` [B, T, N], whose first is point `start`."""
+    """The `share` of the T targets of `distances` [B, T, N]. The targets are the points from `start` on."""
     values, indices = neighbours.nearest(distances, k + 1)
     last, targets = values[..., k - 1], lax.dynamic_slice_in_dim(concepts, start, values.shape[1])
     votes = jnp.sum(one_hot(concepts[indices[..., :k]], num_concepts), -2)
@@ -81,7 +86,7 @@ def split_scores(
 
 
 def split_entry(concepts: Int[Array, " N"], k: int, num_concepts: int) -> Callable[[Array, Tied], Array]:
-    """The entry of `deciding.decide_tied` that is the share of each target's concept."""
+    """A function for `deciding.decide_tied` that gives the share of each target's concept."""
 
     def entry(targets, tied: Tied):
         hot = one_hot(concepts[tied.candidates], num_concepts)

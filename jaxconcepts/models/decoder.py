@@ -150,6 +150,7 @@ class Decoder:
         raise NotImplementedError
 
     def final_norm(self) -> nn.Module:
+        """The norm before the read-out. Its parameters are `params["final_norm"]`."""
         raise NotImplementedError
 
     @classmethod
@@ -188,6 +189,7 @@ class Decoder:
         return jax.tree.map(lambda old, one: old.at[:, rows, positions].set(one[:, :, 0]), state, new)
 
     def embed(self, params: PyTree, tokens: Int[Array, "B T"], positions) -> Float[Array, "B T d"]:
+        """The stream before the first block, layer 0."""
         return params["embed"][tokens]
 
     def unembed(self, params: PyTree, stream: Float[Array, "*B d"]) -> Float[Array, "*B V"]:
@@ -212,6 +214,7 @@ class Decoder:
         return jax.tree.map(lambda leaf: leaf.astype(self.dtype), params)
 
     def num_params(self) -> int:
+        """The number of parameters, without making them."""
         return sum(leaf.size for leaf in jax.tree.leaves(jax.eval_shape(self.init, jax.random.key(0))))
 
 

@@ -50,25 +50,27 @@ class GPT2Config(decoder.Decoder):
     stop_tokens: end-of-text ids of a language model.
     """
 
-    layers: int = field(12, "blocks", low=1, high=4096)
-    heads: int = field(8, "attention heads a block; they divide the width", low=1, high=65536)
-    width: int = field(256, "of the residual stream", low=1, high=65536)
+    layers: int = field(12, "number of blocks", low=1, high=4096)
+    heads: int = field(8, "attention heads in a block; their number divides the width", low=1, high=65536)
+    width: int = field(256, "width of the residual stream", low=1, high=65536)
     context: int = 40
     input_dim: int = 16
     output_dim: int = 1
     vocab_size: int = 0
-    mlp_width: int = field(0, "hidden width of the feed-forward part, 0 for 4 * width", low=0, high=1_000_000)
-    activation: str = field("gelu_new", "of the feed-forward part", choices=tuple(ACTIVATIONS))
+    mlp_width: int = field(0, "hidden width of the feed-forward part; 0 for 4 * width", low=0, high=1_000_000)
+    activation: str = field("gelu_new", "activation function of the feed-forward part", choices=tuple(ACTIVATIONS))
     qk_norm: bool = field(False, "normalise queries and keys before attention")
-    bottleneck: int = field(0, "numbers in the code between examples and prediction, 0 for none", low=0, high=65536)
-    positions: str = "learned"
-    rotary_fraction: float = 1.0
-    rope_theta: float = 10_000.0
-    causal: bool = True
-    eps: float = field(1e-5, "of the layer norms", above=0)
-    dtype: str = field("float32", "of matrix products", choices=("float32", "bfloat16"))
-    remat: bool = field(False, "recompute blocks in the backward pass, for memory")
-    unroll: int = field(0, "blocks unrolled in the scan, 0 for the backend's default", low=0, high=4096)
+    bottleneck: int = field(
+        0, "size of the code between examples and prediction; 0 for a standard transformer", low=0, high=65536
+    )
+    positions: str = field("learned", "kind of positions: learned, rotary, relative, position_only, uniform or none")
+    rotary_fraction: float = field(1.0, "with rotary positions: share of each head's dimensions that are rotated")
+    rope_theta: float = field(10_000.0, "with rotary positions: base of the frequencies")
+    causal: bool = field(True, "a token attends only to earlier tokens; false makes an encoder")
+    eps: float = field(1e-5, "epsilon of the layer norms", above=0)
+    dtype: str = field("float32", "number format of matrix products", choices=("float32", "bfloat16"))
+    remat: bool = field(False, "recompute blocks in the backward pass, to save memory")
+    unroll: int = field(0, "how many blocks the scan unrolls; 0 for the default of the backend", low=0, high=4096)
     stop_tokens: tuple[int, ...] = ()
 
     MODEL_TYPE = "gpt2"

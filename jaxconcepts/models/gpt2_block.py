@@ -37,10 +37,12 @@ class InitScales(NamedTuple):
 class InitFields:
     """`InitScales` as a config has them."""
 
-    weights: float = field(0.02, "of the blocks' matrices; 0 for 1 / sqrt(inputs) of each", low=0)
-    positions: float = field(0.02, "of the position table", low=0)
-    read_in: float = field(0.02, "of the read-in", low=0)
-    read_out: float = field(0.02, "of the read-out", low=0)
+    weights: float = field(
+        0.02, "initial standard deviation of the blocks' matrices; 0 for 1 / sqrt(inputs) of each", low=0
+    )
+    positions: float = field(0.02, "initial standard deviation of the position table", low=0)
+    read_in: float = field(0.02, "initial standard deviation of the read-in", low=0)
+    read_out: float = field(0.02, "initial standard deviation of the read-out", low=0)
 
 
 GPT2_SCALES = InitScales()

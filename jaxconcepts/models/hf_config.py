@@ -257,7 +257,7 @@ class Fields:
         if unread := {n: v for n, v in left.items() if v is not None}:
             named = ", ".join(f"{name} = {value!r}" for name, value in sorted(unread.items()))
             warnings.warn(
-                f"{self.path}: {named}: no {self._model_type} model reads this, so it is left aside", stacklevel=3
+                f"{self.path}: {named}: no {self._model_type} model reads this, so it is ignored", stacklevel=3
             )
 
     def _is_neutral(self, name: str, value: Any) -> bool:

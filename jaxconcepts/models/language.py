@@ -1,7 +1,7 @@
-"""What one does with a language model: hidden states of every layer, logits, and greedy answers, under edits.
+"""Uses of a language model: hidden states of every layer, logits, and greedy answers, with or without edits.
 
-Prompts are right-padded. Attention is causal, so a prompt's states never see the padding and are the same alone and in
-any batch. In float32 the matrix products run at full precision on every device.
+Prompts are right-padded. Attention is causal, so the states of a prompt do not depend on the padding or the batch. In
+float32 the matrix products run at full precision on every device.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ def hidden_states(
     with_logits: bool = False,
     attention: str = "auto",
 ) -> Array | tuple[Array, Array]:
-    """The residual stream after each block, before the final norm; layer 0 is the embeddings.
+    """The residual stream after each block, before the final norm. Layer 0 is the embeddings.
 
-    tokens, lengths: right-padded prompts and how many tokens of each are real (default: all).
-    at: "last" token of each prompt -> [layers, B, d]; "all" -> [layers, B, T, d] (meaningless at padding);
-        positions [P] or [B, P] -> [layers, B, P, d].
-    layers: which of 0 ... L, in any order (default: all L + 1); no block after the last of them is run.
-    edits: see `residual.Edits`.
-    with_logits: return (states, logits) with the logits [B, V], or [B, P, V], at the same positions; runs every block.
+    tokens: right-padded prompts. lengths: the number of real tokens of each prompt (default: all).
+    at: "last" for the last token of each prompt -> [layers, B, d]; "all" -> [layers, B, T, d], without meaning at
+        padding; positions [P] or [B, P] -> [layers, B, P, d].
+    layers: some of 0 ... L, in any order (default: all L + 1). Blocks after the last of them are not run.
+    edits: changes of the stream, see `residual.Edits`.
+    with_logits: return (states, logits). The logits are [B, V] or [B, P, V], at the same positions. Runs every block.
     attention: "xla", "cudnn" or "auto", see `attention_of`.
 
-    Raises ValueError for an empty prompt, one beyond the model's context, a token outside the vocabulary, a layer or
-    position that does not exist, and as `attention_of` does.
+    Raises ValueError for a prompt that is empty or longer than the model's context, a token outside the vocabulary, a
+    layer or position that does not exist, and as `attention_of` does.
     """
     tokens, lengths = checked_tokens(model, tokens, lengths)
     layers = tuple(range(model.layers + 1)) if layers is None else tuple(layers)
@@ -66,7 +66,7 @@ def logits(
     model: Decoder, params: PyTree, tokens: Int[Array, "B T"], lengths: Int[Array, " B"] | None = None,
     at: str | Int[Array, " P"] | Int[Array, "B P"] = "all", edits: residual.Edits | None = None,
 ) -> Float[Array, "B *P V"]:  # fmt: skip
-    """Next-word logits in float32, [B, T, V], or [B, V] at="last"; see `hidden_states` for the rest."""
+    """Next-token logits in float32: [B, T, V], or [B, V] for at="last". Arguments and errors: see `hidden_states`."""
     return hidden_states(model, params, tokens, lengths, at, (model.layers,), edits, with_logits=True)[1]
 
 
@@ -79,13 +79,13 @@ def generate(
     edits: residual.Edits | None = None,
     stop_tokens: Sequence[int] | None = None,
 ) -> Int[Array, "B new"]:
-    """The most likely continuation, greedily, with a key-value cache, in one compiled loop.
+    """The greedy continuation of each prompt, as token ids [B, max_new_tokens].
 
-    edits: applied to the prompt's tokens (see `residual.Edits`); the tokens that follow are affected through the cache.
-    stop_tokens: ids after which a row ends (default: those of the checkpoint's config). A row keeps its stop token and
-        is filled up with the first of `stop_tokens`.
+    tokens, lengths: see `hidden_states`.
+    edits: changes of the prompt's tokens (see `residual.Edits`). They affect the new tokens through the cache.
+    stop_tokens: ids that end a row (default: those of the checkpoint). The rest of the row is the first of them.
 
-    Raises ValueError as `hidden_states` does, and where prompt and answer together exceed the context.
+    Raises ValueError as `hidden_states` does, and if prompt and answer together are longer than the context.
     """
     model, tokens, lengths, stop_tokens = _continued(model, params, tokens, lengths, max_new_tokens, stop_tokens)
     if isinstance(model, through_transformers.TransformersModel):
@@ -105,7 +105,7 @@ def sample(
     temperature: float = 1.0,
     stop_tokens: Sequence[int] | None = None,
 ) -> Int[Array, "B new"]:
-    """Continuations drawn from the model's distribution at a temperature; otherwise as `generate`.
+    """Continuations that are drawn from the model's distribution at a temperature. The rest is as in `generate`.
 
     Raises ValueError as `generate` does, and for a temperature that is not a positive number.
     """
@@ -117,10 +117,10 @@ def sample(
 
 
 def tokenize(tokenizer, texts: Sequence[str], bos: bool) -> list[list[int]]:
-    """The ids of each text, after the beginning-of-sequence token if `bos`, and with no other special token.
+    """The token ids of each text, without special tokens. bos: begin with the beginning-of-sequence token.
 
-    Whether there is one changes the hidden states, and tokenizers differ in their habit, so it must be said. Raises
-    ValueError where there is to be one and the tokenizer has none.
+    This token changes the hidden states, and tokenizers differ in adding it, so `bos` has no default. Raises ValueError
+    if `bos` is true and the tokenizer has no such token.
     """
     if bos and tokenizer.bos_token_id is None:
         raise ValueError("bos=True, but the tokenizer has no beginning-of-sequence token")
@@ -129,26 +129,26 @@ def tokenize(tokenizer, texts: Sequence[str], bos: bool) -> list[list[int]]:
 
 
 def tokens_with(token_texts: Sequence[str], stop_strings: Sequence[str]) -> tuple[int, ...]:
-    """The ids of the tokens whose text holds a stop string: `generate`'s stop_tokens, so that it ends there.
+    """The ids of the tokens whose text contains a stop string, for `generate`'s stop_tokens.
 
-    token_texts: what each id decodes to. A string that spans tokens is not seen here: generate on, and `cut` the text.
+    token_texts: the text of each id. A stop string that spans several tokens is not found. Use `cut` for these.
     """
     return tuple(i for i, text in enumerate(token_texts) if any(stop in text for stop in stop_strings))
 
 
 def cut(text: str, stop_strings: Sequence[str]) -> str:
-    """The text up to the first of the stop strings."""
+    """The text before the first stop string."""
     return text[: min((text.find(stop) for stop in stop_strings if stop in text), default=len(text))]
 
 
 def batches(
     prompts: Sequence[Sequence[int]], batch_size: int, multiple: int = 64
 ) -> Iterator[tuple[np.ndarray, Int[np.ndarray, "B T"], Int[np.ndarray, " B"]]]:
-    """(indices into `prompts`, tokens, lengths) in batches of prompts of like length, right-padded with token 0.
+    """Yields (indices into `prompts`, tokens, lengths): batches of prompts of similar length, right-padded with 0.
 
-    Longest first, so that the first batch takes the most memory. Each batch is as wide as its longest prompt, rounded
-    up to a multiple of `multiple`: as many compilations as there are distinct widths. The last batch is filled up by
-    repeating its first prompt, with index -1.
+    The longest prompts come first, so the first batch needs the most memory. The width of a batch is the length of its
+    longest prompt, rounded up to a multiple of `multiple`. Each distinct width is compiled once. The last batch is
+    filled with copies of its first prompt, with index -1.
     """
     order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
     for start in range(0, len(order), batch_size):
@@ -165,9 +165,9 @@ def batches(
 def attention_of(model: Decoder, device: jax.Device, attention: str = "auto") -> str:
     """How `hidden_states` computes attention: "xla", or on an NVIDIA GPU "cudnn", one fused kernel.
 
-    attention: what is asked for. "auto" takes the kernel where it computes the same: bfloat16, every layer seeing all
-    tokens, no soft-cap of the scores, and heads of a size that it supports (a multiple of 8, at most 128). Raises
-    ValueError where "cudnn" is asked for and it does not, or is not there, with the reason.
+    attention: "xla", "cudnn" or "auto". "auto" uses cuDNN if it gives the same result. This needs bfloat16, no layer
+    with a window, no soft-cap of the scores, and heads of a supported size (a multiple of 8, at most 128). Raises
+    ValueError with the reason if "cudnn" is asked for and cannot be used.
     """
     if attention not in ("auto", "xla", "cudnn"):
         raise ValueError(f"attention must be auto, xla or cudnn, got {attention!r}")

@@ -75,16 +75,17 @@ def load_pretrained(
     revision: str | None = None,
     through: str | None = None,
 ) -> tuple[Decoder, PyTree]:
-    """The model and its parameters from a folder, a GGUF file, a name of PACKAGED, or a Hugging Face repository through
-    huggingface_hub's cache.
+    """Loads a model; returns its config and its parameters.
 
-    dtype: float32 (exact) or bfloat16, of weights, matrix products and stream.
+    model: a checkpoint folder, a GGUF file, a name of PACKAGED, or a Hugging Face repository id (its files are kept in
+        the cache of huggingface_hub).
+    dtype: float32 (exact) or bfloat16, for weights, matrix products and residual stream.
     mesh: parameters are sharded over its "model" axis; None puts them on the first device.
     revision: branch, tag or commit of a repository.
-    through: "transformers" runs the model by PyTorch, of any architecture: see `through_transformers`.
+    through: "transformers" runs a model of any architecture with PyTorch, see `through_transformers`.
 
-    Raises ValueError for a folder without config.json or safetensors, a model_type or an attribute that is not
-    implemented, and for tensors that are missing, left over, misshapen or cut short, by name.
+    Raises ValueError for a folder without config.json or safetensors, and for a model_type or attribute that is not
+    implemented. It also names tensors that are missing, not used, of a wrong shape, or truncated.
     """
     folder = resolve(model, revision)
     read = read_config(folder, dtype, through)
@@ -92,7 +93,8 @@ def load_pretrained(
 
 
 def save_pretrained(model: Decoder, params: PyTree, folder: str | Path) -> None:
-    """Writes config.json and model.safetensors, which transformers and `load_pretrained` read back to equal logits."""
+    """Writes config.json and model.safetensors to a folder. transformers and `load_pretrained` read them, with equal
+    logits."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     stop = list(model.stop_tokens)
@@ -113,10 +115,10 @@ def save_pretrained(model: Decoder, params: PyTree, folder: str | Path) -> None:
 
 
 def resolve(model: str | Path, revision: str | None = None, cache: Path | None = None) -> Path:
-    """Where a model lies: the folder or the GGUF file itself, the file within a package for a name of PACKAGED, or the
-    local copy of a repository (fetched where it is not in the cache).
+    """The path of a model: the folder or GGUF file itself, the file in a package for a name of PACKAGED, or the local
+    copy of a repository, which is downloaded if it is not in the cache.
 
-    cache: the folder of the cache; None is the machine's own.
+    cache: the folder of the cache; None for the default of the machine.
     """
     path = Path(model)
     if path.is_dir() or gguf_file.is_named(path):
@@ -206,7 +208,7 @@ def read_params(model: Decoder, folder: Path, mesh: Mesh) -> PyTree:
     if ruined := [name for name, is_finite in finite.items() if not is_finite]:
         more = f" and {len(ruined) - 4} more" if len(ruined) > 4 else ""
         warnings.warn(
-            f"{folder}: not all numbers are finite in {model.dtype} in {', '.join(ruined[:4])}{more}", stacklevel=3
+            f"{folder}: some numbers are not finite in {model.dtype} in {', '.join(ruined[:4])}{more}", stacklevel=3
         )
     return params
 

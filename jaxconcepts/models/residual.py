@@ -18,13 +18,13 @@ from jaxtyping import Array, Float, Int, PyTree
 
 
 class Edits(NamedTuple):
-    """What is changed in the stream. Every part may be left None; all broadcast over the axes that have size 1.
+    """Changes of the residual stream. Each part can be None. Axes of size 1 broadcast.
 
-    mask: [L + 1, B, T], 1 where the stream after that layer is replaced by `value`.
+    mask: [L + 1, B, T], 1 where `value` replaces the stream after that layer.
     value: [L + 1, B, T, d].
-    add: [L + 1, B, T, d], added to the stream after any replacement.
-    head_scale: [L, B, H], multiplies each head's output before the output projection (0 ablates the head).
-    head_mask: [L, B, T, H], 1 where a head's output is replaced by `head_value`, before any scaling.
+    add: [L + 1, B, T, d], added to the stream after a replacement.
+    head_scale: [L, B, H], factor of each head's output before the output projection (0 ablates the head).
+    head_mask: [L, B, T, H], 1 where `head_value` replaces a head's output, before the scaling.
     head_value: [L, B, T, H, e].
     """
 

@@ -170,7 +170,7 @@ def describe_plan(plan: GroupPlan, chip: chips.Chip) -> str:
     collectives = ", ".join(f"{count} {kind}" for kind, count in cost.collectives.items()) or "none"
     lines = [
         f"runs at once     {plan.at_once} = up to {plan.per_chip} on each of {plan.rows} "
-        + ("chip(s)" if plan.data == 1 else f"rows of {plan.data} chips"),
+        + ("chip(s)" if plan.data == 1 else f"group(s) of {plan.data} chips"),
         f"memory per chip  {_bytes(cost.memory)}{of_memory}: arguments {_bytes(cost.arguments)}, outputs "
         f"{_bytes(cost.outputs)} beside them, temporaries {_bytes(cost.temporaries)}, code {_bytes(cost.code)}, "
         f"held-out sequences {_bytes(cost.held_out)}",

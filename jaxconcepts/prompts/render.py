@@ -14,6 +14,7 @@ from itertools import chain
 from numbers import Integral
 from typing import NamedTuple
 
+from jaxconcepts import fields
 from jaxconcepts.prompts.family import Example, Family
 
 VARIANTS = ("plain", "rule", "name")
@@ -34,10 +35,10 @@ class Template:
     Raises ValueError, naming the field, where a placeholder is missing or nothing ends an answer.
     """
 
-    example: str = "Input: {input}\nOutput: {output}"
-    separator: str = "\n\n"
-    rule: str = "{rule}"
-    name: str = "Operation: {name}"
+    example: str = fields.field("Input: {input}\nOutput: {output}", "text of an example, with {input} before {output}")
+    separator: str = fields.field("\n\n", "text between examples")
+    rule: str = fields.field("{rule}", "text before the first example, in the variant rule")
+    name: str = fields.field("Operation: {name}", "text before the first example, in the variant name")
 
     def __post_init__(self):
         counts = [self.example.count(placeholder) for placeholder in ("{input}", "{output}")]
@@ -46,7 +47,7 @@ class Template:
                 f"template.example must hold {{input}} and after it {{output}}, each once; got {self.example!r}"
             )
         for field in ("rule", "name"):
-            if getattr(self, field).count(f"{{{field}}}") != 1:
+            if str(getattr(self, field)).count(f"{{{field}}}") != 1:
                 raise ValueError(f"template.{field} must hold {{{field}}} once; got {getattr(self, field)!r}")
         if not self._parts[1].strip(" "):
             raise ValueError(f"template.example must have text between {{input}} and {{output}}; got {self.example!r}")

@@ -1,4 +1,4 @@
-"""What callbacks of a training see: a step at which the runs have just been measured."""
+"""The argument of a training's callbacks: a step at which the runs have just been measured."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class CallbackError(RuntimeError):
 
 @dataclass(frozen=True)
 class Event:
-    """A measured step. step: how many have been done. runs: the names of the runs of this process. metrics: the rows
-    that were measured here, in the columns of the metrics table."""
+    """A measured step. step: the number of updates so far. runs: the names of the runs of this process. metrics: the
+    rows of this step, with the columns of the metrics table."""
 
     step: int
     runs: tuple[str, ...]
@@ -28,7 +28,7 @@ class Event:
     _log: Callable[[str, Sequence[float]], None]
 
     def params(self, run: str | None = None) -> PyTree:
-        """The parameters of a run, named by the beginning of its name (None for the first), as NumPy arrays.
+        """The parameters of a run, as NumPy arrays. run: its name or the beginning; None for the first run.
 
         Raises ValueError for a run that is not among `runs`.
         """
@@ -36,9 +36,10 @@ class Event:
         return jax.tree.map(lambda a: np.asarray(a)[place], self._params())
 
     def log(self, name: str, value: float | Sequence[float], run: str | None = None) -> None:
-        """Adds a row to the metrics table at this step: of a run, or of all (one value, or one for each).
+        """Adds rows to the metrics table at this step. run: one run, with one value; None for all runs, with one value
+        for all or one for each.
 
-        Raises ValueError for as many values as there are no runs.
+        Raises ValueError for another number of values.
         """
         values = np.full(len(self.runs), np.nan) if run is not None else np.empty(len(self.runs))
         if run is not None:

@@ -16,15 +16,19 @@ class Execution:
     """How runs are executed."""
 
     how: Literal["auto", "vmap", "map"] = field(
-        "auto", "runs of a pack side by side (vmap), one after another (map), or by backend"
+        "auto", "train the runs of a pack side by side (vmap) or one after another (map); auto decides by backend"
     )
-    unroll: Literal["auto", "all", "none"] = field("auto", "the model's blocks unrolled, scanned, or by backend")
-    data: int = field(1, "devices that each run's batch is sharded over", low=1)
-    at_once: int = field(0, "in a sweep, the most runs in a pack; 0 for as many as the memory allows", low=0)
-    cpu_devices: int = field(1, "on a CPU, how many devices to make of it", low=1, high=1024)
+    unroll: Literal["auto", "all", "none"] = field(
+        "auto", "unroll all blocks of the model or scan over them (none); auto decides by backend"
+    )
+    data: int = field(1, "number of devices that share the batch of a run", low=1)
+    at_once: int = field(
+        0, "in a sweep, the largest number of runs in a pack; 0 for as many as the memory allows", low=0
+    )
+    cpu_devices: int = field(1, "on a CPU, the number of devices that it is split into", low=1, high=1024)
     checkpoint_seconds: float = field(60.0, "seconds between checkpoints", low=0)
 
-    trackers: tuple[str, ...] = field((), "programs that show what is written", choices=TRACKERS)
+    trackers: tuple[str, ...] = field((), "programs that also show the tables", choices=TRACKERS)
 
     def __post_init__(self):
         fields.check(self)

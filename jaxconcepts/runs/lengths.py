@@ -66,7 +66,7 @@ def allowing(
 
     def check():
         if json.dumps(extended(workdir, config, True)) != json.dumps(lengths):
-            raise ValueError(f"workdir {workdir} was given another config meanwhile; start again")
+            raise ValueError(f"workdir {workdir} was given another config in the meantime; start again")
         for name, point in packs():
             if not point.earlier:
                 return

@@ -144,7 +144,7 @@ class _Pack:
                     pace.reached(self.step)  # Writing is not training.
                 pace.adapt(microseconds)
                 if stopping and not self.done:
-                    raise PreemptedError(f"stopped by a signal at step {self.step}; start again to go on")
+                    raise PreemptedError(f"stopped by a signal at step {self.step}; start again to continue")
 
     def steps_of(self, of: Callable[[Experiment], Sequence[int]]) -> list[int]:
         return lengths.steps(self.experiment, self.earlier, of)

@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator
 
 EXIT_PREEMPTED = 75
-"""Exit code after SIGTERM or SIGINT: start again to go on (EX_TEMPFAIL)."""
+"""Exit code after SIGTERM or SIGINT: start again to continue (EX_TEMPFAIL)."""
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _collecting = 0  # How many `stop_requested` are open.
@@ -62,7 +62,7 @@ def stop_requested() -> Iterator[list[int]]:
         for number, handler in previous.items():
             signal.signal(number, handler)
     if received:
-        raise PreemptedError("stopped by a signal; start again to go on")
+        raise PreemptedError("stopped by a signal; start again to continue")
 
 
 def _watch(reading: int) -> None:
@@ -77,7 +77,7 @@ def _end(number: int, _=None) -> None:
         # The main thread and the one that waits both hear of a signal: the first of them says so and ends the process.
         time.sleep(1)
     else:
-        line = f"stopped by {signal.Signals(number).name}; start again to go on\n"
+        line = f"stopped by {signal.Signals(number).name}; start again to continue\n"
         with contextlib.suppress(OSError):
             os.write(2, line.encode())
     os._exit(EXIT_PREEMPTED)

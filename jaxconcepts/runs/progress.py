@@ -20,7 +20,7 @@ class Progress:
         self._timed_from: tuple[float, int] | None = None
         self._measured = ""
         if start:
-            log.info("going on from step %d of %d", start, steps)
+            log.info("resuming at step %d of %d", start, steps)
 
     def update(self, step: int, losses: np.ndarray, measured: Mapping[str, Named] | None) -> None:
         """Notes that `step` is done. The clock starts after the first chunk, whose time is mostly compilation."""

@@ -119,7 +119,7 @@ class Record:
     def _note_divergence(self, diverged_at):
         for index in np.flatnonzero((diverged_at >= 0) & (self._diverged_at < 0)):
             log.warning(
-                "%s diverged at step %d: its loss or update was not finite. It is frozen there; the others go on.",
+                "%s diverged at step %d: its loss or update was not finite. It stops there; the others continue.",
                 self._runs[index],
                 diverged_at[index],
             )

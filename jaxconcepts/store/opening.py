@@ -122,8 +122,8 @@ def check_config(path: epath.Path, config: Mapping[str, Any], extend: Callable[[
         said = nested.differences(_texts(old), _texts(config))
         hint = ", or --extend to make the runs of `train` and `sweep` longer" if "train.steps: " in said else ""
         raise ValueError(
-            f"workdir {path.parent} was made with another config: {said}; give another workdir, or these fields "
-            f"as they were{hint}"
+            f"workdir {path.parent} was made with another config: {said}; give another workdir, or the "
+            f"earlier values of these fields{hint}"
         )
     extend()
     write(path.parent / EARLIER, json.dumps({"configs": [*earlier(path.parent), old]}, indent=2).encode())

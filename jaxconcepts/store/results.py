@@ -50,7 +50,7 @@ def has_result(workdir: epath.PathLike, study: str, kind: str, name: str) -> boo
         return False  # Killed before it was listed.
     if tables.is_readable(folder / part, None if listed is None else listed[part]):
         return True
-    log.warning("damaged %s: it is made again", folder / part)
+    log.warning("damaged %s: it is computed again", folder / part)
     return False
 
 

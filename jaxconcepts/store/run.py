@@ -199,7 +199,7 @@ class Run:
         for candidate in reversed(steps):
             path = folder / f"{candidate:09d}"
             if voiding := [text for part_step, text in damaged if part_step <= candidate]:
-                log.warning("Going back before checkpoint %s: %s", path, ", ".join(voiding))
+                log.warning("going back to a checkpoint before %s: %s", path, ", ".join(voiding))
                 if checkpointing.is_primary():
                     files.remove(path)
                 continue
@@ -207,7 +207,7 @@ class Run:
                 step, state = candidate, checkpointing.load(path, like)
                 break
             except checkpointing.UnreadableError as error:
-                log.warning("Going back before checkpoint %s, now %s.unreadable: %s", path, path.name, error)
+                log.warning("going back to a checkpoint before %s, now %s.unreadable: %s", path, path.name, error)
                 if checkpointing.is_primary():
                     aside = folder / f"{path.name}.unreadable"
                     files.remove(aside)
@@ -215,7 +215,7 @@ class Run:
         past = [path for part_step, path in parts if part_step > step]
         if past:
             start = f"step {step}" if step >= 0 else "the beginning (no checkpoint)"
-            log.warning("%s goes on from %s; %d parts past it will be written again", pack, start, len(past))
+            log.warning("%s resumes at %s; %d later parts will be written again", pack, start, len(past))
         if checkpointing.is_primary():
             # The manifests first: they never list a part that is not there.
             for listed in manifests:
@@ -223,7 +223,7 @@ class Run:
                     listed.runs = None  # Another number of processes has written those rows; ours replace them.
                 manifest.write(self.workdir, listed.up_to(step))
             for path in foreign:
-                log.warning("%s is in no manifest, no run wrote it: now %s.foreign", path, path.name)
+                log.warning("%s is in no manifest, so no run wrote it; it is renamed to %s.foreign", path, path.name)
                 path.rename(path.with_name(f"{path.name}.foreign"))
             for path in past:
                 path.unlink(missing_ok=True)

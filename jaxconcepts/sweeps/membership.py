@@ -89,13 +89,13 @@ def damaged(workdir: epath.Path) -> set[str]:
     table are deleted: their pack, which is then unfinished, writes them anew."""
     packs = set()
     for pack, lost in manifest.incomplete(workdir).items():
-        log.warning("missing from pack %s: %s: it will write that again", pack, ", ".join(lost))
+        log.warning("pack %s lacks %s; it will write this again", pack, ", ".join(lost))
         packs.add(pack)
         manifest.forget_runs(workdir, pack)
     for kind in ("metrics", "runs"):
         for path in files.listing(workdir / kind):
             if path.suffix == ".parquet" and not _looks_whole(path):
-                log.warning("damaged table part %s: its pack will write it again", path)
+                log.warning("damaged part of a table: %s; its pack will write it again", path)
                 packs.add(path.name.split(".")[0])
                 if kind == "runs":
                     manifest.forget_runs(workdir, path.name.split(".")[0])

@@ -119,7 +119,7 @@ def _recorded(workdir: epath.Path, search: Search) -> list[Proposals]:
         except ValueError as error:
             raise ValueError(
                 f"workdir {workdir} has a search of other ranges, which proposed {_in_words(proposal)}: {error}; "
-                "give another workdir, or the ranges as they were"
+                "give another workdir, or the earlier ranges"
             ) from None
     return rounds
 

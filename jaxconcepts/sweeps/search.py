@@ -18,13 +18,14 @@ GOALS = ("minimize", "maximize")
 
 @dataclass(frozen=True, kw_only=True)
 class Search:
-    """What is searched.
+    """An adaptive search over fields.
 
-    fields: by dotted name the range of a field: `uniform`, `log_uniform`, `integers` or `choice`. quantity, goal: what
-    is to be minimized or maximized, the mean over a point's seeds. points: how many to propose in all; round: how many
-    at a time, which are trained together. drawn: so many first ones are drawn at random. seed: of the proposals.
+    fields: the range of each field, by dotted name: `uniform`, `log_uniform`, `integers` or `choice`.
+    quantity: what is optimised, as the mean over a point's seeds. goal: "minimize" or "maximize".
+    points: the number of points in all. round: the number of points that are proposed at a time and trained together.
+    drawn: the number of first points that are random. seed: the seed of the proposals.
 
-    Raises ValueError, naming the field, for what cannot be searched.
+    Raises ValueError, naming the field, for a value of another kind.
     """
 
     fields: Mapping[str, Range | Choice]

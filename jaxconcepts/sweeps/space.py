@@ -1,11 +1,11 @@
-"""What a sweep varies: a config's `get_sweep()` returns a `Space`, an iterable of overrides by dotted field.
+"""The points of a sweep: a config's `get_sweep()` returns a `Space`, a sequence of dicts of fields and values.
 
     rates = product(**{"train.learning_rate": [1e-4, 1e-3], "task.noise": [0.1, 0.3]})  # 4 points, all pairs
-    sizes = zip_(**{"task.num_concepts": [2, 4], "task.dim": [8, 16]})  # 2 points, side by side
+    sizes = zip_(**{"task.num_concepts": [2, 4], "task.dim": [8, 16]})  # 2 points, in pairs
     drawn = sample(100, 0, **{"train.learning_rate": log_uniform(1e-4, 1e-2)})  # 100 points, seed 0
-    sweep = (rates + drawn) * product(seed=range(5))  # one after the other; crossed
+    sweep = (rates + drawn) * product(seed=range(5))  # + joins spaces, * combines them
 
-Nothing here knows which fields exist; `points.expand` checks them, and every point, before anything runs.
+This module does not know which fields exist. `points.expand` checks the fields and every point before anything runs.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ Draw = Callable[[np.random.Generator], Any]
 
 @dataclass(frozen=True)
 class Range:
-    """Numbers from low to high, as likely on a linear scale, or on a logarithmic one (`log`). whole: integers, `high`
-    among them."""
+    """Numbers from low to high, uniform on a linear scale, or with `log` on a logarithmic one. whole: integers, with
+    `high` included."""
 
     low: float
     high: float
@@ -62,8 +62,8 @@ class Choice:
 
 
 class Space(Sequence[Mapping[str, Any]]):
-    """Overrides, each a dict {dotted field: value}, in order. `a + b`: those of a, then those of b. `a * b`: every one
-    of a with every one of b; they must not share a field."""
+    """A sequence of overrides, each a dict {dotted field: value}. `a + b` has those of a, then those of b. `a * b` has
+    every pair of one of a and one of b; they must not share a field."""
 
     def __init__(self, overrides: Iterable[Mapping[str, Any]]):
         self._overrides = tuple(dict(override) for override in overrides)
@@ -101,7 +101,7 @@ def product(**fields: Iterable[Any]) -> Space:
 
 
 def zip_(**fields: Iterable[Any]) -> Space:
-    """The first values of all fields together, then the second ones, and so on.
+    """Pairs the fields: the first values of all fields, then the second values, and so on.
 
     Raises ValueError for no fields, for a field without values, and for fields of different lengths.
     """
@@ -115,8 +115,9 @@ def zip_(**fields: Iterable[Any]) -> Space:
 def sample(count: int, seed: int, **fields: Draw) -> Space:
     """`count` independent draws of all fields, each `uniform`, `log_uniform`, `integers` or `choice`.
 
-    A longer sample with the same seed begins with the shorter one, so that raising `count` only adds points; so does
-    a field's stream not depend on the other fields. Seeds of runs are swept by `sample(...) * product(seed=range(3))`.
+    A longer sample with the same seed begins with the shorter one, so a larger `count` only adds points. The values of
+    a field do not depend on the other fields. To sweep the seeds of runs, use `sample(...) * product(seed=range(3))`.
+    Raises ValueError for a count below 1, for no fields, and for a field that is not one of these ranges.
     """
     if isinstance(count, bool) or not isinstance(count, int) or count < 1:
         raise ValueError(f"sample's count must be a positive integer, got {count!r}")
@@ -131,19 +132,20 @@ def sample(count: int, seed: int, **fields: Draw) -> Space:
 
 
 def uniform(low: float, high: float) -> Range:
-    """Uniform in [low, high)."""
+    """A number, uniform in [low, high). Raises ValueError unless low < high, both finite."""
     _check_range("uniform", low, high, -math.inf)
     return Range(float(low), float(high))
 
 
 def log_uniform(low: float, high: float) -> Range:
-    """Uniform on a logarithmic scale in [low, high), 0 < low."""
+    """A number, uniform on a logarithmic scale in [low, high). Raises ValueError unless 0 < low < high, both finite."""
     _check_range("log_uniform", low, high, 0.0)
     return Range(float(low), float(high), log=True)
 
 
 def integers(low: int, high: int, log: bool = False) -> Range:
-    """The whole numbers from low to high, each as likely; on a logarithmic scale where `log`, 0 < low."""
+    """An integer from low to high, both included: uniform, or with `log` on a logarithmic scale. Raises ValueError for
+    bounds that are not integers, and unless low < high (with `log`, 0 < low)."""
     if any(isinstance(bound, bool) or not isinstance(bound, int) for bound in (low, high)):
         raise ValueError(f"integers needs whole numbers, got {low!r} and {high!r}")
     _check_range("integers", low, high, 0.0 if log else -math.inf)
@@ -151,7 +153,7 @@ def integers(low: int, high: int, log: bool = False) -> Range:
 
 
 def choice(values: Iterable[Any]) -> Choice:
-    """One of the values, each as likely."""
+    """One of the values, with equal probability. Raises ValueError for no values."""
     if not (values := tuple(values)):
         raise ValueError("choice needs at least one value, got none")
     return Choice(values)

@@ -78,13 +78,13 @@ def text(found: Status) -> str:
         f"{found.diverged} diverged"
     ]
     if found.others:
-        lines.append(f"{found.others} more runs in the tables that the sweep no longer asks for")
+        lines.append(f"{found.others} more runs in the tables, which are no longer part of the sweep")
     for job in found.jobs:
         what = "has nothing left to do"
         if job.pack:
             what = f"pack {job.number} of {job.packs} ({job.runs} runs), step {job.step} of {job.steps}"
-        quiet = ", no sign of life since: stopped?" if job.pack and job.seconds_ago >= STALE else ""
-        lines.append(f"job {job.name}: {what}; {_duration(job.seconds_ago)} ago{quiet}")
+        quiet = ", and silent since then: has it stopped?" if job.pack and job.seconds_ago >= STALE else ""
+        lines.append(f"job {job.name.replace('of', ' of ')}: {what}; {_duration(job.seconds_ago)} ago{quiet}")
     if found.running or found.waiting:
         left = found.seconds_left
         lines.append(f"time left: {'not known yet' if left is None else _duration(left)}")

@@ -119,13 +119,13 @@ def _halve(pack: Pack, run: store.Run, too_large: list[str]) -> list[Pack]:
     if jax.process_count() > 1:
         # The others may not have failed, and wait: all start again, with halves.
         membership.cut(run.workdir, pack)
-        raise PreemptedError(f"pack {pack.name} has been halved for want of memory; start again to go on")
+        raise PreemptedError(f"pack {pack.name} was split in two for lack of memory; start again to continue")
     run.drop(pack.name)
     if len(pack.points) == 1:
         too_large.append(pack.points[0].run)
         return []
     halves = membership.cut(run.workdir, pack)
-    log.warning("halving it: %s", " and ".join(f"{half.name} ({len(half.points)} runs)" for half in halves))
+    log.warning("splitting it in two: %s", " and ".join(f"{half.name} ({len(half.points)} runs)" for half in halves))
     return halves
 
 
@@ -138,7 +138,7 @@ def _log_plan(points, ended, left, going_on, queue, sizes, layout, shard) -> Non
         len(points), ended, runs, mine, len(groups), len(queue),
     )  # fmt: skip
     if going_on:
-        log.info("going on with %d started pack(s), %d runs", len(going_on), runs - len(left))
+        log.info("resuming %d started pack(s), %d runs", len(going_on), runs - len(left))
     how = packs.platform_how(layout)
     for number, group in enumerate(groups):
         own = [pack for pack in queue if pack.points[0].experiment == group[0].experiment]

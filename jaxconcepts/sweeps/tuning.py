@@ -57,7 +57,7 @@ def tune(points: Sequence[Point], layout: Layout, at_once: int, memory: int) -> 
     how, unroll = processes.tell_all([best.how, best.unroll])
     chosen = replace(layout, how=how, unroll=unroll)
     log.info(
-        "tuning: chosen: %s; the same without measuring: --config.run.how=%s --config.run.unroll=%s",
+        "tuning: chose %s; to use it without measuring: --config.run.how=%s --config.run.unroll=%s",
         describe(chosen), how, unroll,
     )  # fmt: skip
     return chosen

@@ -42,14 +42,14 @@ class Curriculum(NamedTuple):
 class CurriculumFields:
     """`Curriculum` as a config has it."""
 
-    dim_start: float = field(0.0, "dimensions of x at step 0; 0 for all from the start", low=0)
-    dim_increment: float = field(1.0, "dimensions more at each interval", low=0)
-    dim_interval: float = field(2000.0, "steps of that interval", above=0)
-    pairs_start: float = field(0.0, "pairs that carry loss at step 0; 0 for all from the start", low=0)
-    pairs_increment: float = field(2.0, "pairs more at each interval", low=0)
-    pairs_interval: float = field(2000.0, "steps of that interval", above=0)
-    concept_ratio: float = field(1.0, "how often a concept comes for once that the next does, at first", above=0)
-    concept_steps: float = field(1.0, "steps after which concepts come as often as their weights say", above=0)
+    dim_start: float = field(0.0, "dimensions of x at step 0; 0 for all dimensions from the start", low=0)
+    dim_increment: float = field(1.0, "dimensions that each interval adds", low=0)
+    dim_interval: float = field(2000.0, "steps in such an interval", above=0)
+    pairs_start: float = field(0.0, "pairs that carry loss at step 0; 0 for all pairs from the start", low=0)
+    pairs_increment: float = field(2.0, "pairs that each interval adds", low=0)
+    pairs_interval: float = field(2000.0, "steps in such an interval", above=0)
+    concept_ratio: float = field(1.0, "how many times as frequent each concept is as the next, at first", above=0)
+    concept_steps: float = field(1.0, "steps after which the frequencies follow task.concept_weights", above=0)
 
 
 def at_step(curriculum: Curriculum, task: RegressionHParams, step) -> RegressionHParams:

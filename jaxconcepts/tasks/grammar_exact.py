@@ -1,4 +1,4 @@
-"""What is true of a grammar's strings, exactly: probability, parses, the next token, and the best reading of the tree.
+"""Exact quantities of a grammar's strings: probability, parses, the next token, and the best reading of the tree.
 
 Strings are tokens [N, T] (terminals from 1; what lies past a length is not read) and lengths [N]. Known arrays are
 read on the host in float64 (`grammar_sparse`), without compiling. Under a trace the same is done on the device in
@@ -49,14 +49,14 @@ def log_probability(grammar: Grammar, tokens: Int[Array, "N T"], lengths: Int[Ar
 
 
 def membership(grammar: Grammar, tokens: Int[Array, "N T"], lengths: Int[Array, " N"]) -> Bool[Array, " N"]:
-    """Whether each string is in the language. Raises ValueError as `log_probability`."""
+    """Whether each string is in the language. Raises ValueError as `log_probability` does."""
     return _run("membership", grammar, tokens, lengths)
 
 
 def completes(
     grammar: Grammar, tokens: Int[Array, "N T"], lengths: Int[Array, " N"], prefix: int | Int[Array, " N"]
 ) -> Bool[Array, " N"]:
-    """Whether some prefix of the same length would make each string one of the language, whatever its own prefix is.
+    """Whether each string is in the language if its prefix is replaced by some prefix of the same length.
 
     prefix: how many leading tokens may be anything, one number or one a string. This scores the completion of a
     corrupted prefix. Raises ValueError as `log_probability`, and for a prefix of another shape or below 0.
@@ -70,8 +70,8 @@ def completes(
 
 
 def parses(grammar: Grammar, tokens: Int[Array, "N T"], lengths: Int[Array, " N"]) -> Float[Array, " N"]:
-    """How many derivations each string has, exact up to 2^24. A string with more than one is ambiguous: its ancestors
-    are not defined by the string. Raises ValueError as `log_probability`."""
+    """The number of derivations of each string, exact up to 2^24. One with several is ambiguous: it does not define
+    its ancestors. Raises ValueError as `log_probability` does."""
     return _run("parses", grammar, tokens, lengths)
 
 
@@ -89,7 +89,7 @@ def next_token(
 def ancestors(
     grammar: Grammar, tokens: Int[Array, "N T"], lengths: Int[Array, " N"], level: int | str
 ) -> Float[Array, "N T symbols"]:
-    """P(ancestor of token t on a level | tokens 0 .. t), the best that any reader of the prefix can know.
+    """P(ancestor of token t on a level | tokens 0 .. t): the best prediction that is possible from the prefix.
 
     level: an index of `grammar.levels` (row of `Strings.ancestors`; 0 is the root's, -1 the last of nonterminals) or a
     name such as "NT4". Rows past a string's length, and of prefixes that no string has, are 0.
@@ -116,7 +116,7 @@ def boundaries(grammar: Grammar, tokens: Int[Array, "N T"], lengths: Int[Array, 
 def inside(
     grammar: Grammar, tokens: Int[Array, "N T"], lengths: Int[Array, " N"], level: int | str
 ) -> Float[Array, "N symbols T+1 T+1"]:
-    """The natural logarithm of the weight with which a level's symbol yields tokens i .. j - 1; -inf where it cannot.
+    """The log of the weight with which a symbol of a level yields tokens i .. j - 1; -inf if it cannot yield them.
 
     Takes 4 N symbols (T + 1)^2 bytes. Raises ValueError as `ancestors`.
     """

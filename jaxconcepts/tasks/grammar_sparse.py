@@ -29,9 +29,10 @@ def groups(grammar: Grammar, lengths: np.ndarray, tags: int) -> Iterator[np.ndar
 
 
 class Charts:
-    """The strings tokens[n, :lengths[n]]; prefix: [N], how many leading tokens of each may be anything.
+    """The strings tokens[n, :lengths[n]], to ask for exact quantities. prefix: [N], how many leading tokens may be any.
 
-    A method a quantity; each answers with arrays of `width` + 1 nodes or `width` positions, zero past a string's end.
+    Each method returns arrays over the N strings, `width` + 1 nodes or `width` positions; they are 0 past the end of a
+    string. `grammar_exact` describes the quantities.
     """
 
     def __init__(self, grammar: Grammar, tokens: np.ndarray, lengths: np.ndarray, prefix: np.ndarray):

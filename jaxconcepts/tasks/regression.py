@@ -41,11 +41,11 @@ class RegressionConfig:
     Raises ValueError, naming the field, when the parts do not fit together.
     """
 
-    num_concepts: int = field(4, "how many concepts are mixed", low=1, high=4096)
+    num_concepts: int = field(4, "number of concepts", low=1, high=4096)
     dim: int = field(16, "dimension of x", low=1, high=65536)
-    rank: int = field(4, "dimensions of a basis, or size of a sparse function's support", low=1, high=65536)
-    num_pairs: int = field(20, "pairs (x, y) of a sequence", low=1, high=65536)
-    bases: str = field("orthogonal", "which bases the concepts are", choices=BASES)
+    rank: int = field(4, "dimensions of a basis, or size of the support of a sparse function", low=1, high=65536)
+    num_pairs: int = field(20, "pairs (x, y) in a sequence", low=1, high=65536)
+    bases: str = field("orthogonal", "kind of the bases that are the concepts", choices=BASES)
     families: tuple[str, ...] = field((), "with bases=families: the function family of each concept", choices=FAMILIES)
 
     def __post_init__(self):
@@ -100,10 +100,12 @@ class RegressionFields:
 
     noise: float = field(0.1, "standard deviation of the noise on y", low=0)
     masks: tuple[tuple[float, ...], ...] | None = field(
-        None, "deviation of w in each dimension, a tuple a concept; none for those that bases names", low=0
+        None,
+        "standard deviation of w in each dimension, one tuple for each concept; none for those of `bases`",
+        low=0,
     )
     concept_weights: tuple[float, ...] | None = field(
-        None, "relative frequency of each concept; none for equal ones", low=0
+        None, "relative frequency of each concept; none for equal frequencies", low=0
     )
 
 

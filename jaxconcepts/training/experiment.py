@@ -38,8 +38,8 @@ __all__ = [
 class SeedFields:
     """What every config has."""
 
-    experiment: str = field("regression", "what is trained: a name, module:Class or file.py:Class", low=1)
-    seed: int = field(0, "of weights and data", low=0, high=2**32 - 1)
+    experiment: str = field("regression", "the experiment to train: a name, module:Class or file.py:Class", low=1)
+    seed: int = field(0, "seed of weights and data", low=0, high=2**32 - 1)
 
 
 @dataclass(frozen=True)

@@ -82,16 +82,16 @@ class MeasureConfig:
     detail: how much of a measurement is kept, "full" or, for very many runs, "summary" (see `Named.brief`).
     """
 
-    metrics: tuple[str, ...] = field(("loss", "cd"), "evaluators by name, or module:function for your own", low=1)
-    count: int = field(50, "how many measurements", low=2, high=1_000_000)
-    spacing: str = field("log", "of the measurements over the steps", choices=("log", "linear"))
-    steps: tuple[int, ...] = field((), "steps that are measured, in place of count and spacing", low=0)
+    metrics: tuple[str, ...] = field(("loss", "cd"), "names of evaluators, or module:function for your own", low=1)
+    count: int = field(50, "number of measurements", low=2, high=1_000_000)
+    spacing: str = field("log", "spacing of the measurements over the steps", choices=("log", "linear"))
+    steps: tuple[int, ...] = field((), "steps to measure at, instead of count and spacing", low=0)
     per_concept: int = field(250, "held-out sequences of each concept", low=1, high=1_000_000)
-    cd_per_concept: int = field(100, "of those, on which CD is computed", low=1, high=1_000_000)
-    neighbours: int = field(10, "k of CD", low=1)
-    hidden_count: int = field(5, "at how many measured steps the hidden states are kept for projections", low=0)
-    checkpoint_steps: tuple[int, ...] = field((), "steps whose checkpoints are kept for good, beside the last", low=0)
-    detail: str = field("full", "how much of a measurement is kept: summary for very many runs", choices=DETAILS)
+    cd_per_concept: int = field(100, "held-out sequences of each concept that CD uses", low=1, high=1_000_000)
+    neighbours: int = field(10, "k of CD, the number of neighbours", low=1)
+    hidden_count: int = field(5, "number of measured steps whose hidden states are kept for projections", low=0)
+    checkpoint_steps: tuple[int, ...] = field((), "steps whose checkpoints are kept, besides the last", low=0)
+    detail: str = field("full", "how much of each measurement is kept; summary is for very many runs", choices=DETAILS)
 
     def __post_init__(self):
         for name in ("metrics", "steps", "checkpoint_steps"):

@@ -41,12 +41,12 @@ def numbers(section: Mapping[str, Any]) -> OptimizerNumbers:
 class OptimizerFields:
     """`OptimizerNumbers` as a config has them."""
 
-    learning_rate: float = field(1e-4, "at the schedule's peak", low=0)
-    weight_decay: float = field(0.0, "of every parameter, with adamw and muon", low=0)
-    b1: float = field(0.9, "decay of the first moment", low=0, below=1)
-    b2: float = field(0.9999, "decay of the second moment", low=0, below=1)
-    eps: float = field(1e-8, "beside the root of the second moment", low=0)
-    clip_norm: float = field(math.inf, "largest norm of the whole gradient, inf for none", above=0, infinite=True)
+    learning_rate: float = field(1e-4, "learning rate at the peak of the schedule", low=0)
+    weight_decay: float = field(0.0, "weight decay of all parameters, with adamw and muon", low=0)
+    b1: float = field(0.9, "decay rate of the first moment", low=0, below=1)
+    b2: float = field(0.9999, "decay rate of the second moment", low=0, below=1)
+    eps: float = field(1e-8, "epsilon, added to the root of the second moment", low=0)
+    clip_norm: float = field(math.inf, "largest norm of the whole gradient; inf for no limit", above=0, infinite=True)
 
 
 def check(config, section: str, optimizers: tuple[str, ...] = OPTIMIZERS) -> None:
@@ -85,13 +85,13 @@ def check_longer(config: Any, done: int) -> None:
     """Raises FieldError where the rate of one of the first `done` steps depends on how many there are to be."""
     steps, warmup = config.steps, config.warmup_steps
     if steps < warmup:
-        raise FieldError("train.warmup_steps", f"must be at most the {steps} steps of before to go on, got {warmup}")
+        raise FieldError("train.warmup_steps", f"must be at most the {steps} steps of the run so far, got {warmup}")
     fall = max(warmup, steps - max(1, round(steps * config.decay_fraction))) + 1
     if config.schedule != "constant" and done > fall:
         raise FieldError(
             "train.schedule",
-            f"must be constant to go on from step {done} to more steps than {steps}: with {config.schedule} the rate "
-            f"of the steps done depends on train.steps from step {fall} on",
+            f"must be constant to extend a run of {steps} steps from step {done}: with {config.schedule} the learning "
+            f"rate depends on train.steps from step {fall} on",
         )
 
 

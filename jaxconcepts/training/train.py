@@ -31,12 +31,14 @@ class TrainConfig:
         warmup_steps and decay_fraction.
     """
 
-    steps: int = field(80_000, "of the whole run, the schedule's length", low=1, high=1_000_000_000)
-    batch_size: int = field(128, "sequences a step", low=1, high=1_000_000)
-    optimizer: str = field("adam", "the optimiser", choices=optimizers.OPTIMIZERS)
-    schedule: str = field("constant", "course of the learning rate after warm-up", choices=optimizers.SCHEDULES)
+    steps: int = field(80_000, "number of steps, which is also the length of the schedule", low=1, high=1_000_000_000)
+    batch_size: int = field(128, "sequences in a batch", low=1, high=1_000_000)
+    optimizer: str = field("adam", "optimiser", choices=optimizers.OPTIMIZERS)
+    schedule: str = field("constant", "schedule of the learning rate after warm-up", choices=optimizers.SCHEDULES)
     warmup_steps: int = field(0, "steps of linear warm-up", low=0)
-    decay_fraction: float = field(1.0, "the share of the steps, at the end, over which the rate falls", above=0, high=1)
+    decay_fraction: float = field(
+        1.0, "share of the steps, at the end, in which the learning rate falls", above=0, high=1
+    )
 
     def __post_init__(self):
         optimizers.check(self, "train")

@@ -1,4 +1,4 @@
-"""The demo in its smallest form: it ends with a page, and says what it shows and what it is too short for."""
+"""The demo in its smallest form: it ends with a page, and says its result and its limits."""
 
 import pytest
 
@@ -21,5 +21,5 @@ def test_the_demo_ends_with_a_page_and_says_what_it_is_too_short_for(tmp_path, c
     out = capsys.readouterr().out
     html = (workdir / "report.html").read_text()
     assert "hidden concepts" in out and "* seed 0: CD " in out and f"page: {workdir}/report.html" in out
-    assert "What it is too short for:" in out and "4 steps of one seed say nothing" in out
+    assert "Limits: " in out and "4 steps of one seed say nothing" in out
     assert '<figure id="cd_curves">' in html and "refresh" not in html

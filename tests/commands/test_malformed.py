@@ -121,7 +121,7 @@ OTHERS = [
     (("plan", "--model=gpt-2", "--local", "--length=2000"), "--length must be at most the model's context of 1024"),
     (("plan", "--model=gpt-2", "--local", "--dtype=int8"), "--dtype must be one of bfloat16, float32"),
     (("plan", "--model=gpt-2", "--local", "--batch_size=x"), "--batch_size must be"),
-    (("decodability", "--workdir=nowhere"), "--label is needed: a label of the prompts file"),
+    (("decodability", "--workdir=nowhere"), "--label is needed: the name of a label in the prompts file"),
     (("decodability", "--workdir=nowhere", "--label=a", "--k=0"), "--k must be a positive integer, got 0"),
     (("decodability", "--workdir=nowhere", "--label=a", "--k=ten"), "--k must be a positive integer, got 'ten'"),
     (("decodability", "--workdir=nowhere", "--label=a"), "nowhere"),

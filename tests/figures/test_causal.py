@@ -213,7 +213,7 @@ def test_the_page_has_every_figure_and_names_what_is_skipped(tables, tmp_path):
     for name in (entry.name for entry in causal_catalogue.ENTRIES):
         assert f'<figure id="causal_{name}_bits">' in html
         assert (tmp_path / "figures" / f"causal_{name}_bits.png").stat().st_size > 5000
-    assert "bits: NOR: skipped, none of its prompts is answered rightly" in html
+    assert "bits: NOR: skipped: none of its prompts has a correct answer" in html
     with pytest.raises(ValueError, match="workdir must hold a run"):
         write_report(tmp_path / "figures")
 

@@ -73,8 +73,8 @@ def test_losses_are_drawn_beside_the_exact_solution_s(grammar):
 def test_sentences_say_means_over_seeds(grammar):
     _, rotary = sorted(language.sentences(grammar, "grammar"))
     assert rotary == (
-        "rotary (3 seeds): 0.60 of the strings that it writes parse; its next token is 0.1 nats from the exact "
-        "distribution; a linear probe on the best layer has 0.40 of the headroom of the lowest ancestors."
+        "rotary (3 seeds): 0.60 of the generated strings parse; the next-token distribution is 0.1 nats from the exact "
+        "one; a linear probe on the best layer reaches 0.40 of the headroom for the lowest ancestors."
     )
 
 

@@ -43,7 +43,7 @@ def test_a_published_config_gives_the_states_of_transformers(transformers, tmp_p
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
         model, params = pretrained.load_pretrained(tmp_path)
-    mine = [str(warning.message) for warning in seen if "left aside" in str(warning.message)]
+    mine = [str(warning.message) for warning in seen if "so it is ignored" in str(warning.message)]
     assert len(mine) == (name in WARNED) and all(WARNED[name] in message for message in mine)
     # Models that differ in their stop tokens alone share a program.
     model = dataclasses.replace(model, stop_tokens=())
@@ -84,7 +84,7 @@ def test_what_a_forward_pass_reads_is_refused_by_name(name, changes, message):
 
 @pytest.mark.parametrize("value", ["text", 3, 0.5, True])
 def test_a_scalar_that_nothing_reads_is_a_warning_that_names_it(value):
-    with pytest.warns(UserWarning, match=r"somewhere/config\.json: an_unknown = .*left aside"):
+    with pytest.warns(UserWarning, match=r"somewhere/config\.json: an_unknown = .*so it is ignored"):
         fields_of(LLAMA, an_unknown=value).finish()
 
 

@@ -191,7 +191,7 @@ def test_a_decay_and_stages_are_refused_before_anything_is_written(tmp_path):
     with store.open_run(tmp_path, points.stored(without(config(SHORT, falling))) | {"num_seeds": 2}):
         (tmp_path / "checkpoints" / "train" / "000000024").mkdir(parents=True)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.json")}
-    with pytest.raises(ValueError, match="train.schedule must be constant to go on from step 24 to more steps than 24"):
+    with pytest.raises(ValueError, match="train.schedule must be constant to extend a run of 24 steps from step 24"):
         jc.train(config(LONG, falling), tmp_path, extend=True)
     kept = {path: stamp for path, stamp in before.items() if path.name != "provenance.json"}
     assert {path: path.stat().st_mtime_ns for path in kept} == kept

@@ -154,7 +154,7 @@ def test_one_flipped_bit_in_a_checkpoint_goes_back_to_the_one_before(workdir, ca
     with store.open_run(workdir, CONFIG) as run, caplog.at_level(logging.WARNING):
         start, state = train(run)
     assert start == 20 and state["x"].tolist() == [20.0] * 3
-    assert "Going back before checkpoint" in caplog.text and "not as it was written" in caplog.text
+    assert "going back to a checkpoint before" in caplog.text and "not as it was written" in caplog.text
     assert store.checkpoints(workdir, "a") == [20, 40] and store.metrics(workdir).height == 4
 
 

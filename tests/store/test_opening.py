@@ -45,7 +45,8 @@ def test_a_changed_config_names_each_differing_field(tmp_path):
         store.open_run(tmp_path, changed).__enter__()
     assert str(refused.value) == (
         f"workdir {tmp_path} was made with another config: steps: was [1, 2], now [1, 3]; "
-        "task.dim: was 8, now 16; task.rank: was absent, now 2; give another workdir, or these fields as they were"
+        "task.dim: was 8, now 16; task.rank: was absent, now 2; "
+        "give another workdir, or the earlier values of these fields"
     )
     assert store.provenance(tmp_path)["resumes"] == []
 

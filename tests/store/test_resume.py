@@ -98,7 +98,7 @@ def test_a_resume_drops_what_lies_past_its_checkpoint(tmp_path, caplog):
         step, state = run.restore("a", state_at(0))
         assert step == 20 and state["x"].tolist() == [20.0] * 3
         assert steps_of(tmp_path) == [10, 20]
-        assert "a goes on from step 20; 2 parts past it will be written again" in caplog.text
+        assert "a resumes at step 20; 2 later parts will be written again" in caplog.text
         with pytest.raises(ValueError, match="metrics of a at step 20 must come before the checkpoint at step 20"):
             run.write_metrics("a", 20, rows(20))
         run.write_metrics("a", 30, rows(30))
@@ -129,10 +129,10 @@ def truncate_largest(checkpoint):
 @pytest.mark.parametrize(
     "damage, resumed_at, message",
     [
-        (lambda folder: shutil.rmtree(folder / "000000040"), 20, "a goes on from step 20; 4 parts"),
+        (lambda folder: shutil.rmtree(folder / "000000040"), 20, "a resumes at step 20; 4 later parts"),
         (lambda folder: truncate_largest(folder / "000000040"), 20, "000000040, now 000000040.unreadable: "),
         (lambda folder: (shutil.rmtree(folder / "000000040"), (folder / "000000040").mkdir()), 20, "000000040.unread"),
-        (shutil.rmtree, 0, "a goes on from the beginning (no checkpoint); 8 parts past it will be written again"),
+        (shutil.rmtree, 0, "a resumes at the beginning (no checkpoint); 8 later parts will be written again"),
         (lambda folder: [truncate_largest(path) for path in folder.iterdir()], 0, "000000020.unreadable: "),
     ],
 )

@@ -271,7 +271,7 @@ def half_known(monkeypatch):
 def test_the_whole_study_is_stored_once_and_names_what_it_skips(checkpoint, half_known, tmp_path, caplog):
     with caplog.at_level("INFO", logger="jaxconcepts"):
         causal.run(CONFIG, str(checkpoint.folder), tmp_path)
-    assert "bitwise: NAND is skipped, none of its 3 prompts is answered rightly" in caplog.text
+    assert "bitwise: NAND is skipped: none of its 3 prompts has a correct answer" in caplog.text
     assert "bitwise: 5 concepts, 1 skipped" in caplog.text
     concepts = store.results(tmp_path, "causal", "concepts")
     assert concepts.filter(~pl.col("used")).rows() == [("bitwise", "NAND", 0, False)]

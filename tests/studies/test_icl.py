@@ -204,7 +204,7 @@ def test_a_pass_that_was_stopped_goes_on_where_it_was(checkpoint, encoded, tmp_p
     assert [path.name for path in kept] == [f"part.{number:09d}.npz" for number in range(3)]
     kept[1].write_bytes(kept[1].read_bytes()[:1000])
     found = read(passes.Parts(tmp_path / "parts"))
-    assert "part.000000001.npz is damaged" in caplog.text and "40 of 140 prompts were read before" in caplog.text
+    assert "part.000000001.npz is damaged" in caplog.text and "40 of 140 prompts are already done" in caplog.text
     assert len(asked) == 5 + 5
     for name in ("states", "log_probs", "correct"):
         np.testing.assert_array_equal(getattr(found, name), getattr(whole, name))

@@ -26,7 +26,7 @@ def test_a_signal_while_a_command_is_imported(server, command, tmp_path):
     code, output, seen = server(
         command, f"--workdir={tmp_path}/run", signal=number, match=rf"commands/(__pycache__/)?{command}\."
     )
-    assert (code, output) == (75, f"{STOPPED[number]}; start again to go on\n") and seen == 1
+    assert (code, output) == (75, f"{STOPPED[number]}; start again to continue\n") and seen == 1
     assert not (tmp_path / "run").exists()
 
 
@@ -42,7 +42,7 @@ def test_ctrl_c_as_the_process_starts_and_imports_jax(environment, tmp_path):
                 process.send_signal(number)
                 break
         rest = [line for line in process.stderr if not line.startswith("import time:")]
-    assert process.returncode == 75 and without_pulses("".join(rest)) == f"{STOPPED[number]}; start again to go on\n"
+    assert process.returncode == 75 and without_pulses("".join(rest)) == f"{STOPPED[number]}; start again to continue\n"
     assert not (tmp_path / "run").exists()
 
 
@@ -54,7 +54,7 @@ def test_a_signal_is_told_of_once_by_the_two_threads_that_hear_of_it(environment
     with subprocess.Popen([sys.executable, "-c", script], env=environment, stdout=-1, stderr=-1, cwd=ROOT) as process:
         process.stdout.readline()
         process.send_signal(signal.SIGINT)
-        assert process.stderr.read() == b"stopped by SIGINT; start again to go on\n"
+        assert process.stderr.read() == b"stopped by SIGINT; start again to continue\n"
         assert process.wait() == 75
 
 
@@ -68,7 +68,7 @@ def test_a_signal_during_one_long_instruction_is_not_waited_with(environment):
         start = time.monotonic()
         process.terminate()
         assert process.wait() == 75 and time.monotonic() - start < 5
-        assert process.stderr.read() == b"stopped by SIGTERM; start again to go on\n"
+        assert process.stderr.read() == b"stopped by SIGTERM; start again to continue\n"
 
 
 COLLECTED = """
@@ -115,7 +115,7 @@ def test_a_signal_in_patch(trained, server):
     order = ("patch", f"--workdir={trained}", "--per_concept=4", "--mean_per_concept=4", "--step=24")
     at = {"signal": int(signal.SIGTERM), "match": r"patching/summary/.*parquet\.tmp"}
     code, output, _ = server(*order, **at)
-    assert code == 75 and output.endswith("stopped by SIGTERM; start again to go on\n") and "Traceback" not in output
+    assert code == 75 and output.endswith("stopped by SIGTERM; start again to continue\n") and "Traceback" not in output
     code, output, _ = server(*order)
     assert code == 0, output
     assert store.results(trained, "patching", "summary")["run"].n_unique() == 2
@@ -135,7 +135,7 @@ def test_a_signal_in_extract(server, checkpoint, prompts, tmp_path, match):
     order += (f"--workdir={tmp_path}/a[b]/run",)
     at = {"imports": TOKENIZERS, "signal": int(signal.SIGTERM), "match": match, "nth": 2 if "json" in match else 1}
     code, output, _ = server(*order, **at)
-    assert code == 75 and output.endswith("stopped by SIGTERM; start again to go on\n") and "Traceback" not in output
+    assert code == 75 and output.endswith("stopped by SIGTERM; start again to continue\n") and "Traceback" not in output
     code, output, _ = server(*order, imports=TOKENIZERS)
     assert code == 0, output
     extraction.verify(tmp_path / "a[b]" / "run")
@@ -147,7 +147,7 @@ def test_a_signal_in_icl(server, checkpoint, tmp_path):
     order = ("icl", f"--model={checkpoint.folder}", f"--config={ROOT}/tests/small_icl.py", f"--workdir={tmp_path}/run")
     at = {"imports": TOKENIZERS, "signal": int(signal.SIGINT), "match": r"icl/models/.*parquet"}
     code, output, _ = server(*order, **at)
-    assert code == 75 and output.endswith("stopped by SIGINT; start again to go on\n") and "Traceback" not in output
+    assert code == 75 and output.endswith("stopped by SIGINT; start again to continue\n") and "Traceback" not in output
 
 
 TASKS = {"families": "bitwise", "bitwise.bits": 2, "bitwise.train": 60, "bitwise.test": 40, "shots": 1}
@@ -189,7 +189,7 @@ def test_a_signal_in_a_study_of_a_language_model(server, checkpoint, tmp_path, c
     order = study_of(command, checkpoint.folder, tmp_path / "run")
     code, output, seen = server(*order, imports=TOKENIZERS, signal=int(number), match=match)
     assert code == 75 and seen and "stopped by " in output.splitlines()[-1], output
-    assert "start again to go on" in output.splitlines()[-1] and "Traceback" not in output
+    assert "start again to continue" in output.splitlines()[-1] and "Traceback" not in output
     kept = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.parquet")}
     code, output, _ = server(*order, imports=TOKENIZERS)
     assert code == 0, output
@@ -201,7 +201,7 @@ def test_a_signal_in_a_study_of_a_language_model(server, checkpoint, tmp_path, c
 def test_a_signal_while_a_report_is_drawn(trained, server):
     at = {"signal": int(signal.SIGTERM), "match": r"run/figures/\w+\.svg", "draw": True}
     code, output, _ = server("report", f"--workdir={trained}", **at)
-    assert code == 75 and output.endswith("stopped by SIGTERM; start again to go on\n") and "Traceback" not in output
+    assert code == 75 and output.endswith("stopped by SIGTERM; start again to continue\n") and "Traceback" not in output
     assert not (trained / "report.html").exists()
     code, output, _ = server("report", f"--workdir={trained}", draw=True)
     assert code == 0 and f"report: {trained}/report.html" in output
@@ -211,7 +211,7 @@ def test_a_signal_in_a_sweep_that_is_about_to_compile_ends_it_at_once(server, tm
     """Nothing is unsaved before the first chunk of a pack, so no compilation is waited for."""
     order = ("sweep", f"--config={ROOT}/tests/sweeps/small_sweep.py", f"--workdir={tmp_path}/run")
     code, output, _ = server(*order, signal=int(signal.SIGTERM), match=r"run/packs/.*json")
-    assert code == 75 and output.endswith("stopped by SIGTERM; start again to go on\n") and "at step" not in output
+    assert code == 75 and output.endswith("stopped by SIGTERM; start again to continue\n") and "at step" not in output
     assert not list((tmp_path / "run" / "checkpoints").iterdir())
 
 

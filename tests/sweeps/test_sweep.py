@@ -124,7 +124,7 @@ def test_a_pack_that_runs_out_of_memory_is_halved(whole, tmp_path, caplog, monke
     monkeypatch.setattr(execution, "run_pack", short_of_memory)
     with caplog.at_level("WARNING", "jaxconcepts"):
         run(tmp_path, ALL[:3])
-    assert "halving it" in caplog.text
+    assert "splitting it in two" in caplog.text
     names = [point.run for point in ALL[:3]]
     assert metrics(tmp_path).equals(metrics(whole[0]).filter(pl.col("run").is_in(names)))
     assert [len(pack.points) for pack in membership.recorded(epath.Path(tmp_path))] == [1, 1, 1]

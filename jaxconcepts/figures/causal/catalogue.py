@@ -19,7 +19,7 @@ KINDS = ("patching", "task_vectors", "function_vectors", "steering", "heads", "i
 LEADING = ("patching", "vectors", "steering")
 """The figures whose sentences stand at the head of the page."""
 LAST = "The state at the prompt's last token is changed"
-INTERVAL = "Bars are 95 % intervals, prompts of one query as one."
+INTERVAL = "Bars are 95 % intervals; prompts with the same query count as one."
 
 
 ENTRIES = (
@@ -27,62 +27,65 @@ ENTRIES = (
         "patching",
         "Accuracy after a patch, by layer",
         causal.patching,
-        f"{LAST}, layer by layer: positive, the mean state of rightly answered prompts of the same concept; negative, "
-        f"of prompts without information; other, of another concept; random, a random direction as long as the way "
-        f"from positive to negative. {INTERVAL}",
+        f"{LAST} at one layer. Positive: it becomes the mean state of correctly answered prompts of the same concept. "
+        "Negative: of prompts without information. Other: of another concept. Random: the positive state plus a random "
+        f"direction, as long as the difference of positive and negative. {INTERVAL}",
         outcome=outcomes.patching,
     ),
     Entry(
         "patched",
         "Accuracy after a patch, at one layer",
         causal.patched,
-        f"{LAST} at one layer: the one that was patched in the paper (15 for parts of speech, 13 for bit operations) "
-        "where its model is the same, else the one where the positive patch and the negative one are furthest apart on "
-        f"these prompts, which flatters the difference somewhat. {INTERVAL} Diamonds, where model and shots are the "
-        "same: its numbers, read off its figure 20; over all: their mean.",
+        f"{LAST} at one layer. For the paper's model this is the paper's layer (15 for parts of speech, 13 for bit "
+        "operations). Else it is the layer with the largest difference between the positive and the negative patch on "
+        f"these prompts, so this difference is somewhat too large. {INTERVAL} Diamonds: numbers of the paper's figure "
+        "20 and their mean, where model and shots are the same.",
         outcome=outcomes.patched,
     ),
     Entry(
         "vectors",
         "Task vectors and function vectors",
         causal.vectors,
-        f"Accuracy without demonstrations when the mean state of few-shot prompts is written at the last token (task "
-        f"vector), or the output of the heads with the largest indirect effects is added there (function vector), at "
-        f"the layer that is best on other prompts. Shuffled: few-shot prompts whose demonstrated answers are dealt out "
-        f"anew among the demonstrations, so that they still are answers of the concept. {INTERVAL}",
+        "Accuracy without demonstrations. Task vector: the mean state of few-shot prompts replaces the state at the "
+        "last token. Function vector: the outputs of the heads with the largest indirect effects are added there. "
+        "The layer is the best one on other prompts. Shuffled: few-shot prompts whose demonstrated answers are "
+        f"permuted, so they are still answers of the concept. {INTERVAL}",
         outcome=outcomes.vectors,
     ),
     Entry(
         "effects",
         "Heads' indirect effects",
         causal.effects,
-        "Rise of the right answer's probability when one head's output at the last token of a prompt with shuffled "
-        "labels becomes its mean over rightly answered prompts; mean over concepts, and each concept.",
+        "The prompt has shuffled labels. The output of one head at the last token is replaced by its mean over "
+        "correctly answered prompts. Shown is the rise of the right answer's probability: mean over concepts, and "
+        "each concept.",
         outcome=outcomes.effects,
     ),
     Entry(
         "steering",
         "Steering toward another concept",
         causal.steering,
-        f"{LAST} by a multiple of the way from the own concept's mean to another's: the share of answers that are what "
-        "the other concept would answer. A line a scale; broken: a random direction of that length. Bands: 95 % "
-        "intervals, prompts of one query as one.",
+        f"{LAST}: a multiple of the difference between another concept's mean and the own concept's mean is added. "
+        "Shown is the share of answers that the other concept would give, with one line for each scale. Broken "
+        "lines: a random direction of the same length. Bands are 95 % intervals; prompts with the same query count as "
+        "one.",
         outcome=outcomes.steering,
     ),
     Entry(
         "heads",
         "Accuracy without one head",
         causal.heads,
-        "Change of accuracy when one head is set to its mean over prompts and tokens, in the prompt; mean over "
-        "concepts, and each concept.",
+        "Change of accuracy when one head's output in the prompt is replaced by its mean over prompts and tokens: mean "
+        "over concepts, and each concept.",
         outcome=outcomes.heads,
     ),
     Entry(
         "interchange",
         "Interchange patching, layer by token",
         causal.interchange,
-        "Prompts whose demonstrations are answered by another concept, run with one state of the same prompt answered "
-        "by its own: the share of the logit difference that the state restores. Tokens are counted from the end.",
+        "The demonstrations have the answers of another concept. One state is replaced by that of the same prompt with "
+        "its own answers. Shown is the share of the logit difference that this restores. Tokens are counted from the "
+        "end.",
         outcome=outcomes.interchange,
     ),
 )
@@ -119,7 +122,7 @@ def _families(tables: Mapping[str, pl.DataFrame | None], config: Mapping, same: 
 def _sections(tables: Mapping[str, pl.DataFrame | None], families: list[tuple[str, dict]]) -> Iterator[Section]:
     concepts = tables["concepts"]
     for family, concept, *_ in concepts.filter(~pl.col("used")).iter_rows():
-        yield Section("", f"{family}: {concept}", missing="skipped, none of its prompts is answered rightly")
+        yield Section("", f"{family}: {concept}", missing="skipped: none of its prompts has a correct answer")
     for family, of_family in families:
         for entry in ENTRIES:
             yield drawn(

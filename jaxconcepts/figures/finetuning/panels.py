@@ -65,20 +65,18 @@ def sections(table: pl.DataFrame, config: Mapping[str, Any]) -> Iterator[Section
 
 CD_CAPTION = (
     "CD at every layer (layer 0: the embeddings, layer l: the residual stream after block l), mean over concepts "
-    "without Null, before tuning and after each arm, a line a seed. Shaded: the states that come out of tuned blocks. "
-    "Left of the shade nothing can move, whatever is learned: an arm whose shade begins right of the layer at which "
-    "concepts are read leaves their encoding there as it was by construction. Bands: 95 % interval, in which "
-    "points that share neighbours do not count in full (language models). Diamonds, where model and prompts are the "
-    "same: read off the paper (arXiv 2412.12276, "
-    "table 1)."
+    "without Null, before tuning and after each arm, with one line for each seed. Shaded: the layers after tuned "
+    "blocks. Left of the shade nothing can change. So an arm cannot change the encoding at a layer left of its "
+    "shade. Bands (language models): 95 % interval that takes shared neighbours into account. Diamonds: numbers of "
+    "the paper (arXiv 2412.12276, table 1), where model and prompts are the same."
 )
 GAIN_CAPTION = {
-    "accuracy": "Exact match of greedy answers, by concept and over all concepts without Null; bars: 95 % "
-    "interval, prompts of one query as one, with several seeds of the first one's prompts. Diamonds, where model and "
-    "prompts are the same: read off "
-    "the paper (arXiv 2412.12276, figure 24 and table 1).",
-    "loss_last": "Held-out squared error at the last position, by concept and over all. Dotted: the Bayes mixture's, "
-    "over all concepts.",
+    "accuracy": "Exact match of greedy answers, by concept and over all concepts without Null. Bars: 95 % interval "
+    "that counts prompts with the same query as one; with several seeds, of the first seed's prompts. "
+    "Diamonds: numbers of the paper (arXiv 2412.12276, figure 24 and table 1), where model and prompts "
+    "are the same.",
+    "loss_last": "Held-out squared error at the last position, by concept and over all. Dotted: the error of the Bayes "
+    "mixture, over all concepts.",
 }
 
 

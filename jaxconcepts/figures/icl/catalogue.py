@@ -13,39 +13,38 @@ from jaxconcepts.figures.icl.tables import IclTables
 from jaxconcepts.figures.section import Entry, Section, Table, drawn, known, number
 
 CD = (
-    "CD is the share of prompts whose concept is that of the majority of their {k} nearest neighbours among hidden "
-    "states of the last prompt token (residual stream, before the final norm; Euclidean, leave one out; prompts of one "
-    "query do not vote for each other; votes that tie are shared), mean over draws of {per_draw} prompts a concept, "
-    "which share no prompt. Null, whose answers are random, is in the pool and out of averages."
+    "CD is the share of prompts whose concept has the majority among the {k} nearest neighbours of their hidden state "
+    "(last prompt token, residual stream before the final norm, Euclidean distance, leave one out). Prompts with the "
+    "same query do not vote for each other, and tied votes are shared. CD is the mean over draws of {per_draw} prompts "
+    "a concept; draws share no prompt. Null, whose answers are random, is in the draws but not in averages."
 )
 UNTRAINED = (
-    "Read CD against the controls rather than against chance: on such prompts it can exceed chance without any "
-    "training, for attention averages over the demonstrated answers, which differ by concept."
+    "Compare CD with its controls rather than with chance. On such prompts it can be above chance without any "
+    "training, because attention averages over the demonstrated answers, which differ by concept."
 )
 CONTROLS = (
-    "The controls are the same kNN, on prompts of one query kept apart too: on the bag of the prompt's tokens, on the "
-    "bag of the demonstrated answers' tokens, and on hidden states of a model of the same shape with random weights at "
-    "its own best layer. The interval of the difference allows for CD and a control of the same prompts rising and "
-    "falling together."
+    "The controls use the same kNN on other states: the bag of the prompt's tokens, the bag of the demonstrated "
+    "answers' tokens, and hidden states of a model of the same shape with random weights, at its best layer. The "
+    "interval of the difference takes into account that CD and a control of the same prompts vary together."
 )
-HEADLINE = "The headline layer is the best one on prompts set apart for choosing it, in each cell."
+HEADLINE = "In each cell the headline layer is the best one on separate prompts."
 ACCURACY = (
-    "Accuracy is exact match of greedy answers. Bars are 95 % intervals: of accuracy with prompts of one query as one, "
-    "of CD with the points' shared neighbours counted."
+    "Accuracy is exact match of greedy answers. Bars are 95 % intervals. That of accuracy counts prompts with the same "
+    "query as one, and that of CD takes shared neighbours into account."
 )
 CHANCE = (
-    "Dotted, in each concept's colour: its CD under permuted labels. A hollow cross: all states of that layer are one "
-    "point, and CD says nothing."
+    "Dotted lines in the colour of a concept: its CD under permuted labels. A hollow cross: all states of the layer "
+    "are equal, so CD says nothing."
 )
 ASSOCIATION = (
-    "The interval counts as many points as concepts, of which there are few: it is wide, and it begins at 0 where no "
-    "relation cannot be ruled out. Adjusted R² is 0 on average without a relation; p: the share of pairings "
-    "of concepts that do as well."
+    "The interval counts as many points as there are concepts. These are few, so it is wide. It begins at 0 "
+    "if there may be no relation. Adjusted R² is 0 on average without a relation. p is the share of random pairings "
+    "of concepts with at least this R²."
 )
-PAPER = "Hollow marks, where the model is the paper's: its numbers, read off its figure 4."
+PAPER = "Hollow marks: numbers of the paper's figure 4, if the model is the paper's."
 PROMPTED = (
-    "Hollow marks, where the model is the paper's: its means over concepts for plain prompts and for prompts that "
-    "state the rule (parts of speech) or the operator's name (bit operations), read off its table 1."
+    "Hollow marks: means over concepts of the paper's table 1, if the model is the paper's, for plain prompts and for "
+    "prompts that state the rule (parts of speech) or the operator's name (bit operations)."
 )
 ENTRIES = (
     Entry(
@@ -67,21 +66,20 @@ ENTRIES = (
         "icl_layers",
         "CD by layer and shots",
         icl.cd_layers,
-        "Mean over the concepts without Null; bands are 95 % intervals, dots the headline layer. Broken: "
-        "the 95 % point of CD under permuted labels (most shots); dotted, grey: its mean. Grey columns: layers whose "
-        "states are all one point, where CD says nothing. "
-        f"{UNTRAINED} In the colour of the shots: dotted, an untrained model of the same shape; dashes and dots, "
-        f"across, the bag of the answers shown. {CD}",
+        "Mean over the concepts without Null. Bands are 95 % intervals, and dots mark the headline layer. Broken "
+        "line: the 95 % point of CD under permuted labels, at the most shots. Grey dotted line: its mean. Grey "
+        f"columns: layers whose states are all equal, so CD says nothing. {UNTRAINED} In the colour of the shots, "
+        "dotted lines are an untrained model of the same shape, and horizontal dash-dotted lines are the bag of the "
+        f"shown answers. {CD}",
         outcome=outcomes.layers,
     ),
     Entry(
         "icl_scatter",
         "Does CD predict accuracy?",
         icl.scatter,
-        "A mark is a concept at a number of shots (larger: more shots), at the last checkpoint; the line is the least-"
-        "squares fit without Null. R² and Spearman's correlation are over all marks but Null's. "
-        f"{ASSOCIATION} "
-        f"{HEADLINE} {PAPER}",
+        "A mark is a concept at a number of shots, at the last checkpoint. Larger marks have more shots. The line "
+        "is the least-squares fit without Null. R² and Spearman's correlation are over all marks except Null's. "
+        f"{ASSOCIATION} {HEADLINE} {PAPER}",
         outcome=outcomes.scatter,
     ),
     Entry(
@@ -89,8 +87,8 @@ ENTRIES = (
         "Over pretraining",
         icl.over_checkpoints,
         "Accuracy and headline CD of each concept at every checkpoint, R² of accuracy on CD over all shots with its "
-        "interval, and the loss of the right answer (less its log-probability, summed over its tokens). Dotted in the "
-        f"third panel: R² of concepts paired at random. {ASSOCIATION} {HEADLINE} {CHANCE} {UNTRAINED}",
+        "interval, and the loss of the right answer (minus its log-probability, summed over its tokens). Dotted "
+        f"line in the third panel: R² of concepts paired at random. {ASSOCIATION} {HEADLINE} {CHANCE} {UNTRAINED}",
         outcome=outcomes.series,
     ),
     Entry(
@@ -104,10 +102,10 @@ ENTRIES = (
     ),
     Entry(
         "icl_pairwise",
-        "Which concepts are told apart?",
+        "Which concepts are separated?",
         partial(icl_concepts.matrices, metric="pairwise_cd"),
-        "CD within each pair of concepts at the headline layer: only the pair's prompts are judged and vote; chance is "
-        "0.5.",
+        "CD within each pair of concepts at the headline layer: only the prompts of the pair are scored and vote. "
+        "Chance is 0.5.",
         outcome=outcomes.pairs,
         lead=False,
     ),
@@ -115,8 +113,9 @@ ENTRIES = (
         "icl_confusion",
         "Which rule do wrong answers follow?",
         partial(icl_concepts.matrices, metric="confusion"),
-        "Rows are the concept asked for, columns the concept whose rule gives the same answer, as a share of the row's "
-        "wrong answers. An answer that several rules give counts for each, so rows may sum to more than one.",
+        "A row is the concept of the prompt. A column is a concept whose rule gives the model's wrong answer. Cells "
+        "are shares of the row's wrong answers. An answer that several rules give counts for each, so a row may sum "
+        "to more than one.",
         outcome=outcomes.confusion,
         lead=False,
     ),
@@ -124,22 +123,23 @@ ENTRIES = (
         "icl_hidden",
         "Hidden states",
         icl_concepts.hidden_states,
-        "Principal components of each panel's own points, a dot a prompt. Above each panel is its mean CD, in the full "
-        "width and over all draws: a projection alone can show clusters that are not there and hide ones that are.",
+        "Principal components of the points of each panel, with one dot for each prompt. Above each panel is its "
+        "mean CD in the full width, over all draws. A projection alone can show clusters that do not exist, and hide "
+        "real ones.",
         each=True,
         outcome=outcomes.hidden,
         lead=False,
     ),
 )
 TABLE_NOTE = (
-    "Last checkpoint; means over concepts without Null, with 95 % intervals. CD at the headline layer; “same query "
-    "too”: where prompts of one query vote for each other; then the controls, and CD less the highest of them. p: "
-    "of the headline layer, under permuted labels. A dash: undefined or not measured."
+    "Means over concepts without Null at the last checkpoint, with 95 % intervals. CD is at the headline layer. “Same "
+    "query too”: prompts with the same query vote for each other. Then come the controls, and CD minus the highest "
+    "control. p: of the headline layer, under permuted labels. A dash: undefined or not measured."
 )
 ASSOCIATION_NOTE = (
-    "R² and Spearman: accuracy against CD over the concepts of a cell, and in rows “all” over all shots together. "
-    "The interval of R² counts as many points as concepts; adjusted R² is 0 on average where there is no "
-    "relation; p(R²): the share of pairings of concepts that do as well. A dash: undefined or not measured."
+    "R² and Spearman: accuracy against CD over the concepts of a cell, and in rows “all” over all shots together. The "
+    "interval of R² counts as many points as there are concepts. Adjusted R² is 0 on average without a "
+    "relation. p(R²) is the share of pairings of concepts with at least this R². A dash: undefined or not measured."
 )
 
 

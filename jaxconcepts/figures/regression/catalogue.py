@@ -13,26 +13,26 @@ from jaxconcepts.figures.sweeps import panels as sweep
 
 SETS = "All measurements are on one held-out set of sequences, the same at every step."
 DIVIDED = (
-    "Squared errors are divided by r, the rank of the bases, so that predicting zero scores about 1; what lies below a "
-    "ten-thousandth of the largest is not shown."
+    "Squared errors are divided by r, the rank of the bases, so predicting zero gives about 1. Values below a "
+    "ten-thousandth of the largest are not shown."
 )
 REFERENCES = (
     "Broken lines are the same error of closed-form predictors on the same sequences, all concepts together: zero; "
     "ridge regression on all dimensions; the Bayes-optimal mixture, which infers the concept from the examples; and "
-    "the oracle, which is told it."
+    "the oracle, which is given the concept."
 )
 CD = (
-    "CD is the share of sequences whose concept is that of the majority of their 10 nearest neighbours (Euclidean, "
-    "leave one out, all concepts pooled; votes that tie are shared)."
+    "CD is the share of sequences whose concept has the majority among their 10 nearest neighbours (Euclidean, leave "
+    "one out, all concepts pooled; tied votes are shared)."
 )
 INTERVAL = (
-    "The band is a 95 % interval in which sequences that share neighbours do not count in full (drawn where the run "
-    "measured `cd_interval`). It does not allow for having picked the best layer."
+    "The band is a 95 % interval that takes shared neighbours into account (if the run measured `cd_interval`). It "
+    "does not account for the choice of the best layer."
 )
 
 TRAINED = (
-    "Of regression: squared errors divided by r, the rank of the bases, so that predicting zero scores about 1. Of "
-    "language: cross-entropy in nats a token."
+    "For regression it is the squared error divided by r, the rank of the bases, so predicting zero gives about 1. For "
+    "language it is the cross-entropy in nats a token."
 )
 
 ENTRIES = (
@@ -105,8 +105,8 @@ ENTRIES = (
         "cd_concepts",
         "CD of each concept",
         synthetic.cd_concepts,
-        "The share of each concept's own sequences that are decoded rightly, at the last x token, in the layer that is "
-        "best at the run's last measurement (named above each panel). The dotted line is chance.",
+        "The share of each concept's own sequences that are decoded correctly, at the last x token, in the layer "
+        "that is best at the run's last measurement (named above each panel). The dotted line is chance.",
         over_steps=True,
         lead=False,
         outcome=outcomes.cd_concepts,
@@ -134,27 +134,27 @@ ENTRIES = (
 )
 
 HALF_WAY = (
-    "The half-way mark lies in the middle between a curve's first and its best measurement, the step linear between "
-    "measurements. A concept counts whose last-position loss falls by a tenth at least (whose CD, in the layer that "
-    "decodes it best at the end, rises by 0.1)."
+    "The half-way mark is the step at which a curve reaches the middle between its first and its best measurement, "
+    "interpolated linearly. A concept counts if its last-position loss falls by at least a tenth (for CD: if CD "
+    "rises by 0.1, at the layer that is best at the end)."
 )
 SWEEP_ENTRIES = (
     Entry(
         "sweep_fields",
         "Loss and CD against each swept field",
         sweep.by_field,
-        "Each dot is a run at its last measurement: held-out loss at the last position, all concepts together, and the "
-        "best layer's CD at the last x token. The line is the median of the runs with that value (values drawn at "
-        "random: in eight classes), the band their middle half. The fields that the outcomes depend on most come "
-        f"first; diverged runs are left out. {DIVIDED}",
+        "Each dot is a run at its last measurement: held-out loss at the last position, all concepts together, and "
+        "the best layer's CD at the last x token. The line is the median of the runs with the same value (random "
+        "values are put into eight classes), and the band is their middle half. The fields with the largest effect "
+        f"come first. Diverged runs are left out. {DIVIDED}",
         outcome=sweep_outcomes.by_field,
     ),
     Entry(
         "sweep_pairs",
         "Loss and CD over two fields at a time",
         sweep.heat_maps,
-        "Medians over all runs with both values, for the three fields that the outcomes depend on most. Brighter is "
-        "better in both rows; white: no run.",
+        "Medians over all runs with both values, for the three fields with the largest effect. Brighter is better in "
+        "both rows. White: no run.",
         lead=False,
         outcome=sweep_outcomes.heat_maps,
     ),
@@ -162,8 +162,8 @@ SWEEP_ENTRIES = (
         "sweep_parallel",
         "All fields at once",
         sweep.parallel,
-        "A line is a run, from its fields to its last-position loss / r and its best-layer CD, which colours it. Of "
-        "many runs an even sample is drawn.",
+        "A line is a run, from its fields to its last-position loss / r and its best-layer CD. The colour is the CD. "
+        "If there are many runs, an even sample is shown.",
         lead=False,
     ),
     Entry(
@@ -177,7 +177,7 @@ SWEEP_ENTRIES = (
         "sweep_order",
         "Order of emergence by seed",
         sweep.order_by_seed,
-        f"A row is a seed, a panel a setting: those in which most concepts' losses fell. {HALF_WAY}",
+        f"A row is a seed, and a panel is a setting. Shown are the settings in which most losses fell. {HALF_WAY}",
         lead=False,
         outcome=sweep_outcomes.order_by_seed,
     ),
@@ -185,12 +185,13 @@ SWEEP_ENTRIES = (
 """Drawn once for all runs, where they differ in more than their seed."""
 
 PATCH_HOW = (
-    "The mean hidden state of a concept (the target; over other sequences, at every position apart) is written over "
-    "that of sequences of another (the source), or its difference to the source's own mean is added (x4: four times)."
+    "The mean hidden state of a concept (the target) replaces the hidden states of sequences of another concept (the "
+    "source), or the difference of the two concepts' means is added (x4: four times). Means are over other sequences, "
+    "for each position."
 )
 PATCH_CONTROLS = (
     "Controls: a random direction as long as the difference of the means, the source's own mean, and the mean of a "
-    "third concept, judged by the same oracles. Means over all pairs of concepts, at the query."
+    "third concept, compared with the same oracles. Shown are means over all pairs of concepts, at the query."
 )
 
 
@@ -210,8 +211,8 @@ PATCH_ENTRIES = (
             (
                 "distance",
                 "distance",
-                "Mean squared difference between predictions and those of the oracle of the source's and of the "
-                "target's basis, divided by r: a patch that switches the algorithm raises the first and lowers the "
+                "Mean squared difference between the predictions and those of two oracles, of the source's and of the "
+                "target's basis, divided by r. A patch that switches the algorithm raises the first and lowers the "
                 "second.",
             ),
             (
@@ -226,8 +227,8 @@ PATCH_ENTRIES = (
         "patch_training",
         "Patches over training",
         partial(patching.followed_over_training, mode="add"),
-        f"{PATCH_HOW} The coefficients of the predictions on the oracles of source and target at every checkpoint, "
-        "where they are largest for the target at the last one.",
+        f"{PATCH_HOW} The coefficients of the predictions on the oracles of source and target, at every checkpoint. "
+        "The patch is the one with the largest coefficient for the target at the last checkpoint.",
         kind="summary",
     ),
     *(
@@ -248,7 +249,7 @@ PATCH_ENTRIES = (
         "patch_grid_training",
         "Loss after a patch, over training",
         partial(patching.grids_over_training, mode="add"),
-        f"{PATCH_HOW} The same at every checkpoint, in the layer in which the loss changes most at the last one.",
+        f"{PATCH_HOW} The same at every checkpoint, at the layer where the loss changes most at the last checkpoint.",
         kind="grid",
         each=True,
         lead=False,

@@ -21,12 +21,12 @@ LEAST_BAYES = 1e-6
 """The least loss of the Bayes mixture, of the variance of y, that a model's is compared with."""
 
 TABLE_NOTE = (
-    "Last measurement of every run. CD: the best layer's at the last x token (and y token), with the 95 % "
-    "interval where the run measured it (`cd_interval`); it is the best of all layers at that step, so it is "
-    "biased upwards a little where layers are many and points few. Losses: held-out squared error divided by r, the "
-    "rank of the bases, of the model and of the references on the same sequences; “model / Bayes” is 1 for a model "
-    "that does as well as the Bayes-optimal mixture. A dash: not measured. Concepts and layers count from 0 as in "
-    "the tables; layer 0 is the embeddings."
+    "Last measurement of every run. CD is that of the best layer, at the last x token and y token, with the 95 % "
+    "interval if the run measured it (`cd_interval`). The choice of the best layer makes it slightly too high if there "
+    "are many layers and few points. Losses are held-out squared errors divided by r, the rank of the bases, of the "
+    "model and of the references on the same sequences. “model / Bayes” is 1 for a model that is as good as the "
+    "Bayes-optimal mixture. A dash: not measured. Concepts and layers count from 0 as in the tables. Layer 0 is the "
+    "embeddings."
 )
 
 

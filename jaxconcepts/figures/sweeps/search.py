@@ -74,8 +74,8 @@ def course(study: Study, aim: Aim) -> Figure:
 
 
 ENTRY = Entry(
-    "search", "Did the search find better points as it went on?", course,
-    "A dot is a point, the mean over its seeds at the quantity that was searched for; the line is the best so far. "
-    "Dotted lines part the rounds: each was proposed from what all rounds before it gave. A point with a run that "
-    "diverged has no dot.",
+    "search", "Did the search find better points over time?", course,
+    "A dot is a point: the mean of the optimised quantity over its seeds. The line is the best value so far. Dotted "
+    "lines separate the rounds. All earlier rounds decide the points of a round. A point with a diverged run has no "
+    "dot.",
 )  # fmt: skip

@@ -83,7 +83,7 @@ def _known(model: Decoder, encoded: Encoded, parts: Parts):
         at = part["at"]
         texts[at], log_probs[at], known[at] = part["texts"], part["log_probs"], True
         states[:, at] = part["states"].view(model.dtype).swapaxes(0, 1)
-    log.info("%d of %d prompts were read before", known.sum(), len(known))
+    log.info("%d of %d prompts are already done", known.sum(), len(known))
     return jnp.asarray(states), texts, log_probs, known
 
 

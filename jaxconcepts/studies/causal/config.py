@@ -23,24 +23,24 @@ OF_HEADS = ("function_vectors", "heads")
 class CausalConfig(icl_config.Tasks):
     """The experiments on one checkpoint. Raises FieldError naming the field."""
 
-    experiments: tuple[str, ...] = field(EXPERIMENTS, "which are done", choices=EXPERIMENTS)
-    shots: int = field(4, "demonstrations of a few-shot prompt", low=1, high=10_000)
+    experiments: tuple[str, ...] = field(EXPERIMENTS, "the experiments to do", choices=EXPERIMENTS)
+    shots: int = field(4, "demonstrations in a few-shot prompt", low=1, high=10_000)
     per_replicate: int = field(20, "test prompts of each concept in a replicate", low=1, high=MANY)
-    replicates: int = field(5, "disjoint sets of test prompts", low=2, high=100_000)
+    replicates: int = field(5, "number of replicates: disjoint sets of test prompts", low=2, high=100_000)
     for_means: int = field(
-        100, "prompts of each concept behind the mean states (those answered rightly count)", low=1, high=MANY
+        100, "prompts of each concept for the mean states; only rightly answered ones count", low=1, high=MANY
     )
-    develop: int = field(20, "zero-shot prompts of each concept on which a layer is chosen", low=1, high=MANY)
+    develop: int = field(20, "zero-shot prompts of each concept that a layer is chosen on", low=1, high=MANY)
     effects: int = field(
-        20, "prompts with shuffled labels, of each concept, behind the heads' indirect effects", low=1, high=MANY
+        20, "prompts of each concept, with shuffled labels, for the indirect effects of heads", low=1, high=MANY
     )
-    top_heads: int = field(0, "heads in a function vector; 0 for a tenth of all, at least 4", low=0)
-    scales: tuple[float, ...] = field((0.5, 1.0, 2.0, 4.0), "of steering")
+    top_heads: int = field(0, "number of heads in a function vector; 0 for a tenth of all heads, and at least 4", low=0)
+    scales: tuple[float, ...] = field((0.5, 1.0, 2.0, 4.0), "factors of the steering vector")
     steered: int = field(20, "test prompts of each concept that are steered", low=1)
-    ablated: int = field(50, "test prompts of each concept that are asked without a head", low=1)
+    ablated: int = field(50, "test prompts of each concept that are asked with a head ablated", low=1)
     pairs: int = field(8, "prompt pairs of each concept for interchange patching", low=1, high=MANY)
-    batch_size: int = field(50, "prompts a batch", low=1, high=1_000_000)
-    multiple: int = field(64, "what widths of batches are rounded up to", low=1, high=1_000_000)
+    batch_size: int = field(50, "prompts in a batch", low=1, high=1_000_000)
+    multiple: int = field(64, "lengths of batches are rounded up to a multiple of this", low=1, high=1_000_000)
 
     def __post_init__(self):
         typed.check(self)

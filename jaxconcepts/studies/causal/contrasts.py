@@ -19,6 +19,7 @@ def shuffled(prompt: render.Prompt, template: render.Template, seed: int) -> ren
 
 
 def with_demonstrations(prompt, template, demonstrations):
+    """The prompt with other demonstrations before the same query."""
     text = "".join(template.demonstration(example) + template.separator for example in demonstrations)
     return prompt._replace(text=text + template.query(prompt.query), demonstrations=tuple(demonstrations))
 

@@ -110,7 +110,7 @@ def prepare(session: Session, family: Family) -> Prepared:
         counts[concept] = len(rows)
         if not len(rows):
             log.warning(
-                "%s: %s is skipped, none of its %d prompts is answered rightly", family.name, concept, len(prompts)
+                "%s: %s is skipped: none of its %d prompts has a correct answer", family.name, concept, len(prompts)
             )
             continue
         found = causal_pass.capture(session, causal_pass.take(asked, rows))

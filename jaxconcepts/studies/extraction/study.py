@@ -95,7 +95,7 @@ def extract(config: ExtractConfig, workdir: epath.PathLike, mesh: jax.sharding.M
     with store.open_run(workdir, record, device=device) as run:
         done = states.rows_done(run.workdir)
         if done == scan.count:
-            log.info("all %d prompts are there", scan.count)
+            log.info("all %d prompts are already stored", scan.count)
             return run.workdir
         model, params = pretrained.load_pretrained(folder, config.dtype, mesh, through=config.through)
         array = _open_array(run.workdir, (scan.count, model.layers + 1, model.width), config)

@@ -22,11 +22,11 @@ from jaxconcepts.training.optimizers import SCHEDULES, OptimizerNumbers
 class Numbers:
     """The optimiser's numbers."""
 
-    learning_rate: float = field(2e-4, "at the schedule's peak", low=0)
-    weight_decay: float = field(0.01, "of every tuned parameter, with adamw", low=0)
-    b1: float = field(0.9, "decay of the first moment", low=0, below=1)
-    b2: float = field(0.999, "decay of the second moment", low=0, below=1)
-    eps: float = field(1e-8, "beside the second moment's root", low=0)
+    learning_rate: float = field(2e-4, "learning rate at the peak of the schedule", low=0)
+    weight_decay: float = field(0.01, "weight decay of all tuned parameters, with adamw", low=0)
+    b1: float = field(0.9, "decay rate of the first moment", low=0, below=1)
+    b2: float = field(0.999, "decay rate of the second moment", low=0, below=1)
+    eps: float = field(1e-8, "epsilon, added to the root of the second moment", low=0)
     clip_norm: float = field(1.0, "largest norm of the whole gradient", low=0, infinite=True)
 
     def __post_init__(self):
@@ -37,23 +37,27 @@ class Numbers:
 class TuneFields(Numbers):
     """How an arm is tuned."""
 
-    steps: int = field(1000, "of the whole run", low=1)
-    batch_size: int = field(16, "sequences a step", low=1, high=1_000_000)
-    optimizer: Literal["adam", "adamw"] = field("adamw", "the optimiser")
-    schedule: str = field("linear", "course of the learning rate", choices=SCHEDULES)
+    steps: int = field(1000, "number of steps", low=1)
+    batch_size: int = field(16, "sequences in a batch", low=1, high=1_000_000)
+    optimizer: Literal["adam", "adamw"] = field("adamw", "optimiser")
+    schedule: str = field("linear", "schedule of the learning rate", choices=SCHEDULES)
     warmup_steps: int = field(0, "steps of linear warm-up", low=0)
-    decay_fraction: float = field(1.0, "the share of the steps, at the end, over which the rate falls", above=0, high=1)
+    decay_fraction: float = field(
+        1.0, "share of the steps, at the end, in which the learning rate falls", above=0, high=1
+    )
 
 
 @dataclass(frozen=True)
 class LoraFields:
     """The adapters."""
 
-    rank: int = field(16, "r; 0 for full fine-tuning", low=0, high=65536)
-    alpha: float = field(16.0, "the adapter is scaled by alpha / rank", above=0)
-    dropout: float = field(0.1, "share of an adapted projection's inputs that the adapter does not see", low=0, below=1)
+    rank: int = field(16, "rank of LoRA; 0 for full fine-tuning", low=0, high=65536)
+    alpha: float = field(16.0, "LoRA's alpha: the adapter is scaled by alpha / rank", above=0)
+    dropout: float = field(0.1, "share of a projection's inputs that the adapter does not see", low=0, below=1)
     targets: tuple[str, ...] = field(
-        (), 'projections by our names ("q", "mlp_up") or the checkpoint\'s; empty for queries and values', low=1
+        (),
+        'projections to adapt, by our names ("q", "mlp_up") or the checkpoint\'s; empty for queries and values',
+        low=1,
     )
 
     def __post_init__(self):
@@ -64,8 +68,8 @@ class LoraFields:
 class SyntheticFields:
     """For a training's run directory as the model."""
 
-    run: str = field("", "its run, by the beginning of a name; empty for the first")
-    step: int = field(-1, "of a checkpoint; -1 for the last", low=-1)
+    run: str = field("", "the run to tune, by the beginning of its name; empty for the first run")
+    step: int = field(-1, "the step of the checkpoint to tune; -1 for the last", low=-1)
     per_concept: int = field(250, "held-out sequences of each concept", low=1, high=icl_config.MANY)
 
     def __post_init__(self):
@@ -77,9 +81,9 @@ class RunFields:
     """How, not what; it may change between a run and its resumption."""
 
     how: Literal["auto", "vmap", "map"] = field(
-        "auto", "arms side by side (vmap), one after another (map) or by backend"
+        "auto", "tune the arms side by side (vmap) or one after another (map); auto decides by backend"
     )
-    remat: bool = field(False, "recompute blocks in the backward pass, for memory")
+    remat: bool = field(False, "recompute blocks in the backward pass, to save memory")
     checkpoint_seconds: float = field(60.0, "seconds between checkpoints", low=0)
 
     def __post_init__(self):
@@ -101,12 +105,15 @@ class Arms:
     out of the training prompts: it has nothing to teach. Only the query's answer is learned."""
 
     arms: tuple[str, ...] = arms_field(("first-10", "last-10", "all", "none"))
-    patterns: Mapping[str, Any] = field({}, "arms of one's own: name -> list of (regular expression, train or freeze)")
+    patterns: Mapping[str, Any] = field({}, "your own arms: name -> list of (regular expression, train or freeze)")
     seeds: tuple[int, ...] = field(
-        (0,), "every arm is tuned once with each: of adapters, order of the data and dropout", low=0, high=2**32 - 1
+        (0,),
+        "each arm is tuned once with each seed: of adapters, order of the data, and dropout",
+        low=0,
+        high=2**32 - 1,
     )
     samples: int = field(
-        10_000, "training prompts of each family, over its concepts in equal parts", low=1, high=icl_config.MANY
+        10_000, "training prompts of each family, equally many for each concept", low=1, high=icl_config.MANY
     )
     merged: tuple[str, ...] = field((), "arms whose merged weights are saved as a checkpoint folder", low=1)
 
@@ -150,8 +157,10 @@ class FinetuneConfig(Arms):
     numbers: Mapping[str, float] = field(NUMBERS, "the optimiser's numbers")
     shots: int = field(4, "demonstrations in a training prompt", low=0, high=10_000)
     measure: icl_config.IclConfig = section(icl_config.IclConfig)
-    how: Literal["auto", "vmap", "map"] = field("auto", "see `runs.packs.Layout`")
-    remat: bool = field(False, "recompute blocks in the backward pass, for memory")
+    how: Literal["auto", "vmap", "map"] = field(
+        "auto", "tune the arms side by side (vmap) or one after another (map); auto decides by backend"
+    )
+    remat: bool = field(False, "recompute blocks in the backward pass, to save memory")
 
 
 def recorded(config: FinetuneConfig) -> dict[str, Any]:

@@ -181,12 +181,12 @@ def _measure(config, prepared: Prepared, family_name, root, checkpoint, params, 
 
 
 def _by_part(cd: np.ndarray, arm: Arm | None, layers: int) -> str:
-    """The best CD of the layers that an arm cannot move, and of those that it can."""
+    """The best CD of the layers that an arm cannot change, and of those that it can change."""
     best = lambda rows: f"{max(cd[row] for row in rows):.3f}"  # noqa: E731
     moving = [] if arm is None else finetuning_arms.movable(arm, layers)
     fixed = [layer for layer in range(layers + 1) if layer not in moving]
-    parts = [f"{best(fixed)} at best in layers 0 to {fixed[-1]}{'' if arm is None else ', which cannot move'}"]
-    return "; ".join(parts + ([f"{best(moving)} in {moving[0]} to {moving[-1]}"] if moving else []))
+    parts = [f"at most {best(fixed)} in layers 0 to {fixed[-1]}{'' if arm is None else ', which cannot change'}"]
+    return "; ".join(parts + ([f"at most {best(moving)} in layers {moving[0]} to {moving[-1]}"] if moving else []))
 
 
 def _export(config, prepared: Prepared, arm: Arm, tuned, masks, merged, root: Path, source: str) -> None:

@@ -21,7 +21,7 @@ MANY = 10_000_000
 class BitwiseConfig:
     """Bit operations on two numbers."""
 
-    bits: int = field(5, "bits of each operand", low=1, high=32)
+    bits: int = field(5, "bits in each operand", low=1, high=32)
     train: int = field(10_000, "examples of each concept for demonstrations", low=1, high=MANY)
     test: int = field(500, "examples of each concept for queries", low=1, high=MANY)
 
@@ -33,10 +33,10 @@ class BitwiseConfig:
 class PosConfig:
     """The first word with a part of speech."""
 
-    corpus: str = field("", "a treebank's files, parted by commas, * for any letters; CoNLL-U if they end in .conllu, "
-                        "else Penn-style; empty for sentences of the built-in grammar")  # fmt: skip
-    sentences: int = field(4000, "sentences of the built-in grammar", low=1, high=MANY)
-    longest: int = field(0, "leave out sentences of more words, to fit a context; 0 for no limit", low=0)
+    corpus: str = field("", "files of a treebank, separated by commas; * stands for any letters; CoNLL-U if they end "
+                        "in .conllu, else Penn style; empty for the built-in grammar")  # fmt: skip
+    sentences: int = field(4000, "number of sentences of the built-in grammar", low=1, high=MANY)
+    longest: int = field(0, "leave out sentences with more words, to fit a context; 0 for no limit", low=0)
 
     def __post_init__(self):
         typed.check(self)
@@ -51,12 +51,12 @@ class Tasks:
         "bitwise, pos, facts, fact_pairs, or the path of a JSONL file of input, output and concept",
         low=1,
     )
-    bos: bool = field(True, "whether prompts begin with the beginning-of-sequence token")
-    dtype: Literal["float32", "bfloat16"] = field("float32", "what the model computes in")
-    seed: int = field(0, "of prompts, draws and directions", low=0)
-    jsonl_null: str = field("", "the concept without information in JSONL files, empty for none")
+    bos: bool = field(True, "begin each prompt with the beginning-of-sequence token")
+    dtype: Literal["float32", "bfloat16"] = field("float32", "number format that the model computes in")
+    seed: int = field(0, "seed of prompts, draws and directions", low=0)
+    jsonl_null: str = field("", "the concept without information in JSONL files; empty for none")
     jsonl_skip_missing: bool = field(
-        False, "leave out lines of JSONL files whose concept is null, NaN or not there", added=True
+        False, "leave out lines of JSONL files whose concept is null, NaN or absent", added=True
     )
     bitwise: BitwiseConfig = section(BitwiseConfig)
     pos: PosConfig = section(PosConfig)
@@ -67,19 +67,21 @@ class Tasks:
 class Measuring:
     """How accuracy and CD are measured."""
 
-    variants: tuple[str, ...] = field(("plain", "rule", "name"), "of prompts", choices=render.VARIANTS)
+    variants: tuple[str, ...] = field(("plain", "rule", "name"), "variants of the prompts", choices=render.VARIANTS)
     prompts: int = field(
-        500, "prompts of a concept in a cell: the first per_draw choose the headline layer, CD is of the others",
+        500, "prompts of a concept in a cell: the first per_draw choose the headline layer, the others give CD",
         low=1, high=MANY,
     )  # fmt: skip
-    per_draw: int = field(100, "points of a concept in each draw", low=1, high=MANY)
-    draws: int = field(10, "draws that CD is the mean over, at most as many as share no prompt", low=1, high=100_000)
-    k: int = field(10, "neighbours", low=1)
-    permutations: int = field(200, "of labels, for the null of CD", low=1, high=1_000_000)
-    batch_size: int = field(32, "prompts a batch", low=1, high=1_000_000)
-    multiple: int = field(64, "what widths of batches are rounded up to", low=1, high=1_000_000)
-    keep_hidden: int = field(0, "prompts of a concept whose hidden states are stored, for projections", low=0)
-    keep_layers: int = field(5, "at how many layers they are stored", low=1)
+    per_draw: int = field(100, "prompts of a concept in each draw", low=1, high=MANY)
+    draws: int = field(
+        10, "largest number of draws that CD is the mean over; draws share no prompt", low=1, high=100_000
+    )
+    k: int = field(10, "number of neighbours", low=1)
+    permutations: int = field(200, "number of permutations of labels, for the null of CD", low=1, high=1_000_000)
+    batch_size: int = field(32, "prompts in a batch", low=1, high=1_000_000)
+    multiple: int = field(64, "lengths of batches are rounded up to a multiple of this", low=1, high=1_000_000)
+    keep_hidden: int = field(0, "prompts of a concept whose hidden states are stored for projections", low=0)
+    keep_layers: int = field(5, "number of layers at which they are stored", low=1)
 
     def __post_init__(self):
         typed.check(self)
@@ -109,8 +111,8 @@ class IclConfig(Tasks, Measuring):
 
     shots: tuple[int, ...] = field((1, 2, 4, 8, 10), "demonstrations in a prompt", low=0, high=10_000)
     untrained: bool = field(
-        True, "in the in-context study: measure CD of an untrained model of the same shape too, once a shape, on "
-        "per_draw prompts of a concept", added=True,
+        True, "in the in-context study: also measure CD of an untrained model of the same shape, once for each shape, "
+        "on per_draw prompts of a concept", added=True,
     )  # fmt: skip
 
     def __post_init__(self):

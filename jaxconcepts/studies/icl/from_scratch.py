@@ -47,11 +47,11 @@ PACK = "language_model"
 class CorpusConfig:
     """What is trained on."""
 
-    prompts: int = field(40_000, "how many different prompts", low=1, high=icl_config.MANY)
-    shots: int = field(4, "demonstrations in each, whose answers count too", low=0, high=10_000)
-    variants: tuple[str, ...] = field(("plain",), "of the prompts", choices=render.VARIANTS)
-    vocab_size: int = field(600, "tokens of the tokenizer, at most", low=257, high=1_000_000)
-    concept_ratio: float = field(1.0, "how often each concept comes for once that the next does", above=0)
+    prompts: int = field(40_000, "number of different prompts", low=1, high=icl_config.MANY)
+    shots: int = field(4, "demonstrations in each prompt; their answers carry loss too", low=0, high=10_000)
+    variants: tuple[str, ...] = field(("plain",), "variants of the prompts", choices=render.VARIANTS)
+    vocab_size: int = field(600, "largest number of tokens of the tokenizer", low=257, high=1_000_000)
+    concept_ratio: float = field(1.0, "how many times as frequent each concept is as the next", above=0)
 
     def __post_init__(self):
         typed.check(self)
@@ -62,12 +62,12 @@ class CorpusConfig:
 class ModelFields:
     """Sizes of the Llama; its vocabulary is the tokenizer's."""
 
-    width: int = field(64, "of the residual stream", low=1, high=65536)
-    layers: int = field(4, "blocks", low=1, high=1024)
-    heads: int = field(4, "attention heads a block", low=1, high=1024)
-    kv_heads: int = field(4, "heads of keys and values", low=1, high=1024)
-    mlp_width: int = field(192, "of the feed-forward part", low=1, high=1_000_000)
-    context: int = field(256, "tokens of the longest prompt", low=1, high=1_000_000)
+    width: int = field(64, "width of the residual stream", low=1, high=65536)
+    layers: int = field(4, "number of blocks", low=1, high=1024)
+    heads: int = field(4, "attention heads in a block", low=1, high=1024)
+    kv_heads: int = field(4, "heads of keys and values in a block", low=1, high=1024)
+    mlp_width: int = field(192, "hidden width of the feed-forward part", low=1, high=1_000_000)
+    context: int = field(256, "tokens in the longest prompt", low=1, high=1_000_000)
     rope_theta: float = field(1000.0, "base of the rotary frequencies", above=0)
 
     def __post_init__(self):
@@ -84,17 +84,19 @@ class ModelFields:
 class TrainFields:
     """How it is trained."""
 
-    steps: int = field(1000, "of the whole run", low=1)
-    batch_size: int = field(32, "prompts a step", low=1, high=1_000_000)
-    optimizer: str = field("muon", "the optimiser", choices=optimizers.OPTIMIZERS)
-    schedule: str = field("linear", "course of the learning rate", choices=optimizers.SCHEDULES)
+    steps: int = field(1000, "number of steps", low=1)
+    batch_size: int = field(32, "prompts in a batch", low=1, high=1_000_000)
+    optimizer: str = field("muon", "optimiser", choices=optimizers.OPTIMIZERS)
+    schedule: str = field("linear", "schedule of the learning rate", choices=optimizers.SCHEDULES)
     warmup_steps: int = field(0, "steps of linear warm-up", low=0)
-    decay_fraction: float = field(1.0, "the share of the steps, at the end, over which the rate falls", above=0, high=1)
-    learning_rate: float = field(7e-3, "at the schedule's peak", low=0)
-    weight_decay: float = field(0.0, "of the parameters", low=0)
-    b1: float = field(0.9, "decay of the first moment", low=0, below=1)
-    b2: float = field(0.99, "decay of the second moment", low=0, below=1)
-    eps: float = field(1e-8, "beside the second moment's root", low=0)
+    decay_fraction: float = field(
+        1.0, "share of the steps, at the end, in which the learning rate falls", above=0, high=1
+    )
+    learning_rate: float = field(7e-3, "learning rate at the peak of the schedule", low=0)
+    weight_decay: float = field(0.0, "weight decay of all parameters", low=0)
+    b1: float = field(0.9, "decay rate of the first moment", low=0, below=1)
+    b2: float = field(0.99, "decay rate of the second moment", low=0, below=1)
+    eps: float = field(1e-8, "epsilon, added to the root of the second moment", low=0)
     clip_norm: float = field(1.0, "largest norm of the whole gradient", above=0, infinite=True)
 
     def __post_init__(self):
@@ -105,7 +107,7 @@ class TrainFields:
 class RunFields:
     """How, not what."""
 
-    cpu_devices: int = field(1, "on a CPU, how many devices to make of it", low=1, high=1024)
+    cpu_devices: int = field(1, "on a CPU, the number of devices that it is split into", low=1, high=1024)
     checkpoint_seconds: float = field(60.0, "seconds between checkpoints", low=0)
 
     def __post_init__(self):
@@ -116,11 +118,13 @@ class RunFields:
 class FromScratchFields:
     """What a config file has: the training's sections, the study, and how it runs."""
 
-    seed: int = field(0, "of weights, data and prompts", low=0, high=2**32 - 1)
+    seed: int = field(0, "seed of weights, data and prompts", low=0, high=2**32 - 1)
     corpus: CorpusConfig = section(CorpusConfig)
     model: ModelFields = section(ModelFields)
     train: TrainFields = section(TrainFields)
-    checkpoint_steps: tuple[int, ...] = field((), "when a folder is saved; the last step is, anyway", low=0)
+    checkpoint_steps: tuple[int, ...] = field(
+        (), "steps at which a checkpoint folder is saved; the last step always is", low=0
+    )
     study: icl_config.IclConfig = section(icl_config.IclConfig)
     run: RunFields = section(RunFields)
 

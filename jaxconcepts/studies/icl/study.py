@@ -203,7 +203,7 @@ def _untrained(config, using, left, encoded, model, tokenizer, root, mesh) -> di
     names = {cell: f"{hashlib.sha256(shape.encode()).hexdigest()[:12]}-{cell}" for cell in left}
     missing = [cell for cell, name in names.items() if not store.has_result(root, STUDY, "untrained", name)]
     if missing:
-        log.info("CD of an untrained model of this shape, on %d cells", len(missing))
+        log.info("measuring CD of an untrained model of the same shape, in %d cell(s)", len(missing))
         params = _random(model, config.seed, mesh)
     for cell in missing:
         family, each = using[cell.family], config.prompts

@@ -59,7 +59,7 @@ def patch_runs(
         total = sum(len(names) for _, _, names in work)
         log.info("patching %d checkpoint(s) of %d run(s)", total, len({run for *_, names in work for run in names}))
         if len(todo) < total:
-            log.info("%d of them are done", total - len(todo))
+            log.info("%d of them are done already", total - len(todo))
         loaded, started = (None, None), time.monotonic()
         for number, (pack, step, run) in enumerate(todo, 1):
             if loaded[0] != (pack.pack, step):
