@@ -231,7 +231,7 @@ def judged(test: HeldOutProblems, written: Int[np.ndarray, "R N new"], measured:
         for name, of in scores.items():
             values = of[run][..., problem, place]
             metric = "foresee_log_prob" if name == "log_prob" else f"foresee/{name}"
-            for key, value in zip(("", "_low", "_high"), _auc(-values, wrong, problem), strict=True):
+            for key, value in zip(("", "_low", "_high"), area_of_wrong(-values, wrong, problem), strict=True):
                 head, slash, label = metric.partition("/")
                 made.setdefault(head + key + slash + label, []).append(value)
         counts = [sum(step[2] == kind for step in steps) for kind in (*WRONG, "ok")]
@@ -267,9 +267,10 @@ def _kinds(row: list[int], verdict, test: HeldOutProblems) -> list[str | None]:
     return kinds
 
 
-def _auc(scores: Float[np.ndarray, "*layers M"], wrong, problem):
-    """The AUC of each layer's scores for `wrong`, and the 2.5 and 97.5 % points over resampled problems."""
-    if not wrong.any() or wrong.all():
+def area_of_wrong(scores: Float[np.ndarray, "*layers M"], wrong, problem):
+    """The AUC of each layer's scores for `wrong`, and the 2.5 and 97.5 % points over resampled problems that have both
+    kinds of steps; NaN where there is one kind alone, and for scores that are not numbers."""
+    if not wrong.any() or wrong.all() or not np.isfinite(scores).all():
         return (np.full(scores.shape[:-1], np.nan),) * 3
 
     def area(weight):
@@ -285,9 +286,11 @@ def _auc(scores: Float[np.ndarray, "*layers M"], wrong, problem):
             strict=True,
         ):  # fmt: skip
             low, high = np.searchsorted(r, r, "left"), np.searchsorted(r, r, "right")
-            result.append(np.sum(bad[o] * (t[low] + t[high]) / 2) / max(bad.sum() * good.sum(), 1e-9))
+            result.append(np.sum(bad[o] * (t[low] + t[high]) / 2) / (bad.sum() * good.sum()))
         return np.array(result).reshape(scores.shape[:-1])
 
     random, groups = np.random.default_rng(0), problem.max() + 1
-    drawn = [area(np.bincount(random.integers(0, groups, groups), minlength=groups)[problem]) for _ in range(RESAMPLED)]
-    return area(np.ones(len(wrong))), *np.nanquantile(drawn, (0.025, 0.975), axis=0)
+    weights = [np.bincount(random.integers(0, groups, groups), minlength=groups)[problem] for _ in range(RESAMPLED)]
+    drawn = [area(weight) for weight in weights if (weight * wrong).any() and (weight * ~wrong).any()]
+    ends = np.quantile(drawn, (0.025, 0.975), axis=0) if drawn else np.full((2, *scores.shape[:-1]), np.nan)
+    return area(np.ones(len(wrong))), *ends

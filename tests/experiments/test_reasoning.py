@@ -405,3 +405,12 @@ def test_trained_probes_of_every_concept_and_of_an_untrained_model(banks, monkey
             expected.append(np.mean(probe.predict(states[valid & tested]) == label[valid & tested]))
         np.testing.assert_allclose(made.rows[f"trained_probe/{name}"], np.mean(expected), atol=1e-5)
         assert made.once[f"trained_probe_untrained/{name}"].values == made.rows[f"trained_probe/{name}"]
+
+
+def test_resampled_problems_without_a_wrong_step_say_nothing_of_foreseeing():
+    """One wrong step, foreseen surely: a third of the resamples has no such step, and no area."""
+    wrong, problem = np.arange(40) == 3, np.arange(40) // 2
+    scores = np.stack([wrong + 0.0, np.where(wrong, np.nan, 0.0)])
+    for area in reasoning_probes.area_of_wrong(scores[:1], wrong, problem):
+        np.testing.assert_array_equal(area, 1.0)
+    assert np.isnan(reasoning_probes.area_of_wrong(scores, wrong, problem)).all()
