@@ -17,15 +17,15 @@ from jaxconcepts.figures.section import Entry, Section, drawn
 from jaxconcepts.figures.tables import MissingData, Study
 from jaxconcepts.intervals import mean_interval
 
-DOTS = "A dot is a seed, the bar the mean over seeds with a 95 % t interval."
+DOTS = "A dot is a seed, the bar the mean over seeds with a 95 % t interval; runs that diverged are left out."
 GRAMMAR_CAPTION = (
     "Left: how far the model's next token is from the exact distribution. Middle: the share of the strings it writes "
     "from the begin token that are in the language. Right: how much of what can be known of the ancestors a linear "
     f"probe reads off the best layer (1: the ceiling, 0: the commonest answer), hollow before training. {DOTS}"
 )
 LOSSES_CAPTION = (
-    "Cross-entropy of what is held out, a line a run, a colour an arm. A dotted line is the loss of the exact "
-    "solution, where there is one: no model is better."
+    "Cross-entropy of what is held out, a line a run, a colour an arm; runs that diverged are left out. A dotted line "
+    "is the loss of the exact solution, where there is one: no model is better."
 )
 SOLVING_CAPTION = (
     "Share of problems in which every step and the answer are right (full dots), and in which the answer is right, "
@@ -40,13 +40,17 @@ PROBES_CAPTION = (
 
 
 def arms(study: Study) -> dict[str, list[str]]:
-    """The runs by what tells them from others but for the seed, in the order of the runs; "" where nothing does."""
+    """The runs that did not diverge by what tells them from others but for the seed, in the order of the runs; ""
+    where nothing does. Raises MissingData where all diverged."""
     by_arm: dict[str, list[str]] = {}
     for run in study.names:
-        fields = [part for part in study.label(run).split(", ") if not part.startswith(("seed ", "diverged"))]
-        # Of one field the value alone says enough.
-        name = ", ".join(fields) if len(fields) != 1 else fields[0].split(" ", 1)[-1]
-        by_arm.setdefault(name, []).append(run)
+        if not study.diverged(run):
+            fields = study.fields(run)
+            # Of one field the value alone says enough.
+            name = ", ".join(fields) if len(fields) != 1 else fields[0].split(" ", 1)[-1]
+            by_arm.setdefault(name, []).append(run)
+    if not by_arm:
+        raise MissingData("every run diverged")
     return by_arm
 
 
@@ -151,21 +155,27 @@ def probes(study: Study) -> Figure:
 
 
 def sentences(study: Study, experiment: str) -> list[str]:
-    """What came out, a sentence an arm: means over seeds at the last measurement."""
-    said = []
-    for arm, runs in arms(study).items():
-        means = ((text, _mean(study, runs, *of)) for text, *of in SAID[experiment])
-        numbers = [text.format(mean) for text, mean in means if mean is not None]
+    """What came out, a sentence an arm: means over seeds at the last measurement, without runs that diverged."""
+    said, gone = [], sum(map(study.diverged, study.names))
+    for arm, runs in arms(study).items() if gone < len(study.names) else ():
+        means = ((text, *_mean(study, runs, *of)) for text, *of in SAID[experiment])
+        numbers = [text.format(mean) + _of(count, runs) for text, mean, count in means if count]
         if numbers:
             said.append(f"{arm or 'All runs'} ({len(runs)} seed{'s' if len(runs) > 1 else ''}): {'; '.join(numbers)}.")
-    return said
+    return said + [f"{gone} run{'s' * (gone > 1)} diverged, and {'is' if gone == 1 else 'are'} left out."] * bool(gone)
 
 
-def _mean(study: Study, runs: Sequence[str], metric: str, label: str | None = None) -> float | None:
+def _of(count: int, runs: Sequence[str]) -> str:
+    """How many of the runs a mean is of, where these are not all."""
+    return "" if count == len(runs) else f" (of {count} seed{'s' * (count > 1)})"
+
+
+def _mean(study: Study, runs: Sequence[str], metric: str, label: str | None = None) -> tuple[float, int]:
+    """The mean over the runs that have the metric, and how many these are."""
     rows = study.last(metric)
     label = rows["label"].max() if label == LOWEST else label
     values = _by_run(rows.filter(pl.col("label").eq_missing(pl.lit(label))), runs)
-    return float(values.mean()) if values.size else None
+    return float(values.mean()) if values.size else np.nan, values.size
 
 
 def sections(study: Study, experiment: str) -> Iterator[Section]:

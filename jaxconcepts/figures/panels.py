@@ -36,7 +36,7 @@ class Panels:
             axes[place].remove()
             axes[place - columns].tick_params(labelbottom=True)  # now the lowest of its column
         self.axes: list[Axes] = axes[: len(titles)]
-        lines = [style.wrapped(title, (width - 0.6) / columns) for title in titles]
+        lines = [style.wrapped(title, width / columns - style.BESIDE_TITLE) for title in titles]
         for axis, title in zip(self.axes, lines, strict=True):
             axis.set_title(title)
         extra = 0.13 * rows * max((title.count("\n") for title in lines), default=0)

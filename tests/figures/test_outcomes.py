@@ -126,3 +126,11 @@ def test_numbers_in_words():
     assert words.over_runs([0.5]) == "0.50" and words.over_runs([np.nan, None]) == ""
     assert words.over_runs([1.0, np.nan, 2.0], ".1f") == "1.5 (2 runs: 1.0 to 2.0)"
     assert words.step(12345.6) == "12 346"
+
+
+def test_chance_is_that_of_each_run(study):
+    runs = study.runs.with_columns(pl.Series("task.num_concepts", [2, 4]))
+    several = Study(study.metrics, runs, study.config)
+    assert "chance 0.25 to 0.50; " in outcomes.cd(several, RUNS)
+    assert outcomes.cd_map(several, RUNS) == ""
+    assert "chance 0.50; " in outcomes.cd(several, RUNS[:1])

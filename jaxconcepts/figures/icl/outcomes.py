@@ -32,7 +32,8 @@ def controls(tables: IclTables) -> str:
         value, low, high = (tables.headline(f"cd_above{end}", family, shots=shots) for end in ("", "_low", "_high"))
         if not np.isfinite(value):
             return ""
-        which = max(tables.controls, key=lambda name: tables.value(f"cd_{name}", family, shots=shots))
+        scores = {name: tables.value(f"cd_{name}", family, shots=shots) for name in tables.controls}
+        which = max(scores, key=lambda name: np.nan_to_num(scores[name], nan=-np.inf))
         interval = f" [{low:.2f}, {high:.2f}]" if np.isfinite(low) else ""
         return f"with {shots} shots CD is {value:+.2f}{interval} against the highest control, {CONTROLS[which]}"
 

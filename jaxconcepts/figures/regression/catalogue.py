@@ -21,8 +21,9 @@ REFERENCES = (
     "ridge regression on all dimensions; the Bayes-optimal mixture, which infers the concept from the examples; and "
     "the oracle, which is told it."
 )
+# {k}: how many neighbours vote, see `sections`.
 CD = (
-    "CD is the share of sequences whose concept is that of the majority of their 10 nearest neighbours (Euclidean, "
+    "CD is the share of sequences whose concept is that of the majority of their {k} nearest neighbours (Euclidean, "
     "leave one out, all concepts pooled; votes that tie are shared)."
 )
 INTERVAL = (

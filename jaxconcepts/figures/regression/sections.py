@@ -49,7 +49,10 @@ def of_training(
 
 def courses(study: Study, step_scale: str, runs: list[str], lead: bool = True) -> Iterator[Section]:
     """How losses and CD went, a panel a run. lead: not all of them folded."""
-    yield from _paged(study, (*catalogue.ENTRIES, *quantities.entries(study)), step_scale, runs, lead)
+    counts = sorted({k for run in runs if (k := study.setting(run, "measure.neighbours"))})
+    said = " or ".join(map(str, counts)) if counts else "k"
+    entries = [entry._replace(caption=entry.caption.replace("{k}", said)) for entry in catalogue.ENTRIES]
+    yield from _paged(study, (*entries, *quantities.entries(study)), step_scale, runs, lead)
 
 
 def of_language(study: Study, step_scale: str, runs: list[str]) -> Iterator[Section]:
