@@ -70,7 +70,7 @@ def concept_decodability(
     hidden: [..., N, d]. concepts: [N], labels of any kind (inside jit: integers, with `num_concepts`). k: 1 to N - 1.
     ties: "first" or "split". group: [N], whose points do not vote for each other. Raises ValueError for k out of range
     or above the points outside a group, labels of another length or missing, and hidden states that are not finite (the
-    last three only outside jit; inside it, too few points outside a group give NaN).
+    last three only outside jit; inside it, too few points outside a group and states that are not finite give NaN).
     """
     points = checked(hidden, concepts, k, ties, group, num_concepts, drop_missing)
     return _score(points, k, _mean, ties, memory)
@@ -190,6 +190,11 @@ def mean_by_concept(
     return jnp.matmul(scores, own, precision=lax.Precision.HIGHEST) / jnp.sum(own, 0)
 
 
+def all_finite(hidden: Float[Array, "*lead N d"]) -> Bool[Array, "*lead"]:
+    """Whether the states of a slice are numbers, all of them: else it has no score."""
+    return jnp.all(jnp.isfinite(hidden), (-2, -1))
+
+
 def _mean(scores, concepts, num_concepts):
     return jnp.mean(scores, -1)
 
@@ -216,11 +221,12 @@ def _summarised(hidden, concepts, *, k, num_concepts, memory, summary, ties, gro
 
 
 def point_scores(hidden, concepts, k, num_concepts, *, ties, group=None, memory=neighbours.DEFAULT_MEMORY):
-    """What each point scores [..., N], in [0, 1]; NaN for points with fewer than k others outside their group. Traced
-    or checked arguments."""
+    """What each point scores [..., N], in [0, 1]; NaN for points with fewer than k others outside their group, and for
+    all of a slice whose states are not finite. Traced or checked arguments."""
     scores = _predict(hidden, concepts, k=k, num_concepts=num_concepts, memory=memory, group=group, ties=ties)
     if ties == "first":
         scores = (scores == concepts).astype(jnp.float32)
+    scores = jnp.where(all_finite(hidden)[..., None], scores, jnp.nan)
     if group is None:
         return scores
     return jnp.where(jnp.sum(group[:, None] != group, -1) >= k, scores, jnp.nan)
@@ -278,9 +284,9 @@ def _pairwise(hidden, concepts, *, k, num_concepts, memory, ties, group=None):
             mean = jnp.sum(right * member, -1) / jnp.sum(member)
             return jnp.where(jnp.all(enough | ~member), mean, jnp.nan)
 
-        upper = jnp.zeros((states.shape[0], num_concepts, num_concepts))
+        upper = jnp.where(all_finite(states)[:, None, None], jnp.zeros((num_concepts, num_concepts)), jnp.nan)
         if len(first):
-            upper = upper.at[:, first, second].set(lax.map(score, (jnp.array(first), jnp.array(second))).T)
+            upper = upper.at[:, first, second].add(lax.map(score, (jnp.array(first), jnp.array(second))).T)
         return upper + jnp.swapaxes(upper, 1, 2) + jnp.eye(num_concepts)
 
     return slabs.by_slabs(scores, hidden, memory)
