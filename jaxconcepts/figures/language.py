@@ -77,7 +77,8 @@ def grammar(study: Study) -> Figure:
             slanted = {"rotation": 30, "ha": "right"} if sum(map(len, by_arm)) > 20 else {}
             axis.set_xticks(range(len(by_arm)), [arm or "all runs" for arm in by_arm], **slanted)
             axis.set_xlim(-0.5, len(by_arm) - 0.5)
-        axis.set(ylabel=unit, ylim=(0, None))
+        # Of the headroom a probe may have less than none.
+        axis.set(ylabel=unit, ylim=(min(0, axis.get_ylim()[0]) if name == "headroom" else 0, None))
     _legend(figure, by_arm)
     return figure
 

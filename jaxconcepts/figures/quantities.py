@@ -92,7 +92,9 @@ def draw(study: Study, runs: Sequence[str], *, metric: str, step_scale: str = "a
                 str(key) for key in (run, metric, label or "", token or "", what if place is None else place)
             )
             panels.line(axis, curve, gid, what if place is None else f"{what} {place}", color=color)
-    return panels.finish(metric, step_scale=step_scale, errors=False if unit == "fraction" else None)
+    # Shares of something, such as of headroom, may be less than none and more than all.
+    shares = unit == "fraction" and rows["value"].drop_nulls().drop_nans().is_between(0, 1).all()
+    return panels.finish(metric, step_scale=step_scale, errors=False if shares else None)
 
 
 def outcome(study: Study, runs: Sequence[str], *, metric: str) -> str:

@@ -160,3 +160,15 @@ def test_the_highest_layer_is_called_best_where_more_is_better_alone():
     assert (
         quantities.outcome(made, ["a"], metric="entropy") == "At the last measurement the highest layer's entropy is 1."
     )
+
+
+def test_what_is_below_0_is_in_the_picture():
+    rows = [("a", 0, "headroom", "NT5", layer, value) for layer, value in ((0, -0.4), (1, -0.2))]
+    made = study(rows, [{"run": "a", "seed": 0, "status": "done"}])
+    (axis,) = language.grammar(made).axes
+    assert axis.get_ylim()[0] < -0.2
+    about = {"run": "a", "metric": "headroom", "label": "NT5", "unit": "fraction", "chance": None}
+    quantity = pl.DataFrame([about], schema_overrides={"chance": pl.Float64})
+    shares = Study(made.metrics, made.runs, CONFIG, quantity)
+    (axis,) = quantities.draw(shares, ["a"], metric="headroom").axes
+    assert axis.get_ylim()[0] < -0.4
