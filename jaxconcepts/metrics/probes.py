@@ -26,13 +26,13 @@ def linear_probe(
     alpha: float = 1.0,
     *,
     num_concepts: int | None = None,
-    group: Int[Array, " N"] | None = None,
+    group: Shaped[Array, " N"] | None = None,
 ) -> Float[Array, "*lead"]:
     """Cross-validated accuracy: the fraction of points that a probe fitted on the other folds classifies right.
 
-    Folds are `stratified_folds`; with `group` (whole numbers, best 0, 1, ...) the points of one group, such as those of
-    a person or a problem, are in one fold, `group` modulo `folds`. alpha: weight of the squared coefficients, may be
-    traced.
+    Folds are `stratified_folds`; with `group` (labels of any kind, inside jit integers) the points of one group, such
+    as those of a person or a problem, are in one fold: groups are dealt out to the folds in their sorted order. alpha:
+    weight of the squared coefficients, may be traced.
 
     Raises ValueError for folds outside 2 to N, labels or groups of another length, and (outside jit) hidden states that
     are not finite.
@@ -50,7 +50,7 @@ def probed_concepts(
     alpha: float = 1.0,
     *,
     num_concepts: int | None = None,
-    group: Int[Array, " N"] | None = None,
+    group: Shaped[Array, " N"] | None = None,
 ) -> Int[Array, "*lead N"]:
     """The concept that the probe fitted on the other folds gives each point, as an index into the sorted labels.
 
@@ -69,14 +69,16 @@ def stratified_folds(concepts: Int[Array, " N"], num_concepts: int, folds: int) 
 def _probe(hidden, concepts, folds, alpha, num_concepts, group=None):
     points = check_points(hidden, concepts, None, num_concepts)
     total = points.hidden.shape[-2]
+    if group is not None and np.shape(group) != (total,):
+        raise ValueError(f"group must have one number for each of the {total} points, got shape {np.shape(group)}")
     if not 2 <= folds <= total:
         raise ValueError(f"folds must be an integer from 2 to the {total} points, got {folds}")
     if group is None:
         fold = stratified_folds(jnp.asarray(points.concepts), points.num_concepts, folds)
-    elif np.shape(group) != (total,):
-        raise ValueError(f"group must have one number for each of the {total} points, got shape {np.shape(group)}")
     else:
-        fold = jnp.asarray(group) % folds
+        # By number from 0 on: those that come here may all share a divisor.
+        numbers = check_points(points.hidden, None, None, None, group).group
+        fold = jnp.unique(jnp.asarray(numbers), size=total, return_inverse=True)[1] % folds
     run = partial(_predict, folds=folds, num_concepts=points.num_concepts)
     return points, in_double(run, points.hidden, points.concepts, fold, alpha)
 

@@ -142,7 +142,8 @@ def hidden(tables: IclTables, family: str) -> str:
     if not found:
         return ""
     best, first = max(found, key=found.get), min(found)
-    return f"With {_shots(shots)} CD is {found[first]:.2f} at layer {first} and highest at layer {best}, {found[best]:.2f}."
+    at_first, highest = f"{found[first]:.2f} at layer {first}", f"highest at layer {best}, {found[best]:.2f}"
+    return f"With {_shots(shots)} CD is {at_first} and {highest}."
 
 
 def _shots(count: int) -> str:
