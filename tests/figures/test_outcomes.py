@@ -6,7 +6,7 @@ import pytest
 
 from jaxconcepts.figures import quantities, words
 from jaxconcepts.figures.finetuning import panels as finetuning
-from jaxconcepts.figures.regression import catalogue, outcomes
+from jaxconcepts.figures.regression import catalogue, outcomes, sections
 from jaxconcepts.figures.section import drawn
 from jaxconcepts.figures.tables import Study
 from jaxconcepts.store import METRICS, QUANTITIES
@@ -134,3 +134,13 @@ def test_chance_is_that_of_each_run(study):
     assert "chance 0.25 to 0.50; " in outcomes.cd(several, RUNS)
     assert outcomes.cd_map(several, RUNS) == ""
     assert "chance 0.50; " in outcomes.cd(several, RUNS[:1])
+
+
+def test_sentences_leave_out_runs_that_diverged(study):
+    """Their panels say so, and their numbers are a frozen model's."""
+    runs = study.runs.with_columns(pl.Series("status", ["done", "diverged"]))
+    one = Study(study.metrics, runs, study.config)
+    said = {part.name: part.outcome for part in sections.courses(one, "auto", list(RUNS))}
+    assert said["train_loss"] == f"{outcomes.train_loss(study, RUNS[:1])} 1 run diverged, and is left out."
+    none = Study(study.metrics, runs.with_columns(status=pl.lit("diverged")), study.config)
+    assert {part.outcome for part in sections.courses(none, "auto", list(RUNS))} == {""}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 
 from etils import epath
 
@@ -70,7 +71,16 @@ def _paged(study: Study, entries: Iterable[Entry], step_scale: str, runs: list[s
             title = entry.title + (f" ({number} of {len(pages)})" if len(pages) > 1 else "")
             settings = {"step_scale": step_scale} if entry.over_steps else {}
             settings |= {"suffix": suffix, "title": title, "lead": lead and number == 1}
-            yield drawn(entry, study, of_page, **settings)
+            outcome = entry.outcome and partial(_of_healthy, entry.outcome)
+            yield drawn(entry._replace(outcome=outcome), study, of_page, **settings)
+
+
+def _of_healthy(outcome: Callable[..., str], study: Study, runs: list[str]) -> str:
+    """What came out of the runs that did not diverge: the others are measured as they were frozen."""
+    healthy = [run for run in runs if not study.diverged(run)]
+    said, gone = outcome(study, healthy) if healthy else "", len(runs) - len(healthy)
+    left_out = f" {gone} run{'s' * (gone > 1)} diverged, and {'is' if gone == 1 else 'are'} left out."
+    return said + left_out if said and gone else said
 
 
 def _patches(root: epath.Path, study: Study, runs: list[str]) -> Iterator[Section]:
