@@ -120,6 +120,11 @@ def test_what_came_out_of_a_tuning():
     assert finetuning.gain_outcome(cell, "accuracy") == (
         "Accuracy over all concepts is 0.20 before tuning, 0.35 after first."
     )
+    # A run without a number anywhere has no best layer, and none of the others loses its own.
+    broken = table.with_columns(value=pl.when(pl.col("run") == "first1").then(float("nan")).otherwise("value"))
+    assert finetuning.cd_outcome(cell._replace(rows=broken)) == (
+        "The best layer's CD is 0.50 before tuning, 0.65 after first."
+    )
 
 
 def test_numbers_in_words():
