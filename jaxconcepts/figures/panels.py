@@ -102,7 +102,8 @@ class Panels:
             if not any(axis is drawn for drawn, _ in self._curves):
                 self.absent(axis)
         if errors and style.error_scale(heights) == "linear":
-            self.axes[0].set_ylim(0, 1.04 * np.nanmax(heights))
+            top = np.nanmax(heights)
+            self.axes[0].set_ylim(0, 1.04 * top if top > 0 else 1)
         if steps.size > 1 and scale is not None:
             self.axes[0].set_xlim(steps[0], steps[-1])
         self.legend()

@@ -220,7 +220,7 @@ class Study:
     def cd_points(self, run: str) -> int | None:
         """How many points each CD was computed on, where the metric `cd_points` tells."""
         values = self.part(run, "cd_points")["value"]
-        return int(values[-1]) if len(values) else None
+        return int(values[-1]) if len(values) and math.isfinite(values[-1]) else None
 
     def summary(self) -> pl.DataFrame:
         """The final numbers, a row a run; losses divided by the rank. NaN or null where not measured."""

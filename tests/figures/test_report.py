@@ -312,3 +312,12 @@ def test_names_of_metrics_that_no_disk_takes_or_that_are_alike_have_files_of_the
     write_report(workdir, umap=False)
     files = {file.name for file in (workdir / "figures").glob("measured_*.png")}
     assert len(files) == len(names) and "measured_a_b.png" in files
+
+
+@pytest.mark.parametrize("value", [0.0, float("nan"), float("inf")])
+def test_a_run_of_zeros_or_of_no_numbers_has_a_page(make_workdir, value):
+    workdir = make_workdir(seeds=2, measurements=3, layers=2, points=20, width=4, pairs=3)
+    (path,) = (workdir / "metrics").iterdir()
+    one = pl.when(pl.col("run") == "r1").then(value).otherwise("value") if value else pl.lit(0.0)
+    pl.read_parquet(path).with_columns(value=one).write_parquet(path)
+    assert "seed 1" in write_report(workdir, umap=False).read_text()
