@@ -89,7 +89,8 @@ def auc_interval(
     auc: how often a positive scores above a negative, ties counting half. group: points that are not independent of one
     another. The variance is that of sums over groups (Obuchowski 1997, Biometrics 53; DeLong's where each point is a
     group), and the interval is Wilson's of as many trials as have it, with Student's quantile as in `share_interval`.
-    All are NaN where there is no positive or no negative; the interval is where either is in fewer than five groups.
+    All are NaN where there is no positive or no negative, and for scores that are not numbers. The interval is NaN
+    where either is in fewer than five groups.
     """
     auc = np.full(scores.shape[:-1], np.nan)
     if not positive.any() or positive.all():

@@ -50,5 +50,7 @@ def test_too_few_groups_have_an_area_and_no_interval(steps):
     auc, low, high = intervals.auc_interval(scores, few, group)
     assert auc[0] == pytest.approx(roc_auc_score(few, scores[0])) and np.isnan([low, high]).all()
     assert np.isnan(intervals.auc_interval(scores, np.zeros(60, bool), group)).all()
+    missing = np.where(np.arange(60) == 7, np.nan, scores[1])
+    assert np.isnan(intervals.auc_interval(np.stack([scores[0], missing]), positive, group)).tolist() == [[0, 1]] * 3
     low, high = (end[0] for end in intervals.auc_interval(positive[None] * 1.0, positive, group)[1:])
     assert high == 1 and 0.75 < low < 0.9  # Without an error, of at most 20 groups.

@@ -16,7 +16,8 @@ from jaxconcepts.experiments import biographies_world, trained_probes
 from jaxconcepts.experiments.biographies_world import HINT, SIDES
 from jaxconcepts.experiments.evaluators import Evaluator, beside_untrained
 from jaxconcepts.experiments.tokens import Tokens
-from jaxconcepts.metrics.grouped_probes import read_off
+from jaxconcepts.metrics.grouped_probes import read_off, rightly
+from jaxconcepts.tasks import biographies_bank
 from jaxconcepts.tasks.biographies_encoding import NAME_TOKEN, VALUE_TOKEN
 from jaxconcepts.tasks.biographies_vocabulary import Vocabulary
 from jaxconcepts.training.experiment import HeldOut, Named
@@ -65,7 +66,9 @@ def questions(states, outputs: Answers, held_out: HeldOut) -> dict[str, Named]:
     first = jnp.take_along_axis(right, counts.argmax(1)[:, None], 1)[:, 0]
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, targets)
     mean = (losses * counts).sum(1) / counts.sum(1)
-    rows = {"exact": (right.all(1), "fraction"), "first_token": (first, "fraction"), "answer_loss": (mean, "nats")}
+    # Where logits are no numbers, none of them is the most likely.
+    exact, first = (jnp.where(jnp.isnan(mean), jnp.nan, of) for of in (right.all(1), first))
+    rows = {"exact": (exact, "fraction"), "first_token": (first, "fraction"), "answer_loss": (mean, "nats")}
     labels = outputs.experiment.world.labels
     return {name: _by_question(values, asked, labels, unit) for name, (values, unit) in rows.items()}
 
@@ -114,13 +117,16 @@ def stored(states, outputs: Answers, held_out: HeldOut) -> dict[str, Named]:
 
 
 def _stored_once(experiment, held_out: HeldOut, untrained) -> dict[str, Named]:
-    """ "bits_ceiling": bits a parameter that all facts would be. "exposures": how often a biography of each person is
-    read in the whole training, in the mean, where the share of questions is the config's default."""
-    task = experiment.task
+    """ "bits_ceiling": bits a parameter that all facts would be. "parameters": how many there are. "texts_a_window":
+    how many biographies a window of biographies holds, in the mean."""
+    task, bank = experiment.task, experiment.world.bank
+    told = np.flatnonzero(~bank.question)
+    texts = biographies_bank.exposures(bank, told).sum() / len(told)
     ceiling = task.people * biographies_world.bits(task).total / _parameters(experiment)
     return {
         "bits_ceiling": Named(jnp.float32(ceiling), unit="bits"),
         "parameters": Named(jnp.float32(_parameters(experiment)), unit="parameters"),
+        "texts_a_window": Named(jnp.float32(texts), unit="texts"),
     }
 
 
@@ -216,7 +222,7 @@ def _read(hidden, held_out):
     labels = jnp.stack([concept.labels for concept in concepts])
     classes = tuple(concept.classes for concept in concepts)
     read = read_off(hidden, labels, classes, _persons(held_out.concepts), settings.folds, settings.alpha)
-    return jnp.mean(read == labels, -1, dtype=jnp.float32)
+    return rightly(read, labels)
 
 
 def _persons(concepts):

@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float, Int
 from jaxconcepts.experiments import tokens
 from jaxconcepts.experiments.evaluators import Evaluator
 from jaxconcepts.experiments.grammar_generation import Written
-from jaxconcepts.metrics.grouped_probes import matthews, read_off
+from jaxconcepts.metrics.grouped_probes import matthews, read_off, rightly
 from jaxconcepts.training.experiment import HeldOut, Named
 
 UNIT = "nats a token"
@@ -97,15 +97,16 @@ def _distinct(strings: Int[Array, "G T"], counts: Bool[Array, " G"]) -> Float[Ar
 
 def probe(states, outputs: Answers, held_out: HeldOut) -> dict[str, Named]:
     """By level (the label) and layer: "probe", how often the ancestor is read off the hidden states at a position by
-    ridge regression; "headroom", that above the majority as a share of the ceiling above it."""
-    return _with_headroom(held_out, "", _ancestors_read(states, held_out))
+    ridge regression; "headroom", that above the majority as a share of the ceiling above it, NaN where the ceiling is
+    not above it (at few points)."""
+    return with_headroom(held_out, "", _ancestors_read(states, held_out))
 
 
 def _probe_once(experiment, held_out: HeldOut, untrained) -> dict[str, Named]:
     """By level: "probe_majority", always saying the commonest; "probe_position", from the place in the string alone;
     "probe_ceiling", the best reading of what the model has seen; "probe_untrained" and its headroom, by layer."""
     places = jax.nn.one_hot(held_out.exact["offset"], held_out.exact["next_token"].shape[1])[None]
-    measured = _with_headroom(held_out, "_untrained", _ancestors_read(untrained()[0], held_out))
+    measured = with_headroom(held_out, "_untrained", _ancestors_read(untrained()[0], held_out))
     for name, concept in held_out.concepts.items():
         measured[f"probe_majority/{name}"] = Named(_majority(concept.labels, concept.classes), unit="fraction")
         measured[f"probe_ceiling/{name}"] = Named(held_out.exact["ceiling"][name], unit="fraction")
@@ -120,7 +121,7 @@ def _ancestors_read(states, held_out) -> dict[str, Float[Array, " layers"]]:
     concepts = held_out.concepts
     labels = jnp.stack([concept.labels for concept in concepts.values()])
     read = _read_off(states, held_out, labels, tuple(concept.classes for concept in concepts.values()))
-    right = jnp.mean(read == labels, -1, dtype=jnp.float32)
+    right = rightly(read, labels)
     return {name: right[..., row] for row, name in enumerate(concepts)}
 
 
@@ -132,13 +133,15 @@ def _read_off(states, held_out, labels, classes):
     return read_off(hidden, labels, classes, held_out.exact["group"], settings.folds, settings.alpha)
 
 
-def _with_headroom(held_out, suffix, right):
+def with_headroom(held_out: HeldOut, suffix: str, right: Mapping[str, Float[Array, " layers"]]) -> dict[str, Named]:
+    """ "probe<suffix>" and "headroom<suffix>" of each level, of how often its ancestors are read right."""
     measured = {}
     for name, values in right.items():
         concept, ceiling = held_out.concepts[name], held_out.exact["ceiling"][name]
         majority = _majority(concept.labels, concept.classes)
         measured[f"probe{suffix}/{name}"] = Named(values, ("layer",), "fraction")
-        measured[f"headroom{suffix}/{name}"] = Named((values - majority) / (ceiling - majority), ("layer",), "fraction")
+        room = jnp.where(ceiling > majority, ceiling - majority, jnp.nan)
+        measured[f"headroom{suffix}/{name}"] = Named((values - majority) / room, ("layer",), "fraction")
     return measured
 
 
@@ -164,7 +167,7 @@ def _ends_read(suffix, states, held_out):
     ends = held_out.exact["ends"]
     labels = jnp.stack(list(ends.values()))
     read = _read_off(states, held_out, labels, (2,) * len(ends))
-    right, correlation = jnp.mean(read == labels, -1, dtype=jnp.float32), matthews(read, labels)
+    right, correlation = rightly(read, labels), matthews(read, labels)
     measured = {}
     for row, name in enumerate(ends):
         measured[f"boundary{suffix}/{name}"] = Named(right[:, row], ("layer",), "fraction")

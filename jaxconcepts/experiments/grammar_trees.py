@@ -9,6 +9,7 @@ patch      what a state that says "a symbol ends here" does to the continuation,
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import jax
@@ -17,6 +18,7 @@ from jaxtyping import Array, Bool, Float, PyTree
 
 from jaxconcepts.experiments import grammar_generation
 from jaxconcepts.experiments.evaluators import Evaluator
+from jaxconcepts.float64 import in_double
 from jaxconcepts.interventions import patching
 from jaxconcepts.metrics.grouped_probes import area_under_curve, decisions
 from jaxconcepts.metrics.mixing_probe import mixing_accuracy
@@ -26,6 +28,8 @@ from jaxconcepts.training.experiment import HeldOut, Named
 
 RANK = 16
 """Principal components of the states that the span probe multiplies: RANK ** 2 features a pair."""
+LEAST_VARIANCE = 1e-12
+"""Of the largest component's, what another one must have to be more than rounding."""
 BACK = 5
 """Ends of one level, from a token's own symbol (0) back, to which attention is measured."""
 AROUND = (-2, -1, 0, 1, 2)
@@ -68,18 +72,20 @@ def span_features(
     """Products of every whitened principal component of the one state with every one of the other: what a bilinear
     form of rank `RANK` sees. Neither state is seen alone."""
 
+    product = partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
+
     def of_layer(pair):
         both = jnp.concatenate(pair)
         mean = jnp.mean(both, 0)
-        product = jnp.einsum("pd,pe->de", both - mean, both - mean, precision="highest") / len(both)
-        variances, directions = jnp.linalg.eigh(product)
+        variances, directions = jnp.linalg.eigh(product((both - mean).T, both - mean) / len(both))
         variances, directions = variances[-RANK:], directions[:, -RANK:]
-        kept = variances > 1e-6 * variances[-1]
+        kept = variances > LEAST_VARIANCE * variances[-1]
         scaled = directions * jnp.where(kept, 1 / jnp.sqrt(jnp.where(kept, variances, 1.0)), 0.0)
-        left, right = ((part - mean) @ scaled for part in pair)
+        left, right = (product(part - mean, scaled) for part in pair)
         return (left[:, :, None] * right[:, None]).reshape(len(left), -1)
 
-    return jax.lax.map(of_layer, (first, last))
+    # In float64, or one massive dimension would be all that is left.
+    return in_double(lambda pair: jax.lax.map(of_layer, pair), (first, last))
 
 
 def mixing(states, outputs, held_out: HeldOut) -> dict[str, Named]:

@@ -247,9 +247,11 @@ def mean_loss(states, outputs, held_out: HeldOut) -> dict[str, Named]:
 
 
 def accuracy(states, outputs, held_out: HeldOut) -> dict[str, Named]:
-    """Evaluator "accuracy": how often the most likely token is the right one, of the held-out tokens that count."""
-    _, weights, right = scored(outputs, held_out.batch)
-    return {"accuracy": Named(weighted_mean(right, weights), unit="fraction")}
+    """Evaluator "accuracy": how often the most likely token is the right one, of the held-out tokens that count; NaN
+    where their loss is."""
+    losses, weights, right = scored(outputs, held_out.batch)
+    known = ~jnp.isnan(weighted_mean(losses, weights))
+    return {"accuracy": Named(jnp.where(known, weighted_mean(right, weights), jnp.nan), unit="fraction")}
 
 
 def weighted_mean(values: Float[Array, "B t"] | Bool[Array, "B t"], weights: Float[Array, "B t"]) -> Float[Array, ""]:

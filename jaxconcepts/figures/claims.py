@@ -159,9 +159,11 @@ def _runs_of(arm: Arm, runs: pl.DataFrame) -> tuple[pl.DataFrame, str]:
 
 
 def _by_seed(quantity: Quantity, of_arm: pl.DataFrame, metrics: pl.DataFrame) -> dict[int, float]:
-    """The quantity by seed, the mean over an arm's runs of one seed."""
-    of_run = by_run(quantity, metrics).join(of_arm.select("run", "seed"), on="run")
-    return dict(of_run.group_by("seed").agg(pl.col("value").mean()).iter_rows())
+    """The quantity by seed, the mean over an arm's runs of one seed; NaN where one of them diverged."""
+    of_run = by_run(quantity, metrics).join(of_arm.select("run", "seed", "status"), on="run")
+    # What was measured since is the model's as it was frozen then.
+    value = pl.when(pl.col("status").ne_missing("diverged")).then("value").otherwise(math.nan)
+    return dict(of_run.group_by("seed").agg(value.mean().alias("value")).iter_rows())
 
 
 def write(workdir: epath.PathLike, claims: Sequence[Claim]) -> None:

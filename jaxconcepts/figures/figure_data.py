@@ -1,4 +1,5 @@
-"""The data that a figure shows, as CSV: a row a point of every named line and bar, and a cell of every image."""
+"""The data that a figure shows, as CSV: a row a point of every named line and bar, a corner of every band, and a cell
+of every image."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 import polars as pl
 from matplotlib.axes import Axes
+from matplotlib.collections import PathCollection, PolyCollection
 from matplotlib.figure import Figure
 
 
@@ -31,8 +33,11 @@ def _rows(axis: Axes, number: str) -> Iterator[tuple]:
             yield panel, _name(bars) or "bar", bar.get_x() + bar.get_width() / 2, float(bar.get_height()), None
     for points in axis.collections:
         offsets, name = np.ma.getdata(points.get_offsets()), _name(points)
-        if name and len(offsets) and points.get_array() is None:
+        if name and isinstance(points, PathCollection) and points.get_array() is None:
             for x, y in offsets:
+                yield panel, name, float(x), float(y), None
+        elif name and isinstance(points, PolyCollection):
+            for x, y in (corner for path in points.get_paths() for corner in path.vertices):
                 yield panel, name, float(x), float(y), None
         elif points.get_array() is not None and np.ndim(points.get_array()) == 2:
             yield from _cells(panel, name, points.get_array())

@@ -17,13 +17,15 @@ ARMS = ("task.regime", "task.tuning", "task.variant", "model.causal")
 EXTRACTION_CAPTION = (
     "Share of answers that are right as a whole, at the last measurement, by arm. A dot is a seed. Hollow dots: "
     "people of training questions. Full dots: people that no training question was about; the bar is their mean with "
-    "a 95 % t interval over seeds. Dotted line: how often the most common answer is right."
+    "a 95 % t interval over seeds. Runs that diverged are left out. Dotted line: how often the most common answer is "
+    "right."
 )
 CAPACITY_CAPTION = (
     "Bits about people that a parameter stores, computed from the losses on names and values, against the number of "
     "times that each biography was read. A line is a run. The dotted line is at 2 bits, which larger models reach "
     "after 1 000 readings. Crosses at the right are ceilings: all bits about the people, divided by the number of "
-    "parameters. A run whose line ends at its cross knows everything."
+    "parameters. A run whose line ends at its cross knows everything. Runs with questions between the "
+    "biographies are left out."
 )
 
 
@@ -39,7 +41,7 @@ def extraction(study: Study) -> Figure:
     axis = figure.subplots()
     for place, (name, part) in enumerate(arms.items()):
         for side, at, filled in (("asked", place - 0.15, "none"), ("held_out", place + 0.15, style.MODEL_COLOR)):
-            values = part.filter(pl.col("token") == side)["value"].to_numpy()
+            values = part.filter(pl.col("token") == side, pl.col("value").is_finite())["value"].to_numpy()
             axis.plot(
                 np.full(len(values), at), values, linestyle="none", marker="o", markersize=4, alpha=0.7,
                 markerfacecolor=filled, color=style.MODEL_COLOR, gid=f"{name}/{side}",
@@ -77,20 +79,21 @@ def capacity_outcome(study: Study) -> str:
 def capacity(study: Study) -> Figure:
     """Bits a parameter against exposures; gids "<run>" of lines and "<run>/ceiling"."""
     rows = study.metrics.filter(pl.col("metric") == "bits_a_parameter")
-    if not rows.height:
-        raise MissingData("no bits a parameter")
-    ceilings = dict(study.metrics.filter(pl.col("metric") == "bits_ceiling").select("run", "value").iter_rows())
+    runs = [run for run in study.names if run in set(rows["run"]) and not _asked_between(study.row(run))]
+    if not runs:
+        raise MissingData("no bits a parameter" + " of a run without questions in between" * bool(rows.height))
     widths = sorted(set(study.runs["model.width"]))
     counts = sorted(set(study.runs["task.people"]))
     figure = Figure(figsize=(style.TWO_COLUMNS, 2.2), layout="constrained")
     axes = figure.subplots(1, len(widths), sharey=True, squeeze=False)[0]
-    for run in study.names:
+    for run in runs:
         row = study.row(run)
         part = rows.filter(pl.col("run") == run).sort("step")
         axis, color = axes[widths.index(row["model.width"])], style.concept_color(counts.index(row["task.people"]))
-        read = exposures(row, part["step"].to_numpy())
+        read = exposures(study, run, part["step"].to_numpy())
         axis.plot(read, part["value"], color=color, marker="o", markersize=2, gid=run, label=str(row["task.people"]))
-        axis.plot(read[-1:] * 1.06, [ceilings[run]], color=color, marker="x", linestyle="none", gid=f"{run}/ceiling")
+        ceiling = _once(study, run, "bits_ceiling")
+        axis.plot(read[-1:] * 1.06, [ceiling], color=color, marker="x", linestyle="none", gid=f"{run}/ceiling")
     for axis, width in zip(axes, widths, strict=True):
         axis.axhline(2.0, **style.CHANCE_STYLE)
         axis.set_xlabel("readings of each biography")
@@ -103,9 +106,23 @@ def capacity(study: Study) -> Figure:
     return figure
 
 
-def exposures(row: dict, steps: np.ndarray) -> np.ndarray:
-    """How often each person has been read about, in the mean, in a run without questions and of one text a window."""
-    return steps * row["train.batch_size"] / row["task.people"]
+def exposures(study: Study, run: str, steps: np.ndarray) -> np.ndarray:
+    """How often each person has been read about, in the mean, in a run without questions in between."""
+    row, texts = study.row(run), _once(study, run, "texts_a_window")
+    if row.get("task.regime") == "staged":
+        steps = np.minimum(steps, row["train.steps"] - round(row["task.tuning_share"] * row["train.steps"]))
+    # Earlier tables do not say how many texts a window had: one in the study that this is drawn for.
+    return steps * row["train.batch_size"] * (texts if np.isfinite(texts) else 1) / row["task.people"]
+
+
+def _asked_between(row: dict) -> bool:
+    return row.get("task.regime", "mixed") == "mixed" and row.get("task.qa_share", 0.0) > 0
+
+
+def _once(study: Study, run: str, metric: str) -> float:
+    """What was measured once, NaN where it was not."""
+    values = study.part(run, metric)["value"]
+    return float(values[-1]) if len(values) else float("nan")
 
 
 def sections(study: Study) -> Iterator[Section]:
@@ -115,9 +132,9 @@ def sections(study: Study) -> Iterator[Section]:
 
 
 def by_arm(study: Study, rows: pl.DataFrame) -> Iterator[tuple[str, pl.DataFrame]]:
-    """The rows of the runs that agree in `ARMS`, in the order of the runs."""
+    """The rows of the runs that agree in `ARMS` and did not diverge, in the order of the runs."""
     known: dict[str, list[str]] = {}
-    for run in study.names:
+    for run in (run for run in study.names if not study.diverged(run)):
         row = study.row(run)
         tuning = f",\n{row['task.tuning'].replace('_', ' ')}" if row["task.regime"] == "staged" else ""
         encoder = "" if row.get("model.causal", True) else ",\nencoder"

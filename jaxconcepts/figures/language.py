@@ -17,7 +17,7 @@ from jaxconcepts.figures.section import Entry, Section, drawn
 from jaxconcepts.figures.tables import MissingData, Study
 from jaxconcepts.intervals import mean_interval
 
-DOTS = "A dot is a seed, and the bar is the mean over seeds with a 95 % t interval."
+DOTS = "A dot is a seed, and the bar is the mean over seeds with a 95 % t interval. Runs that diverged are left out."
 GRAMMAR_CAPTION = (
     "Left: divergence of the next-token distribution from the exact one. Middle: share of the strings generated "
     "from the begin token that are in the language. Right: how much of the possible information about the ancestors "
@@ -26,7 +26,7 @@ GRAMMAR_CAPTION = (
 )
 LOSSES_CAPTION = (
     "Held-out cross-entropy, with one line for each run and one colour for each arm. A dotted line is the loss of the "
-    "exact solution, if there is one. No model can be better."
+    "exact solution, if there is one. No model can be better. Runs that diverged are left out."
 )
 SOLVING_CAPTION = (
     "Share of problems in which every step and the answer are right (full dots), and in which the answer is right, "
@@ -41,13 +41,17 @@ PROBES_CAPTION = (
 
 
 def arms(study: Study) -> dict[str, list[str]]:
-    """The runs by what tells them from others but for the seed, in the order of the runs; "" where nothing does."""
+    """The runs that did not diverge by what tells them from others but for the seed, in the order of the runs; ""
+    where nothing does. Raises MissingData where all diverged."""
     by_arm: dict[str, list[str]] = {}
     for run in study.names:
-        fields = [part for part in study.label(run).split(", ") if not part.startswith(("seed ", "diverged"))]
-        # Of one field the value alone says enough.
-        name = ", ".join(fields) if len(fields) != 1 else fields[0].split(" ", 1)[-1]
-        by_arm.setdefault(name, []).append(run)
+        if not study.diverged(run):
+            fields = study.fields(run)
+            # Of one field the value alone says enough.
+            name = ", ".join(fields) if len(fields) != 1 else fields[0].split(" ", 1)[-1]
+            by_arm.setdefault(name, []).append(run)
+    if not by_arm:
+        raise MissingData("every run diverged")
     return by_arm
 
 
@@ -74,7 +78,8 @@ def grammar(study: Study) -> Figure:
             slanted = {"rotation": 30, "ha": "right"} if sum(map(len, by_arm)) > 20 else {}
             axis.set_xticks(range(len(by_arm)), [arm or "all runs" for arm in by_arm], **slanted)
             axis.set_xlim(-0.5, len(by_arm) - 0.5)
-        axis.set(ylabel=unit, ylim=(0, None))
+        # Of the headroom a probe may have less than none.
+        axis.set(ylabel=unit, ylim=(min(0, axis.get_ylim()[0]) if name == "headroom" else 0, None))
     _legend(figure, by_arm)
     return figure
 
@@ -152,21 +157,27 @@ def probes(study: Study) -> Figure:
 
 
 def sentences(study: Study, experiment: str) -> list[str]:
-    """What came out, a sentence an arm: means over seeds at the last measurement."""
-    said = []
-    for arm, runs in arms(study).items():
-        means = ((text, _mean(study, runs, *of)) for text, *of in SAID[experiment])
-        numbers = [text.format(mean) for text, mean in means if mean is not None]
+    """What came out, a sentence an arm: means over seeds at the last measurement, without runs that diverged."""
+    said, gone = [], sum(map(study.diverged, study.names))
+    for arm, runs in arms(study).items() if gone < len(study.names) else ():
+        means = ((text, *_mean(study, runs, *of)) for text, *of in SAID[experiment])
+        numbers = [text.format(mean) + _of(count, runs) for text, mean, count in means if count]
         if numbers:
             said.append(f"{arm or 'All runs'} ({len(runs)} seed{'s' if len(runs) > 1 else ''}): {'; '.join(numbers)}.")
-    return said
+    return said + [f"{gone} run{'s' * (gone > 1)} diverged, and {'is' if gone == 1 else 'are'} left out."] * bool(gone)
 
 
-def _mean(study: Study, runs: Sequence[str], metric: str, label: str | None = None) -> float | None:
+def _of(count: int, runs: Sequence[str]) -> str:
+    """How many of the runs a mean is of, where these are not all."""
+    return "" if count == len(runs) else f" (of {count} seed{'s' * (count > 1)})"
+
+
+def _mean(study: Study, runs: Sequence[str], metric: str, label: str | None = None) -> tuple[float, int]:
+    """The mean over the runs that have the metric, and how many these are."""
     rows = study.last(metric)
     label = rows["label"].max() if label == LOWEST else label
     values = _by_run(rows.filter(pl.col("label").eq_missing(pl.lit(label))), runs)
-    return float(values.mean()) if values.size else None
+    return float(values.mean()) if values.size else np.nan, values.size
 
 
 def sections(study: Study, experiment: str) -> Iterator[Section]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import functools
+import hashlib
 import json
 import logging
 from collections.abc import Mapping, Sequence
@@ -22,6 +23,9 @@ from jaxconcepts.figures.section import Group, Section, Table
 from jaxconcepts.store import files
 
 log = logging.getLogger("jaxconcepts")
+
+LONGEST_NAME = 160
+"""Bytes of a figure's name; file systems take 255 with what is added."""
 
 
 class Head(NamedTuple):
@@ -81,7 +85,7 @@ def write(
 
 def _shown(folder: epath.Path | None, section: Section) -> _Shown:
     """What the page shows of a section, whose figure is written into the folder, if one is given."""
-    encoded, kinds, described = "", [], None
+    encoded, kinds, described, name = "", [], None, file_name(section.name)
     if section.figure is not None:
         described = interactive.described(section.on_page or section.figure)
         if folder is not None:
@@ -90,10 +94,22 @@ def _shown(folder: epath.Path | None, section: Section) -> _Shown:
             contents = {"png": png, "svg": svg, "csv": figure_data.csv(section.figure).encode()}
             kinds = [kind for kind, content in contents.items() if content]
             for kind in kinds:
-                files.write(folder / f"{section.name}.{kind}", contents[kind])
+                files.write(folder / f"{name}.{kind}", contents[kind])
             encoded = "" if described else base64.b64encode(png).decode()
-    text = section.name, section.title, section.caption
+    text = name, section.title, section.caption
     return _Shown(*text, encoded, kinds, section.table, described, section.lead, section.outcome)
+
+
+def file_name(name: str) -> str:
+    """The name if any disk takes it, else what is left of it and a hash: no two names become the same.
+
+    Names of metrics and families are the user's, and may hold a "/" or be long.
+    """
+    kept = "".join(c if c.isalnum() or c in "_-" else "_" for c in name)
+    if kept == name and len(name.encode()) <= LONGEST_NAME:
+        return name
+    short = kept.encode()[: LONGEST_NAME // 2].decode(errors="ignore")
+    return f"{short}_{hashlib.sha256(name.encode(errors='surrogatepass')).hexdigest()[:8]}"
 
 
 @functools.cache

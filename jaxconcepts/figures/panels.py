@@ -36,7 +36,7 @@ class Panels:
             axes[place].remove()
             axes[place - columns].tick_params(labelbottom=True)  # now the lowest of its column
         self.axes: list[Axes] = axes[: len(titles)]
-        lines = [style.wrapped(title, (width - 0.6) / columns) for title in titles]
+        lines = [style.wrapped(title, width / columns - style.BESIDE_TITLE) for title in titles]
         for axis, title in zip(self.axes, lines, strict=True):
             axis.set_title(title)
         extra = 0.13 * rows * max((title.count("\n") for title in lines), default=0)
@@ -102,7 +102,8 @@ class Panels:
             if not any(axis is drawn for drawn, _ in self._curves):
                 self.absent(axis)
         if errors and style.error_scale(heights) == "linear":
-            self.axes[0].set_ylim(0, 1.04 * np.nanmax(heights))
+            top = np.nanmax(heights)
+            self.axes[0].set_ylim(0, 1.04 * top if top > 0 else 1)
         if steps.size > 1 and scale is not None:
             self.axes[0].set_xlim(steps[0], steps[-1])
         self.legend()

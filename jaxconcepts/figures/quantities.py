@@ -24,6 +24,8 @@ DRAWN |= {f"{metric}_{reference}" for metric in ("loss", "distance") for referen
 TOKENS = ("x", "y")
 PANELS = 12
 LINES = 8
+HIGHER_IS_BETTER = ("fraction", "AUC", "area", "correlation")
+"""Units of which more is better; of others "best" would say too much."""
 SAID = 4
 """The most labels that a sentence names one by one."""
 COMPANIONS = {
@@ -34,8 +36,9 @@ COMPANIONS = {
 }  # fmt: skip
 """What a metric may be measured beside: `probe_untrained` is drawn as a level in the figure of `probe`."""
 CAPTION = (
-    "{metric}{unit} of every run at every measured step{over}. The mean over concepts and positions if there is one, "
-    "else each. A dotted line is what something that knows nothing scores, where the evaluator says so.{beside}"
+    "{metric}{unit} at every measured step{over}; at most 12 panels of a run, label and token, and 8 lines in each. "
+    "The mean over concepts and positions if there is one, else each. A dotted line is what something that knows "
+    "nothing scores, where the evaluator says so.{beside}"
 )
 
 
@@ -47,12 +50,12 @@ def entries(study: Study) -> list[Entry]:
         if metric in beside:
             continue
         levels = [_kind(name) for name, base in beside.items() if base == metric]
-        told = f" Levels beside it, of the best layer: {', '.join(levels)}." if levels else ""
+        told = f" Levels beside it, of the highest layer: {', '.join(levels)}." if levels else ""
         unit, _ = _about(study, metric)
         layers = rows.filter(metric=metric)["layer"].null_count() == 0
         over = ", a line a layer (0: the embeddings)" if layers else ""
         caption = CAPTION.format(metric=metric, unit=f" in {unit}" if unit else "", over=over, beside=told)
-        name = f"measured_{''.join(c if c.isalnum() else '_' for c in metric)}"
+        name = f"measured_{metric}"
         said = partial(outcome, metric=metric)
         made.append(Entry(name, _title(metric), partial(draw, metric=metric), caption, over_steps=True, outcome=said))
     return made
@@ -89,11 +92,13 @@ def draw(study: Study, runs: Sequence[str], *, metric: str, step_scale: str = "a
                 str(key) for key in (run, metric, label or "", token or "", what if place is None else place)
             )
             panels.line(axis, curve, gid, what if place is None else f"{what} {place}", color=color)
-    return panels.finish(metric, step_scale=step_scale, errors=False if unit == "fraction" else None)
+    # Shares of something, such as of headroom, may be less than none and more than all.
+    shares = unit == "fraction" and rows["value"].drop_nulls().drop_nans().is_between(0, 1).all()
+    return panels.finish(metric, step_scale=step_scale, errors=False if shares else None)
 
 
 def outcome(study: Study, runs: Sequence[str], *, metric: str) -> str:
-    """The last value of each label and token, of layers the best one's; of more than `SAID` the highest and lowest."""
+    """The last value of each label and token, of layers the highest one's; of more than `SAID` two."""
     rows = _rest(study.metrics).filter(pl.col("metric") == metric, pl.col("run").is_in(list(runs)))
     said: dict[str, list[float]] = {}
     for (_, label, token), part in rows.group_by("run", "label", "token", maintain_order=True):
@@ -102,13 +107,16 @@ def outcome(study: Study, runs: Sequence[str], *, metric: str) -> str:
     names = sorted(means, key=means.get, reverse=True)
     if not names:
         return ""
-    best = "the best layer's " if rows["layer"].null_count() == 0 else ""
+    higher = _about(study, metric)[0] in HIGHER_IS_BETTER
+    best = f"the {'best' if higher else 'highest'} layer's " if rows["layer"].null_count() == 0 else ""
     shown = names if len(names) <= SAID else [names[0], names[-1]]
     parts = [f"{words.over_runs(said[name], '.3g')}{f' for {name}' if name else ''}" for name in shown]
     chances = {_about(study, metric, run, label)[1] for run, label in rows.select("run", "label").unique().iter_rows()}
     chance = f"; chance is {chances.pop():.3g}" if len(chances) == 1 and None not in chances else ""
     joined = " down to ".join(parts) if len(names) > SAID else ", ".join(parts)
-    return f"At the last measurement {best}{_title(metric)} is {joined}{chance}."
+    drawn = rows.select("run", "label", "token").n_unique()
+    left_out = f" The first {PANELS} of {drawn} courses are drawn." if drawn > PANELS else ""
+    return f"At the last measurement {best}{_title(metric)} is {joined}{chance}.{left_out}"
 
 
 def _rest(metrics: pl.DataFrame) -> pl.DataFrame:
@@ -133,7 +141,7 @@ def _companions(rows: pl.DataFrame) -> dict[str, str]:
 
 
 def _level(study: Study, metric: str, run: str, label: str | None, token: str | None) -> float:
-    """A companion's last value, of layers the best one's; NaN where it was not measured."""
+    """A companion's last value, of layers the highest one's; NaN where it was not measured."""
     part = study.part(run, metric).filter(
         pl.col("label").eq_missing(pl.lit(label)), pl.col("token").eq_missing(pl.lit(token))
     )
@@ -174,7 +182,7 @@ def _whole(part: pl.DataFrame) -> pl.DataFrame:
 
 
 def _best_of_last(part: pl.DataFrame) -> float | None:
-    """The last value, of layers the best one's; None where there is none."""
+    """The last value, of layers the highest one's; None where there is none."""
     last = _whole(part.filter(pl.col("step") == pl.col("step").max())).filter(pl.col("value").is_finite())
     return last.group_by("layer").agg(pl.col("value").mean())["value"].max()
 

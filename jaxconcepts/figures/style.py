@@ -59,6 +59,8 @@ LEAST_SHOWN = 1e-4
 
 STEP_SCALES = ("auto", "log", "linear")
 
+BESIDE_TITLE = 0.3
+"""Inches of a panel's share of the width that its title leaves free."""
 ONE_COLUMN = 3.4  # inches: a column of a two-column page
 TWO_COLUMNS = 7.0  # inches: the page's full width
 DPI = 200
@@ -161,7 +163,7 @@ def fit_titles(figure: Figure) -> None:
     for axis in figure.axes:
         if (place := axis.get_subplotspec()) is None:
             continue
-        inches = figure.get_figwidth() * len(place.colspan) / place.get_gridspec().ncols - 0.3
+        inches = figure.get_figwidth() * len(place.colspan) / place.get_gridspec().ncols - BESIDE_TITLE
         titles = {axis.get_title(side) for side in ("left", "center", "right")} - {""}
         for text in axis.findobj(Text):
             if text.get_text() in titles:

@@ -8,7 +8,7 @@ by. Nothing here draws, and nothing here computes a score again.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Any, NamedTuple
@@ -88,12 +88,31 @@ class Study:
 
     def label(self, run: str) -> str:
         """What tells this run from the others: the hyper-parameters that vary, and the seed."""
-        row = self.row(run)
-        parts = [f"{name.split('.')[-1]} {_short(row[name])}" for name in self._varied if name in row]
+        row, parts = self.row(run), list(self.fields(run))
         parts += [f"seed {row['seed']}"] if row.get("seed") is not None else [] if parts else [run]
-        if row.get("status") == "diverged":
+        if self.diverged(run):
             parts.append("diverged" + (f" at {row['diverged_at']}" if row.get("diverged_at") is not None else ""))
         return ", ".join(parts)
+
+    def fields(self, run: str) -> tuple[str, ...]:
+        """The hyper-parameters that vary and the run's values of them, in words."""
+        names, row = short_names(self._varied), self.row(run)
+        return tuple(f"{names[name]} {self._texts[name][row[name]]}" for name in self._varied if name in row)
+
+    @cached_property
+    def _texts(self) -> dict[str, dict[Any, str]]:
+        """By field what each of its values is called: short, but for values that would be called the same."""
+        made = {}
+        for name in self._varied:
+            values = self.runs[name].unique().to_list()
+            texts = {value: _short(value) for value in values}
+            many = len(set(texts.values())) < len(texts)
+            made[name] = {value: str(value) for value in values} if many else texts
+        return made
+
+    def diverged(self, run: str) -> bool:
+        """Whether the run diverged: what was measured since is the model's as it was frozen then."""
+        return self.row(run).get("status") == "diverged"
 
     def setting(self, run: str, name: str) -> Any:
         """The hyper-parameter `name` (dotted) of a run, else of the configuration, else None."""
@@ -181,6 +200,11 @@ class Study:
         best = np.where(np.isfinite(values), values, -np.inf)[:, measured].argmax(axis=0) if layers.size else []
         return Curve(steps[measured], values[best, np.flatnonzero(measured)]), layers[best]
 
+    def _last_best(self, run: str, best: Curve, token: str) -> float:
+        """The best layer's CD of the last measurement, NaN where that gave no number."""
+        steps = self.cd_map(run, token).steps
+        return float(best.values[-1]) if best.steps.size and best.steps[-1] == steps[-1] else math.nan
+
     def interval_of_best(self, run: str, token: str = "x") -> tuple[np.ndarray, np.ndarray]:
         """(low, high) of the best layer's CD at every step of `best_cd`, NaN where they were not measured:
         the evaluator "cd_interval" measures them."""
@@ -196,7 +220,7 @@ class Study:
     def cd_points(self, run: str) -> int | None:
         """How many points each CD was computed on, where the metric `cd_points` tells."""
         values = self.part(run, "cd_points")["value"]
-        return int(values[-1]) if len(values) else None
+        return int(values[-1]) if len(values) and math.isfinite(values[-1]) else None
 
     def summary(self) -> pl.DataFrame:
         """The final numbers, a row a run; losses divided by the rank. NaN or null where not measured."""
@@ -206,14 +230,15 @@ class Study:
         rank, last = self.rank(run), self.last_position(run)
         best, layers = self.best_cd(run)
         best_y, layers_y = self.best_cd(run, "y")
-        cd = float(best.values[-1]) if best.values.size else math.nan
+        cd = self._last_best(run, best, "x")
         ends = self.interval_of_best(run)
         low, high = (float(end[-1]) if best.values.size else math.nan for end in ends)
         losses = {}
         for where, keys in (("last", {"position": last}), ("mean", {})):
-            for name, metric in {"loss": "loss", "bayes": "loss_bayes", "ridge": "loss_ridge"}.items():
-                known = where == "mean" or last is not None
-                losses[f"{name}_{where}"] = self.level(run, metric, **keys) / rank if known else math.nan
+            known, values = where == "mean" or last is not None, self.curve(run, "loss", **keys).values
+            losses[f"loss_{where}"] = float(values[-1]) / rank if known and values.size else math.nan
+            for name in ("bayes", "ridge"):
+                losses[f"{name}_{where}"] = self.level(run, f"loss_{name}", **keys) / rank if known else math.nan
         return {
             "run": run,
             "label": self.label(run),
@@ -223,10 +248,16 @@ class Study:
             "cd_low": low,
             "cd_high": high,
             "cd_layer": int(layers[-1]) if best.values.size else None,
-            "cd_y": float(best_y.values[-1]) if best_y.values.size else math.nan,
+            "cd_y": self._last_best(run, best_y, "y"),
             "cd_y_layer": int(layers_y[-1]) if best_y.values.size else None,
             **losses,
         }
+
+
+def short_names(names: Sequence[str]) -> dict[str, str]:
+    """What dotted fields are called: by their last part, or in full where two of them end alike."""
+    ends = [name.rpartition(".")[2] for name in names]
+    return {name: end if ends.count(end) == 1 else name for name, end in zip(names, ends, strict=True)}
 
 
 def _finite(values: pl.Series) -> np.ndarray:

@@ -26,7 +26,8 @@ class Association(NamedTuple):
 
     r2_adjusted: 1 - (1 - R²)(n - 1) / (n - 2), n concepts; below 0 where R² is less than chance gives on average.
     r2_null: mean R² of random pairings of concepts. p: the share of pairings with at least this R².
-    NaN where there are fewer than three concepts, or one of the two never varies; an interval from four concepts on.
+    NaN where there are fewer than three concepts, a point has no number, or one of the two never varies by more than
+    rounding; an interval from four concepts on.
     Spearman's correlation has none: of so few ranks none covers.
     """
 
@@ -52,7 +53,7 @@ def associate(
     x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
     names, codes = np.unique(np.asarray(concepts), return_inverse=True)
     n = len(names)
-    if n < 3 or np.ptp(x) == 0 or np.ptp(y) == 0:
+    if n < 3 or not (_varies(x) and _varies(y)):
         return Association(*[math.nan] * len(Association._fields))
     r, rank = np.corrcoef(x, y)[0, 1], np.corrcoef(*(pl.Series(values).rank("average") for values in (x, y)))[0, 1]
     paired = _of_pairings(x, y, codes, n, seed)
@@ -62,6 +63,11 @@ def associate(
         *(r**2, low, high, adjusted, float(np.mean(paired))),
         *(float(np.mean(paired >= r**2 - 1e-9)), rank),
     )
+
+
+def _varies(values):
+    """Whether all are numbers, and differ by more than the rounding of the float32 that they were computed in."""
+    return bool(np.isfinite(values).all() and np.ptp(values) > 1e-6 * np.max(np.abs(values)))
 
 
 def _of_square(size, n):

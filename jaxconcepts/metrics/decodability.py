@@ -73,7 +73,7 @@ def concept_decodability(
         other. drop_missing, memory: see the module.
 
     Raises ValueError for k out of range, for a wrong number of labels, and, outside jit, for missing labels, hidden
-    states that are not finite, and k above the number of points outside a group (inside jit this gives NaN).
+    states that are not finite, and k above the number of points outside a group (inside jit the last two give NaN).
     """
     points = checked(hidden, concepts, k, ties, group, num_concepts, drop_missing)
     return _score(points, k, _mean, ties, memory)
@@ -197,6 +197,11 @@ def mean_by_concept(
     return jnp.matmul(scores, own, precision=lax.Precision.HIGHEST) / jnp.sum(own, 0)
 
 
+def all_finite(hidden: Float[Array, "*lead N d"]) -> Bool[Array, "*lead"]:
+    """Whether the states of a slice are numbers, all of them: else it has no score."""
+    return jnp.all(jnp.isfinite(hidden), (-2, -1))
+
+
 def _mean(scores, concepts, num_concepts):
     return jnp.mean(scores, -1)
 
@@ -223,13 +228,12 @@ def _summarised(hidden, concepts, *, k, num_concepts, memory, summary, ties, gro
 
 
 def point_scores(hidden, concepts, k, num_concepts, *, ties, group=None, memory=neighbours.DEFAULT_MEMORY):
-    """The score of each point, [..., N] in [0, 1]; NaN for points with fewer than k others outside their group.
-
-    The arguments must be checked or traced.
-    """
+    """The score of each point, [..., N] in [0, 1]; the arguments must be checked or traced. NaN for points with fewer
+    than k others outside their group, and for all points of a slice whose states are not finite."""
     scores = _predict(hidden, concepts, k=k, num_concepts=num_concepts, memory=memory, group=group, ties=ties)
     if ties == "first":
         scores = (scores == concepts).astype(jnp.float32)
+    scores = jnp.where(all_finite(hidden)[..., None], scores, jnp.nan)
     if group is None:
         return scores
     return jnp.where(jnp.sum(group[:, None] != group, -1) >= k, scores, jnp.nan)
@@ -287,9 +291,9 @@ def _pairwise(hidden, concepts, *, k, num_concepts, memory, ties, group=None):
             mean = jnp.sum(right * member, -1) / jnp.sum(member)
             return jnp.where(jnp.all(enough | ~member), mean, jnp.nan)
 
-        upper = jnp.zeros((states.shape[0], num_concepts, num_concepts))
+        upper = jnp.where(all_finite(states)[:, None, None], jnp.zeros((num_concepts, num_concepts)), jnp.nan)
         if len(first):
-            upper = upper.at[:, first, second].set(lax.map(score, (jnp.array(first), jnp.array(second))).T)
+            upper = upper.at[:, first, second].add(lax.map(score, (jnp.array(first), jnp.array(second))).T)
         return upper + jnp.swapaxes(upper, 1, 2) + jnp.eye(num_concepts)
 
     return slabs.by_slabs(scores, hidden, memory)

@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, Num, Shaped
 from jaxconcepts.float64 import in_double
 from jaxconcepts.metrics import neighbours
 from jaxconcepts.metrics.arrays import as_array
-from jaxconcepts.metrics.decodability import nearest_neighbours
+from jaxconcepts.metrics.decodability import all_finite, nearest_neighbours
 from jaxconcepts.metrics.inputs import check_hidden, check_points
 
 
@@ -43,7 +43,7 @@ def mutual_knn(first: Num[Array, "*lead N d"], second: Num[Array, "*lead N e"], 
     first, second = _same_points(first, second)
     ours, theirs = nearest_neighbours(first, k), nearest_neighbours(second, k)
     shared = jnp.sum(ours[..., :, None] == theirs[..., None, :], (-1, -2))
-    return jnp.mean(shared / k, -1)
+    return jnp.where(all_finite(first) & all_finite(second), jnp.mean(shared / k, -1), jnp.nan)
 
 
 def linear_cka(first: Num[Array, "*lead N d"], second: Num[Array, "*lead N e"]) -> Float[Array, "*lead"]:
@@ -85,7 +85,7 @@ def _silhouette(hidden, concepts, *, num_concepts):
         outside = jnp.min(jnp.where(other, totals / jnp.maximum(sizes, 1), jnp.inf), -1)
         largest = jnp.maximum(inside, outside)
         value = jnp.where(largest > 0, (outside - inside) / jnp.where(largest > 0, largest, 1), 0)
-        return jnp.mean(jnp.where(sizes[concepts] > 1, value, 0))
+        return jnp.where(all_finite(states), jnp.mean(jnp.where(sizes[concepts] > 1, value, 0)), jnp.nan)
 
     return lax.map(score, hidden.reshape(-1, *hidden.shape[-2:])).reshape(hidden.shape[:-2])
 
@@ -138,7 +138,7 @@ def _two_nn(hidden, nearest, *, discard):
         used = place < jnp.minimum(jnp.floor(count * (1 - discard) + 1e-4), count - 1)
         x = jnp.where(used, ratio, 0)
         y = jnp.where(used, -jnp.log1p(-jnp.where(used, (place + 1) / count, 0)), 0)
-        return jnp.sum(x * y) / jnp.sum(x * x)
+        return jnp.where(all_finite(states), jnp.sum(x * y) / jnp.sum(x * x), jnp.nan)
 
     flat = hidden.reshape(-1, *hidden.shape[-2:])
     slopes = lax.map(lambda pair: slope(*pair), (flat, nearest.reshape(-1, *nearest.shape[-2:])))

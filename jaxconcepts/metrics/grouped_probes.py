@@ -3,6 +3,9 @@
 The classifier is that of `probes` (one-vs-rest ridge regression on targets of -1 and 1, the intercept not penalised, as
 scikit-learn's RidgeClassifier). Folds split no group: points of one string, problem or person share what they say of
 others of the group, so a probe that had seen some of them would be scored too high.
+
+Solved and decided in float64. What a probe cannot decide, since the states are not finite or nothing is fitted on, is
+-1 or NaN, and its scores are NaN.
 """
 
 from __future__ import annotations
@@ -15,6 +18,9 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
+from jaxconcepts.float64 import in_double
+from jaxconcepts.metrics import probes
+
 
 def read_off(
     hidden: Float[Array, "*lead N d"],
@@ -24,14 +30,17 @@ def read_off(
     folds: int = 5,
     alpha: float = 1.0,
 ) -> Int[Array, "*lead C N"]:
-    """The label of each of C concepts that a probe fitted on the other folds gives each point.
+    """The label of each of C concepts that a probe fitted on the other folds gives each point, -1 where it cannot.
 
     labels: from 0 to that concept's number of `classes` (static) less one. group: [N], integers; the points of group g
     are in fold g modulo `folds`. alpha: weight of the squared coefficients.
     Raises ValueError for shapes that do not fit, and for fewer than 2 folds.
     """
-    scores = decisions(hidden, labels, classes, group, folds, alpha)
-    return jnp.stack([jnp.argmax(part, -1) for part in jnp.split(scores, np.cumsum(classes)[:-1], -1)], -2)
+
+    def read(scores):
+        return jnp.stack([probes.decided(part) for part in jnp.split(scores, np.cumsum(classes)[:-1], -1)])
+
+    return _of_layers(read, hidden, labels, classes, group, folds, alpha)
 
 
 def decisions(
@@ -43,6 +52,11 @@ def decisions(
     alpha: float = 1.0,
 ) -> Float[Array, "*lead N all_classes"]:
     """The decision values behind `read_off`, those of the C concepts' classes one after another; raises as it does."""
+    return _of_layers(lambda scores: scores, hidden, labels, classes, group, folds, alpha)
+
+
+def _of_layers(function, hidden, labels, classes, group, folds, alpha):
+    """`function(decision values [N, all classes])` of every layer."""
     points = jnp.shape(hidden)[-2]
     if jnp.shape(labels) != (len(classes), points) or jnp.shape(group) != (points,):
         raise ValueError(
@@ -51,34 +65,18 @@ def decisions(
         )
     if folds < 2:
         raise ValueError(f"folds must be an integer of at least 2, got {folds}")
-    return _decisions(jnp.asarray(hidden), jnp.asarray(labels), classes, jnp.asarray(group), folds, alpha)
 
+    def of_all(hidden, labels, group, alpha):
+        fold, weights = group % folds, group % folds != jnp.arange(folds)[:, None]
+        targets = [probes.signs(row, count) for row, count in zip(labels, classes, strict=True)]
 
-@partial(jax.jit, static_argnums=(2, 4))
-def _decisions(hidden, labels, classes, group, folds, alpha):
-    fold = group % folds
-    each = [jnp.where(row[:, None] == jnp.arange(count), 1.0, -1.0) for row, count in zip(labels, classes, strict=True)]
-    targets = jnp.concatenate(each, 1).astype(hidden.dtype)
+        def of_layer(states):
+            return function(probes.scores_of_folds(states, jnp.concatenate(targets, 1), weights, fold, alpha))
 
-    def of_layer(states):
-        # The shared mean goes first, so that the products of each fold keep their digits.
-        states = states - jnp.mean(states, 0)
-        scores = lax.map(lambda held_out: _scores(states, targets, fold != held_out, alpha), jnp.arange(folds))
-        return scores[fold, jnp.arange(len(fold))]
+        made = lax.map(of_layer, hidden.reshape(-1, *hidden.shape[-2:]))
+        return made.reshape(*hidden.shape[:-2], *made.shape[1:])
 
-    flat = hidden.reshape(-1, *hidden.shape[-2:])
-    return lax.map(of_layer, flat).reshape(*hidden.shape[:-1], sum(classes))
-
-
-def _scores(states, targets, fitted, alpha):
-    """Decision values [N, all classes] of all points from the points in `fitted`."""
-    weight = fitted.astype(states.dtype)[:, None]
-    mean, intercept = (jnp.sum(weight * x, 0) / jnp.sum(weight) for x in (states, targets))
-    product = partial(jnp.matmul, precision=lax.Precision.HIGHEST)
-    x, y = weight * (states - mean), weight * (targets - intercept)
-    gram = product(x.T, x) + alpha * jnp.eye(states.shape[1], dtype=states.dtype)
-    coefficients = jax.scipy.linalg.cho_solve(jax.scipy.linalg.cho_factor(gram), product(x.T, y))
-    return product(states - mean, coefficients) + intercept
+    return in_double(of_all, hidden, labels, group, alpha)
 
 
 def fit(
@@ -87,24 +85,32 @@ def fit(
     """Coefficients and intercepts of a probe on the points in `fitted`, every class with the same weight.
 
     As scikit-learn's RidgeClassifier(alpha, class_weight="balanced"), whose scores are states @ coefficients +
-    intercepts. A class that no point has is never read off.
+    intercepts. A class that no point has is never read off. All are 0 where no point is fitted.
     """
+
+    def of_states(states, labels, fitted, alpha):
+        centre = jnp.mean(states, 0)
+        scaled, unit = probes.to_one(states - centre)
+        weight = _balanced(labels, fitted, classes)
+        coefficients, mean, intercept = probes.solve(
+            scaled, probes.signs(labels, classes), weight, alpha / unit / unit
+        )  # fmt: skip
+        product = partial(jnp.matmul, precision=lax.Precision.HIGHEST)
+        made = coefficients / unit, intercept - product(mean + centre / unit, coefficients)
+        return jax.tree.map(lambda part: jnp.where(jnp.any(fitted), part, 0), made)
+
+    return in_double(of_states, states, labels, fitted, alpha)
+
+
+def _balanced(labels, fitted, classes) -> Float[Array, " N"]:
+    """Weights of the points in `fitted`: a class' points together weigh as much as another's, and all of them as many
+    as there are."""
     of_class = (labels[:, None] == jnp.arange(classes)) & fitted[:, None]
     counts = jnp.sum(of_class, 0)
-    # A class' points together weigh as much as another's, and all of them as many as there are.
-    each = jnp.sum(counts) / jnp.maximum(jnp.sum(counts > 0) * counts, 1)
-    weight = jnp.sum(of_class * each, 1, keepdims=True).astype(states.dtype)
-    targets = jnp.where(of_class, 1.0, -1.0).astype(states.dtype)
-    mean, centre = (jnp.sum(weight * x, 0) / jnp.maximum(jnp.sum(weight), 1) for x in (states, targets))
-    product = partial(jnp.matmul, precision=lax.Precision.HIGHEST)
-    x = states - mean
-    gram = product((weight * x).T, x) + alpha * jnp.eye(states.shape[1], dtype=states.dtype)
-    right = product((weight * x).T, targets - centre)
-    coefficients = jax.scipy.linalg.cho_solve(jax.scipy.linalg.cho_factor(gram), right)
-    return coefficients, centre - product(mean, coefficients)
+    each = jnp.sum(counts) / jnp.maximum(jnp.sum(counts > 0) * counts, 1).astype(jnp.float64)
+    return jnp.sum(of_class * each, 1)
 
 
-@partial(jax.jit, static_argnums=(3, 5))
 def read_masked(
     hidden: Float[Array, "*lead N d"],
     labels: Int[Array, "C N"],
@@ -117,26 +123,41 @@ def read_masked(
     """As `read_off`, of concepts that are each defined at the `valid` points alone, with classes of equal weight
     (`fit`). What stands at other points means nothing."""
 
-    def of_concept(states, label, counts):
-        def scores(fold):
-            coefficients, intercepts = fit(states, label, counts & (group % folds != fold), classes, alpha)
-            return jnp.matmul(states, coefficients, precision=lax.Precision.HIGHEST) + intercepts
+    def of_all(hidden, labels, valid, group, alpha):
+        fold = group % folds
 
-        of_folds = lax.map(scores, jnp.arange(folds))
-        return jnp.argmax(of_folds[group % folds, jnp.arange(len(label))], -1)
+        def of_concept(states, label, counts):
+            weights = lax.map(lambda number: _balanced(label, counts & (fold != number), classes), jnp.arange(folds))
+            return probes.decided(probes.scores_of_folds(states, probes.signs(label, classes), weights, fold, alpha))
 
-    flat = hidden.reshape(-1, *hidden.shape[-2:])
-    of_layer = lambda states: lax.map(lambda one: of_concept(states, *one), (labels, valid))  # noqa: E731
-    return lax.map(of_layer, flat).reshape(*hidden.shape[:-2], *labels.shape)
+        of_layer = lambda states: lax.map(lambda one: of_concept(states, *one), (labels, valid))  # noqa: E731
+        made = lax.map(of_layer, hidden.reshape(-1, *hidden.shape[-2:]))
+        return made.reshape(*hidden.shape[:-2], *labels.shape)
+
+    return in_double(of_all, hidden, labels, valid, group, alpha)
+
+
+def rightly(read: Int[Array, "*lead N"], labels: Int[Array, "*#lead N"]) -> Float[Array, "*lead"]:
+    """How often what is read is the label; NaN where a probe could not decide (-1)."""
+    return jnp.where(jnp.all(read >= 0, -1), jnp.mean(read == labels, -1, dtype=jnp.float32), jnp.nan)
 
 
 def agreement(
     predicted: Int[Array, "*lead C N"], labels: Int[Array, "C N"], valid: Bool[Array, "C N"], classes: int
 ) -> tuple[Float[Array, "*lead C"], Float[Array, "*lead C"], Float[Array, "*lead C"]]:
     """Accuracy, balanced accuracy (the mean recall of the classes that there are) and Matthews' correlation of any
-    number of classes (0 where either side is always the same), over the `valid` points of each concept."""
+    number of classes (0 where either side is always the same), over the `valid` points of each concept.
+
+    NaN for a concept without such points, and where a probe could not decide (-1) at one of them.
+    """
     one_hot = lambda a: jax.nn.one_hot(a, classes) * valid[..., None]  # noqa: E731
     counts = jnp.einsum("...cnt,...cnp->...ctp", one_hot(labels), one_hot(predicted))
+    known = jnp.any(valid, -1) & jnp.all((predicted >= 0) | ~valid, -1)
+    # Squares of many points leave float32 no digits of a rare class.
+    return jax.tree.map(lambda score: jnp.where(known, score, jnp.nan), in_double(_agreement, counts))
+
+
+def _agreement(counts):
     true, read, total = counts.sum(-1), counts.sum(-2), counts.sum((-1, -2))
     right = jnp.trace(counts, axis1=-2, axis2=-1)
     hits = jnp.diagonal(counts, axis1=-2, axis2=-1)
@@ -148,10 +169,12 @@ def agreement(
 
 
 def matthews(predicted: Int[Array, "*lead N"], labels: Int[Array, "*#lead N"]) -> Float[Array, "*lead"]:
-    """Matthews' correlation of predictions with labels that are 0 or 1; 0 where either is always the same."""
+    """Matthews' correlation of predictions with labels that are 0 or 1; 0 where either is always the same, NaN where a
+    probe could not decide (-1)."""
     a, b = (x.astype(jnp.float32) - jnp.mean(x, -1, keepdims=True) for x in (predicted, labels))
     spread = jnp.sqrt(jnp.mean(a * a, -1) * jnp.mean(b * b, -1))
-    return jnp.where(spread > 0, jnp.mean(a * b, -1) / jnp.where(spread > 0, spread, 1.0), 0.0)
+    correlation = jnp.where(spread > 0, jnp.mean(a * b, -1) / jnp.where(spread > 0, spread, 1.0), 0.0)
+    return jnp.where(jnp.all(predicted >= 0, -1), correlation, jnp.nan)
 
 
 def area_under_curve(scores: Float[Array, "*lead N"], labels: Int[Array, " N"]) -> Float[Array, "*lead"]:

@@ -15,6 +15,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int
 
+from jaxconcepts.float64 import in_double
+
 
 class MixingProbe(NamedTuple):
     """The probe's weights. places: [T, R, w], P of every position and head. readers: [R, d, C classes], f of every
@@ -39,15 +41,13 @@ def mixing_accuracy(
     decay: float = 1e-3,
 ) -> Float[Array, " C"]:  # fmt: skip
     """How often the probe is right about each of C concepts at the positions `inside` the sequences that are not
-    `fitted`, after `steps` of AdamW on all that are.
+    `fitted`, after `steps` of AdamW on all that are. NaN where a decision value is none.
 
     labels: from 0 to that concept's number of `classes` (static) less one; any number where not inside. heads, width:
     of the positions' weights. rate, decay: of AdamW.
     """
     used = (inside & fitted[:, None])[..., None]
-    mean = jnp.sum(hidden * used, (0, 1)) / jnp.sum(used)
-    spread = jnp.sqrt(jnp.sum((hidden - mean) ** 2 * used, (0, 1)) / jnp.sum(used))
-    hidden = (hidden - mean) / jnp.where(spread > 0, spread, 1.0)
+    hidden = in_double(_standardised, hidden, used)
     cuts = [sum(classes[:number]) for number in range(1, len(classes))]
     labels = jnp.where(inside, labels, 0)
     # Every position looks at itself first, and at the others a little.
@@ -66,6 +66,14 @@ def mixing_accuracy(
         return (optax.apply_updates(probe, updates), state), None
 
     probe, _ = jax.lax.scan(step, (probe, optimizer.init(probe)), length=steps)[0]
-    read = jnp.stack([jnp.argmax(part, -1) for part in jnp.split(probe.scores(hidden, inside), cuts, -1)])
-    asked = inside & ~fitted[:, None]
-    return jnp.sum((read == labels) & asked, (1, 2)) / jnp.sum(asked)
+    scores, asked = probe.scores(hidden, inside), inside & ~fitted[:, None]
+    read = jnp.stack([jnp.argmax(part, -1) for part in jnp.split(scores, cuts, -1)])
+    known = jnp.all(jnp.isfinite(scores) | ~asked[..., None])
+    return jnp.where(known, jnp.sum((read == labels) & asked, (1, 2)) / jnp.sum(asked), jnp.nan)
+
+
+def _standardised(hidden, used):
+    """Every dimension with the mean 0 and the deviation 1 over what is `used`; in float64, for any scale and mean."""
+    mean = jnp.sum(hidden * used, (0, 1)) / jnp.sum(used)
+    spread = jnp.sqrt(jnp.sum((hidden - mean) ** 2 * used, (0, 1)) / jnp.sum(used))
+    return (hidden - mean) / jnp.where(spread > 0, spread, 1.0)

@@ -26,13 +26,13 @@ def linear_probe(
     alpha: float = 1.0,
     *,
     num_concepts: int | None = None,
-    group: Int[Array, " N"] | None = None,
+    group: Shaped[Array, " N"] | None = None,
 ) -> Float[Array, "*lead"]:
     """Cross-validated accuracy: the fraction of points that a probe fitted on the other folds classifies right.
 
-    Folds are `stratified_folds`; with `group` (whole numbers, best 0, 1, ...) the points of one group, such as those of
-    a person or a problem, are in one fold, `group` modulo `folds`. alpha: weight of the squared coefficients, may be
-    traced.
+    Folds are `stratified_folds`; with `group` (labels of any kind, inside jit integers) the points of one group, such
+    as those of a person or a problem, are in one fold: groups are dealt out to the folds in their sorted order. alpha:
+    weight of the squared coefficients, may be traced.
 
     Raises ValueError for folds outside 2 to N, labels or groups of another length, and (outside jit) hidden states that
     are not finite.
@@ -50,7 +50,7 @@ def probed_concepts(
     alpha: float = 1.0,
     *,
     num_concepts: int | None = None,
-    group: Int[Array, " N"] | None = None,
+    group: Shaped[Array, " N"] | None = None,
 ) -> Int[Array, "*lead N"]:
     """The concept that the probe fitted on the other folds gives each point, as an index into the sorted labels.
 
@@ -69,52 +69,83 @@ def stratified_folds(concepts: Int[Array, " N"], num_concepts: int, folds: int) 
 def _probe(hidden, concepts, folds, alpha, num_concepts, group=None):
     points = check_points(hidden, concepts, None, num_concepts)
     total = points.hidden.shape[-2]
+    if group is not None and np.shape(group) != (total,):
+        raise ValueError(f"group must have one number for each of the {total} points, got shape {np.shape(group)}")
     if not 2 <= folds <= total:
         raise ValueError(f"folds must be an integer from 2 to the {total} points, got {folds}")
     if group is None:
         fold = stratified_folds(jnp.asarray(points.concepts), points.num_concepts, folds)
-    elif np.shape(group) != (total,):
-        raise ValueError(f"group must have one number for each of the {total} points, got shape {np.shape(group)}")
     else:
-        fold = jnp.asarray(group) % folds
+        # By number from 0 on: those that come here may all share a divisor.
+        numbers = check_points(points.hidden, None, None, None, group).group
+        fold = jnp.unique(jnp.asarray(numbers), size=total, return_inverse=True)[1] % folds
     run = partial(_predict, folds=folds, num_concepts=points.num_concepts)
     return points, in_double(run, points.hidden, points.concepts, fold, alpha)
 
 
 @partial(jax.jit, static_argnames=("folds", "num_concepts"))
 def _predict(hidden, concepts, fold, alpha, *, folds, num_concepts):
-    targets = jnp.where(concepts[:, None] == jnp.arange(num_concepts), 1.0, -1.0).astype(hidden.dtype)
+    targets = signs(concepts, num_concepts)
+    weights = fold != jnp.arange(folds)[:, None]
 
     def predict(states):
-        # The shared mean goes first, so that the products of each fold keep their digits; to one, so that no square
-        # leaves the floats' range: the penalty follows.
-        states = states - jnp.mean(states, 0)
-        largest = jnp.max(jnp.abs(states))
-        unit = jnp.where(largest > 0, largest, 1)
-        penalty = alpha / unit / unit
-        scores = lax.map(
-            lambda held_out: _scores(states / unit, targets, fold != held_out, penalty), jnp.arange(folds)
-        )[fold, jnp.arange(len(fold))]
-        # XLA's argmax of float64 does not lower where float64 is off outside.
-        most = jnp.where(scores == jnp.max(scores, -1, keepdims=True), jnp.arange(num_concepts), num_concepts)
-        return jnp.where(jnp.all(jnp.isfinite(scores), -1), jnp.min(most, -1), -1).astype(jnp.int32)
+        return decided(scores_of_folds(states, targets, weights, fold, alpha))
 
     flat = hidden.reshape(-1, *hidden.shape[-2:])
     return lax.map(predict, flat).reshape(hidden.shape[:-1])
 
 
-def _scores(states, targets, fitted, alpha):
-    """Decision values [N, K] of all points from the points in `fitted`; the smaller of the two systems is solved."""
-    weight = fitted.astype(states.dtype)[:, None]
+def signs(labels: Int[Array, " N"], classes: int) -> Float[Array, "N K"]:
+    """The targets of the classes: 1 at the points that have it, else -1; float64, as what follows."""
+    return jnp.where(labels[:, None] == jnp.arange(classes), 1.0, -1.0).astype(jnp.float64)
+
+
+def decided(scores: Float[Array, "N K"]) -> Int[Array, " N"]:
+    """The class of the largest score, the smallest of equals; -1 where one is not a number."""
+    # XLA's argmax of float64 does not lower where float64 is off outside.
+    most = jnp.where(scores == jnp.max(scores, -1, keepdims=True), jnp.arange(scores.shape[-1]), scores.shape[-1])
+    return jnp.where(jnp.all(jnp.isfinite(scores), -1), jnp.min(most, -1), -1).astype(jnp.int32)
+
+
+def scores_of_folds(
+    states: Float[Array, "N d"],
+    targets: Float[Array, "N K"],
+    weights: Shaped[Array, "folds N"],
+    fold: Int[Array, " N"],
+    alpha: Float[Array, ""],
+) -> Float[Array, "N K"]:
+    """The decision values of each point by the probe of its fold, which is fitted on all points with that fold's
+    weights. In float64 (`in_double`); NaN where a fold has no weight."""
+    # The shared mean goes first, so that the products of each fold keep their digits.
+    states, unit = to_one(states - jnp.mean(states, 0))
+
+    def of_fold(weight):
+        coefficients, mean, intercept = solve(states, targets, weight.astype(states.dtype), alpha / unit / unit)
+        return jnp.matmul(states - mean, coefficients, precision=lax.Precision.HIGHEST) + intercept
+
+    return lax.map(of_fold, weights)[fold, jnp.arange(len(fold))]
+
+
+def to_one(states: Float[Array, "N d"]) -> tuple[Float[Array, "N d"], Float[Array, ""]]:
+    """The states over their largest entry, so that no square leaves the floats' range, and this entry."""
+    largest = jnp.max(jnp.abs(states))
+    unit = jnp.where(largest > 0, largest, 1)
+    return states / unit, unit
+
+
+def solve(
+    states: Float[Array, "N d"], targets: Float[Array, "N K"], weight: Float[Array, " N"], alpha: Float[Array, ""]
+) -> tuple[Float[Array, "d K"], Float[Array, " d"], Float[Array, " K"]]:
+    """Coefficients of the weighted ridge regression, the states' mean and the targets' there: a point's decision values
+    are (state - mean) @ coefficients + intercept. The smaller of the two systems is solved."""
+    weight = weight[:, None]
     mean, intercept = (jnp.sum(weight * x, 0) / jnp.sum(weight) for x in (states, targets))
-    x, y = weight * (states - mean), weight * (targets - intercept)
+    x, y = (jnp.sqrt(weight) * part for part in (states - mean, targets - intercept))
     points, width = x.shape
     product = partial(jnp.matmul, precision=lax.Precision.HIGHEST)
     if width <= points:
-        coefficients = _solve(product(x.T, x), product(x.T, y), alpha)
-    else:
-        coefficients = product(x.T, _solve(product(x, x.T), y, alpha))
-    return product(states - mean, coefficients) + intercept
+        return _solve(product(x.T, x), product(x.T, y), alpha), mean, intercept
+    return product(x.T, _solve(product(x, x.T), y, alpha)), mean, intercept
 
 
 def _solve(gram, right, alpha):

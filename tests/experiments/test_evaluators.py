@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from sklearn.linear_model import RidgeClassifier
 
-from jaxconcepts.experiments import evaluators, language, tokens
+from jaxconcepts.experiments import biographies_measures, evaluators, language, tokens
+from jaxconcepts.experiments.tokens import Tokens
 from jaxconcepts.metrics import geometry, probes
 from jaxconcepts.runs import points
 from jaxconcepts.runs.loop import default_config
@@ -141,3 +142,20 @@ def test_a_language_model_is_an_experiment_by_name():
     objective, _ = jax.jit(point.experiment.loss)(params, point.experiment.batch(point.numbers, data, 0))
     assert float(objective) == pytest.approx(np.log(300), rel=0.1)
     assert language.drawn(point.experiment.task, 6) is language.drawn(point.experiment.task, 6)
+
+
+def test_no_logits_that_are_no_numbers_are_right():
+    """Token 0 would be the most likely of them."""
+    batch = Tokens(jnp.zeros((2, 5), jnp.int32), jnp.ones((2, 5)))
+    logits = jnp.zeros((2, 5, 4)).at[..., 0].set(1.0)
+    held_out = HeldOut(batch, {}, {}, None)
+    assert tokens.accuracy(None, logits, held_out)["accuracy"].values == 1
+    assert jnp.isnan(tokens.accuracy(None, logits * jnp.nan, held_out)["accuracy"].values)
+    asked = {"side": jnp.array([0, 1]), "label": jnp.array([0, 0])}
+    held_out = HeldOut(batch, {}, {"questions": asked}, None)
+    world = SimpleNamespace(world=SimpleNamespace(labels=("extract:major",)))
+    for factor, expected in ((1.0, 1.0), (jnp.nan, jnp.nan)):
+        answers = biographies_measures.Answers(world, logits * factor, None, None)
+        measured = biographies_measures.questions(None, answers, held_out)
+        for name in ("exact", "first_token"):
+            np.testing.assert_array_equal(measured[name].values, np.full((2, 2), expected))

@@ -13,13 +13,14 @@ from sklearn.linear_model import RidgeClassifier
 from sklearn.metrics import matthews_corrcoef
 
 from jaxconcepts import store
-from jaxconcepts.experiments import grammar_generation, grammar_held_out
+from jaxconcepts.experiments import grammar_generation, grammar_held_out, grammar_measures
 from jaxconcepts.experiments.tokens import Tokens
 from jaxconcepts.figures import claims
 from jaxconcepts.models import decoding, language
 from jaxconcepts.runs import points
 from jaxconcepts.tasks import grammar, grammar_exact
 from jaxconcepts.training import train
+from jaxconcepts.training.experiment import Concept, HeldOut
 from tests.experiments.toy_grammar import PREFIX, STEPS, STRINGS, TABLE, TREES, config
 
 
@@ -370,3 +371,15 @@ def test_the_smoke_configs_run(server, name, tmp_path):
 def test_an_unknown_size_is_named(server, tmp_path):
     code, output, _ = server("train", "--config=configs/grammar.py:huge", f"--workdir={tmp_path}")
     assert code == 2 and "the config's size must be one of smoke, cpu, small, paper, got 'huge'" in output
+
+
+def test_headroom_is_not_measured_where_the_ceiling_is_not_above_the_majority():
+    """At few points the best reading may be right less often than the commonest answer: what is read worse than either
+    would count for more than all that there is."""
+    labels = np.array([0] * 6 + [1] * 4)
+    concepts = {name: Concept(labels, 2, ("at",)) for name in ("above", "equal", "below")}
+    exact = {"ceiling": {"above": np.float32(0.8), "equal": np.float32(0.6), "below": np.float32(0.5)}}
+    values = dict.fromkeys(concepts, np.array([0.6, 0.7], np.float32))
+    made = grammar_measures.with_headroom(HeldOut(None, concepts, exact, None), "", values)
+    np.testing.assert_allclose(made["headroom/above"].values, [0, 0.5], atol=1e-6)
+    assert np.isnan([made[f"headroom/{name}"].values for name in ("equal", "below")]).all()

@@ -194,3 +194,22 @@ def test_what_cannot_be_asked_is_named(path):
         grammar_spans.boundaries(np.ones((2, 4), int), np.array([4, 4]), tree, None, np.random.default_rng(0))
     with pytest.raises(ValueError, match="patch needs a decoder, got model.causal = False"):
         points.make_point(config(**{"task.grammar": path, "model.causal": False, "measure.metrics": ["patch"]}))
+
+
+@pytest.mark.parametrize("kind", ["1e-25", "1e25", "mean", "dimension"])
+def test_spans_are_read_off_states_of_any_scale(kind):
+    """The products of two states' whitened components, up to a rotation: so their inner products are compared."""
+    states = np.random.default_rng(1).normal(size=(2, 60, 5))
+    if kind == "mean":
+        states = 1e4 + 0.02 * states
+    elif kind == "dimension":
+        states[..., 2] = 2e4 + 6000 * states[..., 2]
+    else:
+        states = states * float(kind)
+    states = states.astype(np.float32)
+    both = np.concatenate(states).astype(np.float64)
+    # The left singular vectors are the whitened components but for the number of points.
+    left, right = np.split(np.linalg.svd(both - both.mean(0), full_matrices=False)[0] * 120**0.5, 2)
+    expected = (left @ left.T) * (right @ right.T)
+    features = np.asarray(grammar_trees.span_features(*states[:, None]))[0].astype(np.float64)
+    np.testing.assert_allclose(features @ features.T, expected, atol=1e-4)

@@ -171,3 +171,12 @@ def test_the_table_has_a_row_a_claim():
     assert second == f"{CLAIM.statement}: not decided (arm a: the runs have no field model.nothing)"
     with pytest.raises(MissingData, match="no claim could be decided"):
         claim_panels.draw(both[1:], [claims.decide(undecided, metrics, runs)])
+
+
+def test_what_a_diverged_run_measured_as_it_was_frozen_decides_nothing():
+    metrics, runs = tables({"rotary": [0.6, 9.0, 0.4], "learned": [0.1, 0.2, 0.3]})
+    status = pl.when(pl.col("run") == "seed1-rotary").then(pl.lit("diverged")).otherwise("status")
+    verdict = claims.decide(CLAIM, metrics, runs.with_columns(status=status))
+    np.testing.assert_allclose(verdict.differences, [0.5, np.nan, 0.1])
+    assert verdict.mean == pytest.approx(0.3)
+    assert verdict.diverged == ("seed1-rotary",)

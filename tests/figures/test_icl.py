@@ -13,6 +13,7 @@ from jaxconcepts import store
 from jaxconcepts.figures import paper
 from jaxconcepts.figures.icl import catalogue as icl_catalogue
 from jaxconcepts.figures.icl import curves as icl
+from jaxconcepts.figures.icl import outcomes
 from jaxconcepts.figures.icl import tables as icl_tables
 from jaxconcepts.figures.report import write_report
 from jaxconcepts.figures.tables import MissingData
@@ -330,3 +331,15 @@ def test_what_is_missing_is_named(tmp_path):
     missing = {part.name: part.missing for part in icl_catalogue.sections(tables) if part.missing}
     assert list(missing) == ["icl_series", "icl_variants"]
     assert icl_tables.load(tmp_path) is None
+
+
+def test_levels_beside_one_number_of_shots_are_seen(tmp_path):
+    """A line through one place has no length: the captions speak of what nobody would see."""
+    tables = icl_tables.load(write_study(tmp_path, steps=(1000,), shots=(1,), variants=("plain",)))
+    for figure, name in ((icl.by_shots(tables), "pos/untrained/2"), (icl.by_shots(tables), "pos/chance/2"),
+                         (icl.beside_controls(tables), "pos/chance")):  # fmt: skip
+        (line,) = [line for axis in figure.axes for line in axis.lines if line.get_gid() == name]
+        x, y = line.get_data()
+        assert x[1] > x[0] and y[0] == y[1] > 0
+    said = outcomes.by_shots(tables) + outcomes.layers(tables)
+    assert "at 1 shot accuracy" in said and "with 1 shot CD" in said

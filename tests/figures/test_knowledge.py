@@ -75,3 +75,32 @@ def test_what_is_missing_is_named():
         knowledge.extraction(study([("a", 0, "loss", None, "x", 1.0)], [{"run": "a", "seed": 0} | FIELDS]))
     with pytest.raises(MissingData, match="no bits a parameter"):
         knowledge.capacity(study([("a", 0, "loss", None, "x", 1.0)], [{"run": "a", "seed": 0} | FIELDS]))
+
+
+def test_readings_count_the_texts_of_a_window_and_no_questions():
+    """Of runs with questions in between no table says how many windows had biographies."""
+    runs, rows = [], []
+    for run, fields in (
+        ("alone", {"task.regime": "mixed", "task.qa_share": 0.0}),
+        ("between", {"task.regime": "mixed", "task.qa_share": 0.5}),
+        ("staged", {"task.regime": "staged", "task.qa_share": 0.5, "task.tuning_share": 0.5}),
+    ):
+        about = {"run": run, "seed": 0, "status": "done", "task.people": 20, "model.width": 8, "train.steps": 40}
+        runs.append(about | FIELDS | {"task.tuning_share": 0.6} | fields)
+        rows += [(run, step, "bits_a_parameter", None, None, step / 100) for step in (0, 20, 40)]
+        rows += [(run, 0, "bits_ceiling", None, None, 1.5), (run, 0, "texts_a_window", None, None, 3.0)]
+    drawn = lines(knowledge.capacity(study(rows, runs)))
+    np.testing.assert_allclose(drawn["alone"].get_xdata(), [0, 30, 60])
+    np.testing.assert_allclose(drawn["staged"].get_xdata(), [0, 30, 30])
+    assert "between" not in drawn
+    of_questions = study([row for row in rows if row[0] == "between"], runs[1:2])
+    with pytest.raises(MissingData, match="no bits a parameter of a run without questions in between"):
+        knowledge.capacity(of_questions)
+
+
+def test_diverged_runs_are_no_seeds_of_an_arm():
+    runs = [{"run": str(seed), "seed": seed, "status": status, "task.regime": "mixed", "task.people": 40} | FIELDS
+            for seed, status in enumerate(("done", "diverged", "done"))]  # fmt: skip
+    rows = [(run["run"], 9, "exact", "held_out", "extract", 0.2 * run["seed"]) for run in runs]
+    np.testing.assert_allclose(lines(knowledge.extraction(study(rows, runs)))["mixed/held_out"].get_ydata(), [0, 0.4])
+    assert "mixed: 0.20 (2 runs" in knowledge.extraction_outcome(study(rows, runs))

@@ -119,3 +119,56 @@ def test_what_a_metric_is_measured_beside_is_a_level_in_its_figure(grammar):
     assert "rotary0/headroom_untrained/NT4/" not in drawn
     alone = Study(grammar.metrics.filter(pl.col("metric") != "headroom"), grammar.runs, CONFIG)
     assert "measured_headroom_untrained" in [entry.name for entry in quantities.entries(alone)]
+
+
+def test_runs_that_diverged_are_left_out_and_counted(grammar):
+    status = pl.when(pl.col("run") == "rotary2").then(pl.lit("diverged")).otherwise("status")
+    runs = grammar.runs.with_columns(status=status, diverged_at=pl.lit(7))
+    gone = Study(grammar.metrics, runs, CONFIG)
+    np.testing.assert_allclose(lines(language.grammar(gone))["parses/rotary"].get_ydata(), [0.5, 0.6])
+    learned, rotary, last = sorted(language.sentences(gone, "grammar"), key=lambda said: said[0].isdigit())
+    assert {said.partition(":")[0] for said in (learned, rotary)} == {"learned (3 seeds)", "rotary (2 seeds)"}
+    assert "0.55 of the strings" in learned + rotary
+    assert last == "1 run diverged, and is left out."
+
+
+def test_a_mean_of_fewer_seeds_says_so(grammar):
+    known = ~((pl.col("run") == "rotary0") & (pl.col("metric") == "kl"))
+    fewer = Study(grammar.metrics.filter(known), grammar.runs, CONFIG)
+    (rotary,) = (said for said in language.sentences(fewer, "grammar") if said.startswith("rotary"))
+    assert "0.60 of the strings that it writes parse; its next token is 0.1 nats" in rotary
+    assert "from the exact distribution (of 2 seeds);" in rotary
+
+
+def test_where_all_diverged_nothing_is_drawn(grammar):
+    gone = Study(grammar.metrics, grammar.runs.with_columns(status=pl.lit("diverged")), CONFIG)
+    with pytest.raises(MissingData, match="every run diverged"):
+        language.grammar(gone)
+    assert language.sentences(gone, "grammar") == ["6 runs diverged, and are left out."]
+
+
+def test_how_many_courses_are_not_drawn_is_said():
+    rows = [("a", 0, "probe", f"label {number}", layer, 0.1) for number in range(20) for layer in (0, 1)]
+    made = study(rows, [{"run": "a", "seed": 0, "status": "done"}])
+    assert len(quantities.draw(made, ["a"], metric="probe").axes) == quantities.PANELS
+    assert quantities.outcome(made, ["a"], metric="probe").endswith(" The first 12 of 20 courses are drawn.")
+
+
+def test_the_highest_layer_is_called_best_where_more_is_better_alone():
+    rows = [("a", 0, "entropy", None, layer, layer) for layer in (0, 1)]
+    made = study(rows, [{"run": "a", "seed": 0, "status": "done"}])
+    assert (
+        quantities.outcome(made, ["a"], metric="entropy") == "At the last measurement the highest layer's entropy is 1."
+    )
+
+
+def test_what_is_below_0_is_in_the_picture():
+    rows = [("a", 0, "headroom", "NT5", layer, value) for layer, value in ((0, -0.4), (1, -0.2))]
+    made = study(rows, [{"run": "a", "seed": 0, "status": "done"}])
+    (axis,) = language.grammar(made).axes
+    assert axis.get_ylim()[0] < -0.2
+    about = {"run": "a", "metric": "headroom", "label": "NT5", "unit": "fraction", "chance": None}
+    quantity = pl.DataFrame([about], schema_overrides={"chance": pl.Float64})
+    shares = Study(made.metrics, made.runs, CONFIG, quantity)
+    (axis,) = quantities.draw(shares, ["a"], metric="headroom").axes
+    assert axis.get_ylim()[0] < -0.4

@@ -6,7 +6,7 @@ import pytest
 
 from jaxconcepts.figures import quantities, words
 from jaxconcepts.figures.finetuning import panels as finetuning
-from jaxconcepts.figures.regression import catalogue, outcomes
+from jaxconcepts.figures.regression import catalogue, outcomes, sections
 from jaxconcepts.figures.section import drawn
 from jaxconcepts.figures.tables import Study
 from jaxconcepts.store import METRICS, QUANTITIES
@@ -120,9 +120,32 @@ def test_what_came_out_of_a_tuning():
     assert finetuning.gain_outcome(cell, "accuracy") == (
         "Accuracy over all concepts is 0.20 before tuning, 0.35 after first."
     )
+    # A run without a number anywhere has no best layer, and none of the others loses its own.
+    broken = table.with_columns(value=pl.when(pl.col("run") == "first1").then(float("nan")).otherwise("value"))
+    assert finetuning.cd_outcome(cell._replace(rows=broken)) == (
+        "The best layer's CD is 0.50 before tuning, 0.65 after first."
+    )
 
 
 def test_numbers_in_words():
     assert words.over_runs([0.5]) == "0.50" and words.over_runs([np.nan, None]) == ""
     assert words.over_runs([1.0, np.nan, 2.0], ".1f") == "1.5 (2 runs: 1.0 to 2.0)"
     assert words.step(12345.6) == "12 346"
+
+
+def test_chance_is_that_of_each_run(study):
+    runs = study.runs.with_columns(pl.Series("task.num_concepts", [2, 4]))
+    several = Study(study.metrics, runs, study.config)
+    assert "chance 0.25 to 0.50; " in outcomes.cd(several, RUNS)
+    assert outcomes.cd_map(several, RUNS) == ""
+    assert "chance 0.50; " in outcomes.cd(several, RUNS[:1])
+
+
+def test_sentences_leave_out_runs_that_diverged(study):
+    """Their panels say so, and their numbers are a frozen model's."""
+    runs = study.runs.with_columns(pl.Series("status", ["done", "diverged"]))
+    one = Study(study.metrics, runs, study.config)
+    said = {part.name: part.outcome for part in sections.courses(one, "auto", list(RUNS))}
+    assert said["train_loss"] == f"{outcomes.train_loss(study, RUNS[:1])} 1 run diverged, and is left out."
+    none = Study(study.metrics, runs.with_columns(status=pl.lit("diverged")), study.config)
+    assert {part.outcome for part in sections.courses(none, "auto", list(RUNS))} == {""}

@@ -282,3 +282,42 @@ def test_the_page_opens_in_a_browser(report, tmp_path, theme):
         for figure in one["figures"]:
             assert figure["panels"] >= 3 and figure["drawn"] >= 3, figure
             assert figure["overlapping"] == [], figure["name"]
+
+
+def test_a_band_s_outline_is_in_the_csv(report, workdir):
+    rows = pl.read_csv(workdir / "figures" / "cd_curves.csv").filter(pl.col("element") == "r0/cd/interval")
+    metrics = pl.read_parquet(workdir / "metrics" / "*.parquet").filter(run="r0", token="x")
+    for end in ("cd_low", "cd_high"):
+        known = set(metrics.filter(metric=end).select("step", pl.col("value").round(9)).iter_rows())
+        assert {(step, round(y, 9)) for step, y in rows.select("x", "y").iter_rows()} & known
+    best = metrics.filter(pl.col("metric") == "cd", pl.col("concept").is_null())
+    assert rows["x"].unique().sort().to_list() == best["step"].unique().sort().to_list()
+    assert rows["y"].min() > 0
+
+
+def test_captions_say_how_many_neighbours_voted(make_workdir):
+    workdir = make_workdir(seeds=1, measurements=3, layers=2, points=20, width=4, pairs=3)
+    config = json.loads((workdir / "config.json").read_text())
+    (workdir / "config.json").write_text(json.dumps(config | {"measure": {"neighbours": 3}}))
+    assert "their 3 nearest neighbours" in write_report(workdir, umap=False).read_text()
+
+
+def test_names_of_metrics_that_no_disk_takes_or_that_are_alike_have_files_of_their_own(make_workdir):
+    workdir = make_workdir(seeds=1, measurements=3, layers=2, points=20, width=4, pairs=3)
+    names = ["a_b", "a b", "a/b", "a\nb", "x" * 300, "語" * 90, "", "$x_1$", "<b>"]
+    (path,) = (workdir / "metrics").iterdir()
+    table = pl.read_parquet(path)
+    own = table.filter(pl.col("metric") == "train_loss").head(1)
+    pl.concat([table, *(own.with_columns(metric=pl.lit(name)) for name in names)]).write_parquet(path)
+    write_report(workdir, umap=False)
+    files = {file.name for file in (workdir / "figures").glob("measured_*.png")}
+    assert len(files) == len(names) and "measured_a_b.png" in files
+
+
+@pytest.mark.parametrize("value", [0.0, float("nan"), float("inf")])
+def test_a_run_of_zeros_or_of_no_numbers_has_a_page(make_workdir, value):
+    workdir = make_workdir(seeds=2, measurements=3, layers=2, points=20, width=4, pairs=3)
+    (path,) = (workdir / "metrics").iterdir()
+    one = pl.when(pl.col("run") == "r1").then(value).otherwise("value") if value else pl.lit(0.0)
+    pl.read_parquet(path).with_columns(value=one).write_parquet(path)
+    assert "seed 1" in write_report(workdir, umap=False).read_text()

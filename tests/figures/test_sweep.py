@@ -171,3 +171,29 @@ def test_a_sweep_in_which_nothing_moved_says_so(study):
     for entry in catalogue.SWEEP_ENTRIES[-2:]:
         with pytest.raises(MissingData, match="moved|fell"):
             entry.draw(still)
+
+
+@pytest.mark.parametrize("values", [(None, 0.1, 0.2), (None, "a", "b"), (None, "a", "a")])
+def test_a_field_that_is_none_in_some_runs_is_swept(study, values):
+    """Such as masks that one point has: each value is a setting of its own, and None is one."""
+    one = study.runs.filter(pl.col("task.noise") == 0, pl.col("train.learning_rate") == 0.001)
+    some = Study(study.metrics, one.with_columns(pl.Series("task.masks", values)), {})
+    (field,) = [field for field in sweep_tables.swept(some) if field.name != "seed"]
+    assert field.values == [*dict.fromkeys(values[1:]), None] and not field.number
+    assert sweep_tables.is_sweep(some)
+    points = verdict.best_points(some)
+    assert dict(points.select("task.masks", "seeds").iter_rows()) == {of: values.count(of) for of in values}
+    # The loss grows with the seed, and None has the first.
+    assert "with the least median, 0.5, at None" in outcomes.by_field(some)
+    for entry in catalogue.SWEEP_ENTRIES:
+        if entry.name != "sweep_pairs" or len(sweep_tables.swept(some)) > 1:
+            style.render(entry.draw(some))
+
+
+def test_fields_whose_names_end_alike_are_told_apart(study):
+    runs = study.runs.with_columns(pl.col("task.noise").alias("train.noise"))
+    labels = [field.label for field in sweep_tables.swept(Study(study.metrics, runs, {}))]
+    assert labels == ["task.noise", "learning rate", "train.noise", "seed"]
+    table = verdict.best_table(Study(study.metrics, runs, {}))
+    assert table.header[:3] == ["task.noise", "learning rate", "train.noise"]
+    assert "Runs that diverged are left out" in table.note

@@ -88,3 +88,22 @@ def test_without_a_configured_task_ranks_and_concepts_come_from_the_table(study)
     assert bare.concept_label(2) == "concept 2"
     families = Study(study.metrics, study.runs, {"task": {"families": ["linear", "leaky_relu"]}})
     assert families.concept_label(1) == "leaky relu"
+
+
+def test_labels_tell_fields_and_values_apart(study):
+    runs = study.runs.with_columns(
+        pl.Series("train.eps", [1e-8, 1e-8, 1e-6]),
+        pl.Series("model.eps", [1e-5, 1e-5, 1e-5 + 1e-13]),
+    )
+    changed = Study(study.metrics, runs, study.config)
+    assert changed.label("r0") == "train.eps 1e-08, model.eps 1e-05, seed 0"
+    assert changed.label("r2") == f"train.eps 1e-06, model.eps {1e-5 + 1e-13}, seed 2"
+
+
+def test_a_last_measurement_that_is_no_number_has_none(study):
+    """The numbers of an earlier step would stand beside the last one."""
+    last = (pl.col("step") == 20000) & pl.col("metric").is_in(["loss", "cd"])
+    broken = study.metrics.with_columns(value=pl.when(last).then(math.nan).otherwise("value"))
+    row = Study(broken, study.runs, study.config).summary().row(0, named=True)
+    assert row["step"] == 20000 and row["bayes_last"] > 0
+    assert np.isnan([row[name] for name in ("cd", "cd_y", "loss_last", "loss_mean")]).all()

@@ -70,3 +70,13 @@ def test_copies_of_a_concepts_points_add_nothing_to_know():
 def test_what_is_undefined_is_not_a_number(accuracy):
     count = len(accuracy)
     assert np.isnan(associate(np.linspace(0, 1, count), accuracy, np.arange(count))).all()
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, None])
+def test_numbers_that_are_none_or_rounding_relate_to_nothing(bad):
+    """They had a p of 0 and a rank."""
+    accuracy, concepts = np.array([0.1, 0.3, 0.2, 0.5, 0.4, 0.6]), np.arange(6)
+    cd = np.full(6, 0.3, np.float32).astype(np.float64)
+    cd[2] = np.nextafter(np.float32(0.3), np.float32(1)) if bad is None else bad
+    assert np.isnan(associate(cd, accuracy, concepts)).all()
+    assert np.isnan(associate(accuracy, cd, concepts)).all()

@@ -1,5 +1,7 @@
 """Every metric against float64 from the definition, where float32 runs out of range or of digits."""
 
+from functools import partial
+
 import jax
 import numpy as np
 import pytest
@@ -7,7 +9,7 @@ from sklearn.linear_model import RidgeClassifier
 from sklearn.metrics import silhouette_score
 from sklearn.model_selection import PredefinedSplit, cross_val_predict
 
-from jaxconcepts.metrics import geometry, probes
+from jaxconcepts.metrics import decodability, geometry, probes
 
 N, D, K = 60, 12, 3
 LABELS = np.arange(N) % K
@@ -147,7 +149,30 @@ def test_wider_than_points():
     np.testing.assert_allclose(probes.linear_probe(states, LABELS, 4, 0.1), expected, atol=1e-6)
 
 
-def test_no_nan_becomes_a_score():
-    states = np.full((N, D), np.nan, np.float32)
-    probe = jax.jit(lambda states: probes.linear_probe(states, LABELS, 4, num_concepts=K))
-    assert np.isnan(probe(states))
+WITH_LABELS = {
+    "CD": decodability.concept_decodability, "CD by concept": decodability.concept_decodability_per_concept,
+    "pairwise CD": decodability.pairwise_decodability,
+}  # fmt: skip
+SCORES = {
+    name: partial(metric, concepts=LABELS, k=4, ties=ties, num_concepts=K)
+    for ties in decodability.TIES
+    for name, metric in ((f"{name}, {ties}", metric) for name, metric in WITH_LABELS.items())
+} | {
+    "silhouette": partial(geometry.silhouette, concepts=LABELS, num_concepts=K),
+    "mutual kNN": lambda hidden: geometry.mutual_knn(CASES["scale 1e0"], hidden, 4),
+    "linear CKA": lambda hidden: geometry.linear_cka(CASES["scale 1e0"], hidden),
+    "two NN": geometry.two_nn,
+    "probe": partial(probes.linear_probe, concepts=LABELS, folds=4, num_concepts=K),
+}
+
+
+@pytest.mark.parametrize("name", SCORES)
+def test_no_nan_becomes_a_score(name):
+    """Inside jit, where nobody can refuse it; outside, it is refused."""
+    one, score = CASES["scale 1e0"].copy(), jax.jit(SCORES[name])
+    assert np.isfinite(score(one)).all()
+    for bad in (np.nan, np.inf):
+        one[3, 2] = bad
+        assert np.isnan(score(one)).all() and np.isnan(score(np.full_like(one, bad))).all()
+        with pytest.raises(ValueError, match="hidden must be finite, got 1 values"):
+            SCORES[name](one)

@@ -52,3 +52,17 @@ def test_folds_hold_every_concept_evenly():
 def test_refuses_folds():
     with pytest.raises(ValueError, match="folds must be an integer from 2 to the 20 points, got 1"):
         probes.linear_probe(np.zeros((20, 3)), np.arange(20) % 2, 1)
+
+
+@pytest.mark.parametrize("kind", ["a shared divisor", "texts", "halves"])
+def test_groups_of_any_name_are_dealt_out_to_the_folds(kind):
+    """By their numbers' remainders all points would be in one fold, and nothing would be left to fit on."""
+    random, number = np.random.default_rng(4), np.arange(60) // 2
+    concepts = np.arange(60) % 3
+    hidden = random.normal(size=(60, 4)) + 2 * random.normal(size=(3, 4))[concepts]
+    expected = probes.linear_probe(hidden, concepts, group=number)
+    group = {"a shared divisor": 5 * number, "texts": np.char.mod("%03d", number), "halves": number / 2}[kind]
+    assert probes.linear_probe(hidden, concepts, group=group) == expected
+    if kind == "a shared divisor":
+        inside = jax.jit(lambda hidden, group: probes.linear_probe(hidden, concepts, num_concepts=3, group=group))
+        assert inside(hidden.astype(np.float32), group) == expected

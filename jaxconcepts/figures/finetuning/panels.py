@@ -82,9 +82,14 @@ GAIN_CAPTION = {
 
 def cd_outcome(cell: Cell) -> str:
     """The highest layer's CD before tuning and after each arm, means over runs."""
-    best = {arm: words.over_runs(np.nanmax(of.values) for of in _curves(cell, arm, "cd")) for arm in _all(cell)}
+    best = {arm: words.over_runs(_highest(of.values) for of in _curves(cell, arm, "cd")) for arm in _all(cell)}
     after = ", ".join(f"{best[arm]} after {arm}" for arm in cell.arms if best[arm])
     return f"The best layer's CD is {best['before']} before tuning, {after}." if best["before"] and after else ""
+
+
+def _highest(values: np.ndarray) -> float:
+    """The highest of what is a number, NaN where nothing is."""
+    return float(np.max(values, where=np.isfinite(values), initial=-np.inf)) if np.isfinite(values).any() else np.nan
 
 
 def gain_outcome(cell: Cell, metric: str) -> str:

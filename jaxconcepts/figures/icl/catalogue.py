@@ -188,7 +188,7 @@ def _table(tables: IclTables) -> Table:
             cells.append(number(at_headline("cd_with_query"), ".2f"))
             cells += [_ends(partial(tables.value, family=family, **keys), f"cd_{c}") for c in tables.controls]
             cells.append(_ends(at_headline, "cd_above"))
-        cells.append(f"{tables.value('headline_layer', family, **keys):.0f}")
+        cells.append(number(tables.value("headline_layer", family, **keys), ".0f"))
         rows.append([*cells, number(at_headline("cd_p"))])
     header = ("family", "prompt", "shots", "accuracy", "CD", *between, "layer", "p")
     return Table("icl", header, rows, note=TABLE_NOTE)

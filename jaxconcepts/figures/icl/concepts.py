@@ -12,6 +12,7 @@ from jaxconcepts.figures import style
 from jaxconcepts.figures.icl import panels as icl_panels
 from jaxconcepts.figures.icl.tables import IclTables
 from jaxconcepts.figures.regression import projection
+from jaxconcepts.figures.section import number
 from jaxconcepts.figures.tables import MissingData
 
 
@@ -65,7 +66,7 @@ def hidden_states(tables: IclTables, family: str) -> Figure:
                 look = icl_panels.look(tables, family, int(concept)) | {"linestyle": "", "markersize": 2, "alpha": 0.75}
                 axis.plot(*scores[numbers == concept].T, gid=f"{count} shots/layer {layer}/{concept}", **look)
             cd = tables.value("cd", family, shots=count, layer=layer)
-            axis.set_title(f"layer {layer}, CD {cd:.2f}")
+            axis.set_title(f"layer {layer}, CD {number(cd, '.2f')}")
             axis.set(xticks=[], yticks=[])
             axis.set_box_aspect(1)
             axis.spines[["top", "right"]].set_visible(True)

@@ -46,7 +46,7 @@ def by_shots(tables: IclTables) -> Figure:
                 if metric == "cd" and "untrained" in tables.controls:
                     before = [tables.value("cd_untrained", family, **keys) for keys in at]
                     gid = f"{family}/untrained/{concept}"
-                    axis.plot(shots, before, color=look["color"], gid=gid, **UNTRAINED)
+                    icl_panels.across(axis, shots, before, color=look["color"], gid=gid, **UNTRAINED)
             _shots_axis(axis, shots)
         icl_panels.fraction_axes(row, (ACCURACY, CD))
         icl_panels.chance_by_concept(row[1], tables, family, shots, [{"shots": count} for count in shots])
@@ -114,7 +114,7 @@ def beside_controls(tables: IclTables) -> Figure:
             row[0].plot(shots, values, label=label, gid=f"{family}/{metric}", **look)
             row[0].vlines(shots, *ends, color=look["color"], linewidth=0.7, alpha=0.6)
         chance = [tables.headline("cd_null", family, shots=s) for s in shots]
-        row[0].plot(shots, chance, gid=f"{family}/chance", **style.CHANCE_STYLE)
+        icl_panels.across(row[0], shots, chance, gid=f"{family}/chance", **style.CHANCE_STYLE)
         row[0].legend(fontsize=5.5, handlelength=1.4, labelspacing=0.25, loc="best")
         for concept in range(len(tables.labels(family))):
             look, at = icl_panels.look(tables, family, concept), [{"shots": s, "concept": concept} for s in shots]

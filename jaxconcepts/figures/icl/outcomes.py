@@ -18,7 +18,7 @@ def by_shots(tables: IclTables) -> str:
         ends = tables.shots(family)[:: max(1, len(tables.shots(family)) - 1)]
         accuracy = _from_to([tables.value("accuracy", family, shots=shots) for shots in ends])
         cd = _from_to([tables.headline("cd", family, shots=shots) for shots in ends])
-        over = f"from {ends[0]} to {ends[-1]} shots" if len(ends) > 1 else f"at {ends[0]} shots"
+        over = f"from {ends[0]} to {ends[-1]} shots" if len(ends) > 1 else f"at {_shots(ends[0])}"
         return f"{over} accuracy {accuracy} and CD {cd}" if accuracy and cd else ""
 
     return _by_family(tables, of)
@@ -32,9 +32,10 @@ def controls(tables: IclTables) -> str:
         value, low, high = (tables.headline(f"cd_above{end}", family, shots=shots) for end in ("", "_low", "_high"))
         if not np.isfinite(value):
             return ""
-        which = max(tables.controls, key=lambda name: tables.value(f"cd_{name}", family, shots=shots))
+        scores = {name: tables.value(f"cd_{name}", family, shots=shots) for name in tables.controls}
+        which = max(scores, key=lambda name: np.nan_to_num(scores[name], nan=-np.inf))
         interval = f" [{low:.2f}, {high:.2f}]" if np.isfinite(low) else ""
-        return f"with {shots} shots CD is {value:+.2f}{interval} against the highest control, {CONTROLS[which]}"
+        return f"with {_shots(shots)} CD is {value:+.2f}{interval} against the highest control, {CONTROLS[which]}"
 
     return _by_family(tables, of)
 
@@ -48,7 +49,7 @@ def layers(tables: IclTables) -> str:
         if not (rows := rows.sort("layer").sort("value", descending=True, maintain_order=True)).height:
             return ""
         best, of_all, value = rows["layer"][0], rows["layer"].max(), rows["value"][0]
-        return f"with {shots} shots CD is highest at layer {best} of {of_all}, {value:.2f}"
+        return f"with {_shots(shots)} CD is highest at layer {best} of {of_all}, {value:.2f}"
 
     return _by_family(tables, of)
 
@@ -74,7 +75,7 @@ def series(tables: IclTables) -> str:
         shots = tables.usual_shots(family)
         accuracy = _from_to([tables.value("accuracy", family, shots=shots, step=step) for step in ends])
         cd = _from_to([tables.headline("cd", family, shots=shots, step=step) for step in ends])
-        return f"accuracy {accuracy} and CD {cd}, with {shots} shots" if accuracy and cd else ""
+        return f"accuracy {accuracy} and CD {cd}, with {_shots(shots)}" if accuracy and cd else ""
 
     said = _by_family(tables, of)
     return f"From step {words.step(ends[0])} to {words.step(ends[1])}: {said}" if said else ""
@@ -111,7 +112,7 @@ def pairs(tables: IclTables) -> str:
             return ""
         worst = rows.row(0, named=True)
         one, other = labels[worst["concept"]], labels[worst["other"]]
-        return f"{one} and {other} are told apart worst with {shots} shots ({worst['value']:.2f}, chance 0.50)"
+        return f"{one} and {other} are told apart worst with {_shots(shots)} ({worst['value']:.2f}, chance 0.50)"
 
     return _by_family(tables, of)
 
@@ -127,7 +128,7 @@ def confusion(tables: IclTables) -> str:
             return ""
         most = rows.row(-1, named=True)
         asked, followed = labels[most["concept"]], labels[most["other"]]
-        return f"{most['value']:.0%} of the wrong answers to {asked} follow {followed} with {shots} shots"
+        return f"{most['value']:.0%} of the wrong answers to {asked} follow {followed} with {_shots(shots)}"
 
     return _by_family(tables, of)
 
@@ -141,9 +142,12 @@ def hidden(tables: IclTables, family: str) -> str:
     if not found:
         return ""
     best, first = max(found, key=found.get), min(found)
-    return (
-        f"With {shots} shots CD is {found[first]:.2f} at layer {first} and highest at layer {best}, {found[best]:.2f}."
-    )
+    at_first, highest = f"{found[first]:.2f} at layer {first}", f"highest at layer {best}, {found[best]:.2f}"
+    return f"With {_shots(shots)} CD is {at_first} and {highest}."
+
+
+def _shots(count: int) -> str:
+    return f"{count} shot{'s' * (count != 1)}"
 
 
 def _by_family(tables: IclTables, of: Callable[[str], str]) -> str:

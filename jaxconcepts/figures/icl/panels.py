@@ -48,6 +48,13 @@ def family_legend(axis, tables: IclTables, family: str, inside: bool = False) ->
     legend.set_in_layout(False)  # it may reach over the next panel, which has no title
 
 
+def across(axis, places, values, **look) -> None:
+    """A line without marks over the places; where there is one place across it, or nothing would be seen."""
+    if len(places) == 1:
+        places, values = [places[0] - 0.4, places[0] + 0.4], list(values) * 2
+    axis.plot(places, values, **look)
+
+
 def chance_by_concept(axis, tables: IclTables, family: str, places, cells) -> None:
     """CD under permuted labels at each cell's headline layer, a dotted line a concept.
 
@@ -56,7 +63,7 @@ def chance_by_concept(axis, tables: IclTables, family: str, places, cells) -> No
     for concept in range(len(tables.labels(family))):
         null = [tables.headline("cd_null", family, concept=concept, **keys) for keys in cells]
         line = style.CHANCE_STYLE | {"color": look(tables, family, concept)["color"], "linewidth": 0.7}
-        axis.plot(places, null, gid=f"{family}/chance/{concept}", **line)
+        across(axis, places, null, gid=f"{family}/chance/{concept}", **line)
     for place, keys in zip(places, cells, strict=True):
         if tables.headline("cd_coincident", family, **keys) == 1:
             axis.plot([place], [0], marker="X", color="#404040", markerfacecolor="white", gid=f"{family}/coincident")

@@ -21,8 +21,9 @@ REFERENCES = (
     "ridge regression on all dimensions; the Bayes-optimal mixture, which infers the concept from the examples; and "
     "the oracle, which is given the concept."
 )
+# {k}: how many neighbours vote, see `sections`.
 CD = (
-    "CD is the share of sequences whose concept has the majority among their 10 nearest neighbours (Euclidean, leave "
+    "CD is the share of sequences whose concept has the majority among their {k} nearest neighbours (Euclidean, leave "
     "one out, all concepts pooled; tied votes are shared)."
 )
 INTERVAL = (

@@ -79,13 +79,22 @@ def cd(study: Study, runs: Sequence[str], *, token: str = "x") -> str:
     middles = [half_way(curve.steps.astype(float), curve.values, falls=False) for curve in curves]
     middles = [middle for middle in middles if middle is not None]
     rise = f"half of its rise came by step {words.step(np.median(middles))}" if middles else "it has hardly risen"
-    return f"{LAST} the best layer's CD is {said}, chance {1 / study.num_concepts(runs[0]):.2f}; {rise}."
+    return f"{LAST} the best layer's CD is {said}, chance {_chance(study, runs)}; {rise}."
+
+
+def _chance(study: Study, runs: Sequence[str]) -> str:
+    """One over the number of concepts, or the least and the greatest where runs differ in it."""
+    return " to ".join(dict.fromkeys(f"{1 / count:.2f}" for count in _ends({study.num_concepts(run) for run in runs})))
+
+
+def _ends(counts: set[int]) -> tuple[int, int]:
+    return max(counts), min(counts)
 
 
 def cd_map(study: Study, runs: Sequence[str], *, token: str = "x") -> str:
     """The layer with the highest last CD, and the first one half-way there from chance; means over runs."""
     maps = [of for run in runs if (of := study.cd_map(run, token)).steps.size]
-    if not maps or len({tuple(of.layers) for of in maps}) > 1:
+    if not maps or len({tuple(of.layers) for of in maps}) > 1 or len({study.num_concepts(run) for run in runs}) > 1:
         return ""
     profile, layers = np.mean([of.values[:, -1] for of in maps], axis=0), maps[0].layers
     if not np.isfinite(profile).all():

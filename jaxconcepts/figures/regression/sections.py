@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 
 from etils import epath
 
@@ -49,7 +50,10 @@ def of_training(
 
 def courses(study: Study, step_scale: str, runs: list[str], lead: bool = True) -> Iterator[Section]:
     """How losses and CD went, a panel a run. lead: not all of them folded."""
-    yield from _paged(study, (*catalogue.ENTRIES, *quantities.entries(study)), step_scale, runs, lead)
+    counts = sorted({k for run in runs if (k := study.setting(run, "measure.neighbours"))})
+    said = " or ".join(map(str, counts)) if counts else "k"
+    entries = [entry._replace(caption=entry.caption.replace("{k}", said)) for entry in catalogue.ENTRIES]
+    yield from _paged(study, (*entries, *quantities.entries(study)), step_scale, runs, lead)
 
 
 def of_language(study: Study, step_scale: str, runs: list[str]) -> Iterator[Section]:
@@ -67,7 +71,16 @@ def _paged(study: Study, entries: Iterable[Entry], step_scale: str, runs: list[s
             title = entry.title + (f" ({number} of {len(pages)})" if len(pages) > 1 else "")
             settings = {"step_scale": step_scale} if entry.over_steps else {}
             settings |= {"suffix": suffix, "title": title, "lead": lead and number == 1}
-            yield drawn(entry, study, of_page, **settings)
+            outcome = entry.outcome and partial(_of_healthy, entry.outcome)
+            yield drawn(entry._replace(outcome=outcome), study, of_page, **settings)
+
+
+def _of_healthy(outcome: Callable[..., str], study: Study, runs: list[str]) -> str:
+    """What came out of the runs that did not diverge: the others are measured as they were frozen."""
+    healthy = [run for run in runs if not study.diverged(run)]
+    said, gone = outcome(study, healthy) if healthy else "", len(runs) - len(healthy)
+    left_out = f" {gone} run{'s' * (gone > 1)} diverged, and {'is' if gone == 1 else 'are'} left out."
+    return said + left_out if said and gone else said
 
 
 def _patches(root: epath.Path, study: Study, runs: list[str]) -> Iterator[Section]:

@@ -97,7 +97,7 @@ def parallel(study: Study) -> Figure:
     if not table.height:
         raise MissingData("no run with both loss and cd")
     table = table.gather_every(-(-table.height // MOST_LINES)).sort(CD)
-    metrics = [Field(name, sorted(table[name].unique().to_list()), True, False) for name in (LOSS, CD)]
+    metrics = [Field(name, sorted(table[name].unique().to_list()), True, False, name) for name in (LOSS, CD)]
     axes = [*fields, *metrics]
     places = []
     for field in axes:
@@ -175,7 +175,8 @@ def loss_against_cd(study: Study) -> Figure:
 def order_by_seed(study: Study) -> Figure:
     """In which order the concepts' losses fall, seed by seed, in the settings in which most concepts fell."""
     table = emergence(study).filter(pl.col("loss_step").is_not_null())
-    fields = [field.name for field in swept(study) if field.name != "seed"]
+    labels = {field.name: field.label for field in swept(study) if field.name != "seed"}
+    fields = list(labels)
     table = table.join(study.runs.select("run", "seed", *fields), "run")
     settings = sorted(table.group_by(*fields), key=lambda item: -item[1].height)[:MOST_SETTINGS]
     if not settings:
@@ -188,7 +189,7 @@ def order_by_seed(study: Study) -> Figure:
     axes = figure.subplots(rows, columns, squeeze=False, sharex=True).flat
     concepts = set()
     for axis, (values, part) in zip(axes, settings, strict=False):
-        title = ", ".join(f"{n.rpartition('.')[2]} {short(v)}" for n, v in zip(fields, values, strict=True))
+        title = ", ".join(f"{labels[n]} {short(v)}" for n, v in zip(fields, values, strict=True))
         axis.set_title(style.wrapped(title, figure.get_figwidth() / columns - 0.3))
         own = sorted(part["seed"].unique().to_list())
         for (concept,), dots in part.group_by("concept"):

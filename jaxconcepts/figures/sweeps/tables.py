@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
-from jaxconcepts.figures.tables import MissingData, Study
+from jaxconcepts.figures.tables import MissingData, Study, short_names
 
 LOSS, CD = "loss / r", "best-layer CD"
 LEAST_DROP = 0.1
@@ -20,16 +20,14 @@ LEAST_RISE = 0.1
 
 
 class Field(NamedTuple):
-    """A swept field: dotted name, and its values in order. number: they are numbers, on a log scale where `log`."""
+    """A swept field: dotted name, and its values in order. number: they are numbers, on a log scale where `log`.
+    label: what it is called."""
 
     name: str
     values: list
     number: bool
     log: bool
-
-    @property
-    def label(self) -> str:
-        return self.name.rpartition(".")[2].replace("_", " ")
+    label: str = ""
 
     def places(self, column: pl.Series) -> np.ndarray:
         """Where a run's value lies on the axis: the number itself, or the place in `values`."""
@@ -41,16 +39,17 @@ class Field(NamedTuple):
 def swept(study: Study) -> list[Field]:
     """The fields in which the runs differ: hyper-parameters, then the seed. What is measured, and how, is left out."""
     names = [n for n in study.runs.columns if "." in n and not n.startswith("measure.")] + ["seed"]
-    found = []
-    for name in names:
-        column = study.runs[name].drop_nulls() if name in study.runs.columns else pl.Series()
-        values = column.unique().sort().to_list()
-        if len(values) < 2:
-            continue
+    varied = [name for name in names if name in study.runs.columns and study.runs[name].n_unique() > 1]
+    found, labels = [], short_names(varied)
+    for name in varied:
+        # A field that is None in some of the runs has a value more, and no scale.
+        column = study.runs[name]
+        values = column.unique().sort(nulls_last=True).to_list()
         # A seed is a name, and has no trend.
-        number = name.rpartition(".")[2] != "seed" and column.dtype.is_numeric() and bool(np.isfinite(values).all())
+        number = name.rpartition(".")[2] != "seed" and column.dtype.is_numeric() and column.null_count() == 0
+        number = number and bool(np.isfinite(values).all())
         log = number and values[0] > 0 and values[-1] >= 20 * values[0]
-        found.append(Field(name, values, number, log))
+        found.append(Field(name, values, number, log, labels[name].replace("_", " ")))
     return found
 
 
@@ -125,7 +124,7 @@ def half_way(steps: np.ndarray, values: np.ndarray, falls: bool) -> float | None
 
 def influence(table: pl.DataFrame, field: Field, metric: str) -> float:
     """The share of a metric's variance that lies between the field's values (at most 8 bins of them)."""
-    known = table.filter(pl.col(metric).is_not_null(), pl.col(field.name).is_not_null())
+    known = table.filter(pl.col(metric).is_not_null())
     if known.height < 3 or not (known[metric].var() or 0.0) > 0:
         return 0.0
     means = known.with_columns(pl.Series("bin", bins(field, known[field.name])[0])).select(

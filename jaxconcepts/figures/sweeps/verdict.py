@@ -7,14 +7,15 @@ import polars as pl
 
 from jaxconcepts.figures.section import Table
 from jaxconcepts.figures.sweeps.search import Aim
-from jaxconcepts.figures.sweeps.tables import CD, LOSS, Field, influence, outcomes, short, swept
+from jaxconcepts.figures.sweeps.tables import CD, LOSS, influence, outcomes, short, swept
 from jaxconcepts.figures.tables import Study
 from jaxconcepts.intervals import mean_interval
 
 MOST_POINTS = 10
 NOTE = (
     "The settings with the {best}, means over seeds with the 95 % t interval of the mean where there are at least two. "
-    "The best of many is better than it would be again: train it with other seeds."
+    "The best of many is better than it would be again: train it with other seeds. Runs that diverged are left out; "
+    "seeds counts the others."
 )
 
 
@@ -41,11 +42,12 @@ def best_table(study: Study, aim: Aim | None = None) -> Table:
     """The first of `best_points`."""
     points = best_points(study, aim)
     names, metrics = _columns(points)
+    labels = {field.name: field.label for field in swept(study)}
     rows = [
         [short(row[name]) for name in names] + [str(row["seeds"])] + [_mean(row[metric]) for metric in metrics]
         for row in points.head(MOST_POINTS).iter_rows(named=True)
     ]
-    header = [*(Field(name, [], True, False).label for name in names), "seeds", *metrics]
+    header = [*(labels[name] for name in names), "seeds", *metrics]
     return Table("best-points", header, rows, note=NOTE.format(best=_best(aim)))
 
 
@@ -63,7 +65,8 @@ def sentences(study: Study, aim: Aim | None = None) -> list[str]:
     if points.height:
         best = points.row(0, named=True)
         names, metrics = _columns(points)
-        setting = ", ".join(f"{Field(name, [], True, False).label} {short(best[name])}" for name in names)
+        labels = {field.name: field.label for field in swept(study)}
+        setting = ", ".join(f"{labels[name]} {short(best[name])}" for name in names)
         values = ", ".join(f"{metric} {_mean(best[metric])}" for metric in metrics)
         lines.append(f"{_best(aim).capitalize()}: {setting}: {values}, {best['seeds']} seed(s).")
     return lines
