@@ -128,7 +128,7 @@ def test_runs_that_diverged_are_left_out_and_counted(grammar):
     np.testing.assert_allclose(lines(language.grammar(gone))["parses/rotary"].get_ydata(), [0.5, 0.6])
     learned, rotary, last = sorted(language.sentences(gone, "grammar"), key=lambda said: said[0].isdigit())
     assert {said.partition(":")[0] for said in (learned, rotary)} == {"learned (3 seeds)", "rotary (2 seeds)"}
-    assert "0.55 of the strings" in learned + rotary
+    assert "0.55 of the generated strings" in learned + rotary
     assert last == "1 run diverged, and is left out."
 
 
@@ -136,8 +136,8 @@ def test_a_mean_of_fewer_seeds_says_so(grammar):
     known = ~((pl.col("run") == "rotary0") & (pl.col("metric") == "kl"))
     fewer = Study(grammar.metrics.filter(known), grammar.runs, CONFIG)
     (rotary,) = (said for said in language.sentences(fewer, "grammar") if said.startswith("rotary"))
-    assert "0.60 of the strings that it writes parse; its next token is 0.1 nats" in rotary
-    assert "from the exact distribution (of 2 seeds);" in rotary
+    assert "0.60 of the generated strings parse; the next-token distribution is 0.1 nats" in rotary
+    assert "from the exact one (of 2 seeds);" in rotary
 
 
 def test_where_all_diverged_nothing_is_drawn(grammar):
