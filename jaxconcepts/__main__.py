@@ -145,7 +145,7 @@ def _exit_code(error: Exception, argv: list[str]) -> int:
         text = f"{os.fsdecode(error.filename)} cannot be read or written: {error.strerror}"
     elif isinstance(error, ImportError) and (extra := extras.extra_of(error)):
         text = f'{error.name} is needed and not installed: pip install "jaxconcepts[{extra}]"'
-    elif isinstance(error, ValueError | OSError | WorkdirInUseError) or "pip install" in str(error):
+    elif isinstance(error, ValueError | OSError | WorkdirInUseError) or "install" in str(error):
         text = "; ".join(line.strip() for line in str(error).splitlines() if line.strip())
     else:
         raise error

@@ -74,7 +74,7 @@ def extract(config: ExtractConfig, workdir: epath.PathLike, mesh: jax.sharding.M
     Raises ValueError for a prompts file that is not as `ExtractConfig` says, by line, and whatever `load_pretrained`
     raises; WorkdirInUseError while another process writes there.
     """
-    path = epath.Path(config.prompts)
+    path = files.open_path(config.prompts, "prompts")
     scan = prompt_file.scan(path, config.skip_missing)
     folder = pretrained.resolve(config.model, config.revision)
     tokenizer = tokenizer_file.load(folder)
