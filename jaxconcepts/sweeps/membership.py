@@ -92,7 +92,7 @@ def damaged(workdir: epath.Path) -> set[str]:
         log.warning("missing from pack %s: %s: it will write that again", pack, ", ".join(lost))
         packs.add(pack)
         manifest.forget_runs(workdir, pack)
-    for kind in ("metrics", "runs"):
+    for kind in ("metrics", *manifest.TABLES):
         for path in files.listing(workdir / kind):
             if path.suffix == ".parquet" and not _looks_whole(path):
                 log.warning("damaged table part %s: its pack will write it again", path)
