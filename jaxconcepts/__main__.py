@@ -40,27 +40,57 @@ EXAMPLES = (
 def main(argv: list[str] | None = None) -> int:
     """Runs one command; returns the exit code: 0, 2 for bad input, 1 for a full disk and a plan that does not fit.
 
-    argv: the program's name, the command and its flags. Without it, those of this process, which SIGTERM and SIGINT
-    then end with 75.
+    argv: the program's name, the command and its flags. Without it, those of this process, which signals and an output
+    that nobody reads then end with 75.
     """
-    of_process = argv is None
-    if of_process:
-        preemption.end_on_signals()
-        for stream in (sys.stdout, sys.stderr):
-            # A line is seen when it is written, and text that the terminal cannot show stops nothing.
-            stream.reconfigure(line_buffering=True, errors="backslashreplace")
-        compiled.keep()
-    argv = list(sys.argv if argv is None else argv)
+    if argv is not None:
+        return _run(argv, contextlib.nullcontext())
+    _open_streams()
+    preemption.end_on_signals()
+    compiled.keep()
+    try:
+        from jaxconcepts.commands import pulse
+
+        return _run(sys.argv, pulse.beating())
+    except BrokenPipeError:
+        preemption.nobody_reads()
+        return preemption.EXIT_PREEMPTED
+    finally:
+        _flush()
+
+
+def _open_streams() -> None:
+    """Standard streams that are closed lead nowhere: the next file opened would be one of them, and get what libraries
+    print. A line is seen when it is written, and text that the terminal cannot show stops nothing."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # The lowest number that is free, which is this one.
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "r+"))  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(line_buffering=True, errors="backslashreplace")
+
+
+def _flush() -> None:
+    """What cannot be written is given up: Python would end with a message and an exit code of its own."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _run(argv: list[str], beating: contextlib.AbstractContextManager) -> int:
     command = argv[1] if len(argv) > 1 else ""
     if sys.platform == "win32":
         print("error: Windows is not supported; use WSL, the Windows Subsystem for Linux", file=sys.stderr)
         return 2
-    if command not in COMMANDS:
-        return _without_command(command)
-    from jaxconcepts.commands import pulse
-
     try:
-        with pulse.beating() if of_process else contextlib.nullcontext():
+        if command not in COMMANDS:
+            return _without_command(command)
+        with beating:
             return import_module(f"jaxconcepts.commands.{command}").run(argv[1:])
     except Exception as error:
         return _exit_code(error, argv)
@@ -98,6 +128,8 @@ def _exit_code(error: Exception, argv: list[str]) -> int:
     from jaxconcepts.store import WorkdirInUseError
     from jaxconcepts.store.files import says_full
 
+    if isinstance(error, BrokenPipeError):
+        raise error  # Of the output: what the process as a whole ends with.
     if isinstance(error, preemption.PreemptedError):
         import logging
 
@@ -115,7 +147,7 @@ def _exit_code(error: Exception, argv: list[str]) -> int:
         text = f"{os.fsdecode(error.filename)} cannot be read or written: {error.strerror}"
     elif isinstance(error, ImportError) and (extra := extras.extra_of(error)):
         text = f'{error.name} is needed and not installed: pip install "jaxconcepts[{extra}]"'
-    elif isinstance(error, ValueError | OSError | WorkdirInUseError) or "pip install" in str(error):
+    elif isinstance(error, ValueError | OSError | WorkdirInUseError) or "install" in str(error):
         text = "; ".join(line.strip() for line in str(error).splitlines() if line.strip())
     else:
         raise error

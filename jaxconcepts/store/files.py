@@ -7,6 +7,8 @@ import errno
 import json
 import os
 import re
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from etils import epath
@@ -23,12 +25,23 @@ def says_full(error: BaseException) -> bool:
 
 
 def resolve(workdir: epath.PathLike) -> epath.Path:
-    """The run directory's path, absolute where it is local. Raises ValueError where there is no text or a null byte."""
+    """The run directory's path, absolute where it is local. Raises ValueError where there is no text or a null byte,
+    and for bytes that are not UTF-8."""
     text = os.fspath(workdir)
     if not text.strip() or "\0" in text:
         raise ValueError(f"workdir must name a folder, got {text!r}")
-    path = epath.Path(workdir).expanduser()
+    if any("\ud800" <= character <= "\udfff" for character in text):  # How Python shows such bytes; Orbax takes none.
+        raise ValueError(f"workdir must have a name in UTF-8, got {text!r}")
+    path = open_path(text, "workdir").expanduser()
     return path.absolute() if is_local(path) else path
+
+
+def open_path(text: str, what: str) -> epath.Path:
+    """The path that a user names, local or in a bucket. Raises ValueError for what no reader is there for."""
+    try:
+        return epath.Path(text)
+    except KeyError:  # epath has no such scheme.
+        raise ValueError(f"{what} must be local or gs://, got {text}") from None
 
 
 def existing_run(workdir: epath.PathLike) -> epath.Path:
@@ -42,6 +55,12 @@ def existing_run(workdir: epath.PathLike) -> epath.Path:
 def is_local(path: epath.Path) -> bool:
     """Whether the path is on a file system, and not gs:// or the like."""
     return "://" not in os.fspath(path)
+
+
+def is_file(path: epath.Path) -> bool:
+    """Whether the path is one of a file, and not of a pipe or a device, which would be waited for: to epath a file is
+    what is no folder."""
+    return Path(path).is_file() if is_local(path) else path.is_file()
 
 
 def valid_pack(pack: str) -> str:
@@ -79,6 +98,11 @@ def list_parts(folder: epath.Path, pack: str = r"[\w%-]+") -> list[tuple[int, ep
     return [(int(match[1]), path) for path in listing(folder) if (match := pattern.fullmatch(path.name))]
 
 
+def of_pack(folder: epath.Path, pack: str) -> list[epath.Path]:
+    """The files in a folder that are a pack's."""
+    return [path for path in listing(folder) if path.name.startswith(f"{pack}.")]
+
+
 def write(path: epath.Path, data: bytes) -> None:
     """Makes the file appear whole or not at all; the error of a full disk names it."""
     temporary = path.with_name(f"{path.name}.tmp")
@@ -113,7 +137,7 @@ def remove(folder: epath.Path) -> None:
 def remove_temporary(root: epath.Path, pack: str | None = None) -> None:
     """Removes what a killed process left half-written, of one pack or of all and of the workdir itself."""
     # By listing, for the glob of a path takes brackets and stars in the folder's own name for patterns.
-    kinds = ("metrics", "hidden", "runs", "manifests")
+    kinds = ("metrics", "hidden", "runs", "quantities", "manifests")
     left = [path for kind in kinds for path in listing(root / kind) if path.name.endswith("tmp")]
     packs = [folder for folder in listing(root / "checkpoints") if pack in (None, folder.name)]
     for path in left:
@@ -134,11 +158,23 @@ def remove_temporary(root: epath.Path, pack: str | None = None) -> None:
 
 def read_json(path: epath.Path) -> dict[str, Any]:
     """The JSON object in a file of a run directory. Raises DamagedFileError naming a file that holds none."""
-    existing_run(path.parent)
-    try:
+    with naming(path):
+        if path.exists() and not is_file(path):
+            raise ValueError("it is no file")
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise DamagedFileError(f"damaged {path}: {error}") from error
-    if not isinstance(content, dict):
-        raise DamagedFileError(f"damaged {path}: expected a JSON object, got a {type(content).__name__}")
+        if not isinstance(content, dict):
+            raise ValueError(f"expected a JSON object, got a {type(content).__name__}")
     return content
+
+
+@contextlib.contextmanager
+def naming(path: epath.Path, hint: str = "") -> Iterator[None]:
+    """Makes a DamagedFileError naming the file of what goes wrong in the body because its content is not as it was
+    written. hint: what to do."""
+    try:
+        yield
+    except DamagedFileError as error:
+        raise DamagedFileError(f"{error}{hint}") from error
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError, OverflowError) as error:
+        said = error if type(error) is ValueError or isinstance(error, json.JSONDecodeError) else repr(error)
+        raise DamagedFileError(f"damaged {path}: {said}{hint}") from error

@@ -1,7 +1,7 @@
 """Which parts there must be: of every pack a list with the rows and the hash of each part that a checkpoint covers.
 
     workdir/manifests/<pack>.json   {"covers": step, "parts": {"metrics/<pack>.<step>.parquet": [rows, sha256]},
-                                     "runs": rows}
+                                     "runs": rows, "quantities": rows}
 
 Parts come first, then the manifest, then the checkpoint. So what a manifest lists is there unless somebody took it
 away, and a part that is not listed is either past `covers`, where it has just been written, or nobody's.
@@ -9,6 +9,7 @@ away, and a part that is not listed is either past `covers`, where it has just b
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import re
@@ -21,23 +22,28 @@ from etils import epath
 from jaxconcepts.store import files
 
 TRIES = 5  # Readings of a table that is changed meanwhile.
+TABLES = ("runs", "quantities")
+"""Folders with one file a pack, of which a manifest knows how many rows it has."""
+HINT = "; delete it to go on without a check of its parts"
 
 
 @dataclass
 class Manifest:
     """Of one pack and one writer (`suffix`, such as ".0of2"). parts: name -> (rows, sha256). runs: rows of its part of
-    the runs table, None while that is not known."""
+    the runs table, quantities of that of quantities, at least; None while that is not known."""
 
     pack: str
     suffix: str = ""
     covers: int = -1
     parts: dict[str, tuple[int, str]] = field(default_factory=dict)
     runs: int | None = None
+    quantities: int | None = None
 
     def up_to(self, step: int) -> Manifest:
         """What is left of it once the parts past a step have been dropped."""
         kept = {name: entry for name, entry in self.parts.items() if step_of(name) <= step}
-        return Manifest(self.pack, self.suffix, min(self.covers, step), kept, self.runs)
+        quantities = None if step < 0 else self.quantities  # Nothing is left: they are noted anew.
+        return Manifest(self.pack, self.suffix, min(self.covers, step), kept, self.runs, quantities)
 
 
 def digest(data: bytes) -> str:
@@ -52,7 +58,7 @@ def step_of(name: str) -> int:
 
 def write(root: epath.Path, manifest: Manifest) -> None:
     """Writes it, over the one before."""
-    content = {"covers": manifest.covers, "parts": manifest.parts, "runs": manifest.runs}
+    content = {name: getattr(manifest, name) for name in ("covers", "parts", "runs", "quantities")}
     folder = root / "manifests"
     folder.mkdir(exist_ok=True)
     files.write(folder / f"{manifest.pack}{manifest.suffix}.json", json.dumps(content).encode())
@@ -76,18 +82,13 @@ def read(root: epath.Path, pack: str | None = None) -> list[Manifest]:
     """Those of a pack, or all. Raises DamagedFileError naming a file that is not one."""
     manifests = []
     for path, match in _paths(root, r"[\w%-]+" if pack is None else re.escape(pack)):
-        try:
-            content = json.loads(path.read_text())
+        with contextlib.suppress(FileNotFoundError), files.naming(path, HINT):
+            content = files.read_json(path)
             parts = {str(name): (int(rows), str(sha)) for name, (rows, sha) in content["parts"].items()}
-            runs = None if content["runs"] is None else int(content["runs"])
+            tables = [content["runs"], content.get("quantities")]
+            runs, quantities = (None if rows is None else int(rows) for rows in tables)
             _ = [step_of(name) for name in parts]
-            manifests.append(Manifest(match[1], match[2] or "", int(content["covers"]), parts, runs))
-        except FileNotFoundError:
-            continue
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-            raise files.DamagedFileError(
-                f"damaged {path}: {error!r}; delete it to go on without a check of its parts"
-            ) from error
+            manifests.append(Manifest(match[1], match[2] or "", int(content["covers"]), parts, runs, quantities))
     return manifests
 
 
@@ -137,10 +138,11 @@ def problems(manifests: list[Manifest], kind: str, there: set[str]) -> list[str]
 def incomplete(root: epath.Path) -> dict[str, list[str]]:
     """The packs with a part that is missing, by name, and those parts."""
     manifests = read(root)
-    there = {kind: {path.name for path in files.listing(root / kind)} for kind in ("metrics", "hidden", "runs")}
+    there = {kind: {path.name for path in files.listing(root / kind)} for kind in ("metrics", "hidden", *TABLES)}
     lost: dict[str, list[str]] = {}
     for manifest in manifests:
-        wanted = [*manifest.parts, *([f"runs/{manifest.pack}{manifest.suffix}.parquet"] * (manifest.runs is not None))]
+        known = [kind for kind in TABLES if getattr(manifest, kind) is not None]
+        wanted = [*manifest.parts, *(f"{kind}/{manifest.pack}{manifest.suffix}.parquet" for kind in known)]
         for name in wanted:
             kind, _, file = name.partition("/")
             if file not in there[kind]:

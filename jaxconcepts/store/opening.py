@@ -21,7 +21,7 @@ from typing import Any
 from etils import epath
 
 from jaxconcepts import nested
-from jaxconcepts.store.files import DamagedFileError, read_json, resolve, says_full, write
+from jaxconcepts.store.files import DamagedFileError, existing_run, read_json, resolve, says_full, write
 
 log = logging.getLogger("jaxconcepts.store")
 
@@ -35,7 +35,7 @@ class WorkdirInUseError(RuntimeError):
 
 def config(workdir: epath.PathLike) -> dict[str, Any]:
     """The full configuration that the workdir was made with."""
-    return read_json(resolve(workdir) / "config.json")
+    return read_json(existing_run(workdir) / "config.json")
 
 
 def earlier(workdir: epath.PathLike) -> list[dict[str, Any]]:
@@ -50,7 +50,7 @@ def earlier(workdir: epath.PathLike) -> list[dict[str, Any]]:
 
 def provenance(workdir: epath.PathLike) -> dict[str, Any]:
     """Versions, device, command line, UTC start time and git revision; the same for each of "resumes"."""
-    return read_json(resolve(workdir) / "provenance.json")
+    return read_json(existing_run(workdir) / "provenance.json")
 
 
 @contextlib.contextmanager

@@ -98,15 +98,13 @@ def results(workdir: epath.PathLike, study: str, kind: str) -> pl.DataFrame | No
 def _listed(folder: epath.Path) -> dict[str, str | None] | None:
     """The parts that there must be, with their hashes (None: about to be written); None where there is no manifest."""
     try:
-        content = json.loads((folder / MANIFEST).read_text())
-        if not all(value is None or isinstance(value, str) for value in content.values()):
-            raise ValueError("expected a hash for each name")
-        return content
+        with files.naming(folder / MANIFEST, manifest.HINT):
+            content = files.read_json(folder / MANIFEST)
+            if not all(value is None or isinstance(value, str) for value in content.values()):
+                raise ValueError("expected a hash for each name")
+            return content
     except FileNotFoundError:
         return None
-    except (ValueError, AttributeError, RecursionError) as error:
-        text = f"damaged {folder / MANIFEST}: {error}; delete it to go on without a check of its parts"
-        raise files.DamagedFileError(text) from error
 
 
 def _wrong(listed: Mapping[str, str | None], there: set[str]) -> list[str]:

@@ -20,8 +20,7 @@ from jaxconcepts.store.opening import check_config, lock, record_provenance, wri
 
 log = logging.getLogger("jaxconcepts.store")
 
-KINDS = ("runs", "metrics", "hidden", "quantities")
-"""Folders with files of packs."""
+KINDS = ("runs", "metrics", "hidden", "quantities")  # Folders with files of packs.
 
 
 @contextlib.contextmanager
@@ -90,7 +89,7 @@ class Run:
         self._keep, self._keep_steps = keep, keep_steps
         self._saved: dict[str, int] = {}
         self._manifests: dict[str, manifest.Manifest] = {}
-        self._rows: dict[str, int] = {}  # Of each pack's part of the runs table.
+        self._rows: dict[str, dict[str, int]] = {}  # Of each pack, by `manifest.TABLES`.
 
     def write_metrics(self, pack: str, step: int, frame: pl.DataFrame) -> None:
         """Writes the rows measured since the last part, in `METRICS`' columns; a nullable column may be left out.
@@ -128,7 +127,9 @@ class Run:
         path = self.workdir / "quantities" / f"{files.valid_pack(pack)}{self._suffix}.parquet"
         path.parent.mkdir(exist_ok=True)
         earlier = tables.read_parquet(path) if path.exists() else frame.clear()
-        files.write(path, tables.to_parquet(pl.concat([earlier, frame]).unique(maintain_order=True)))
+        frame = pl.concat([earlier, frame]).unique(maintain_order=True)
+        files.write(path, tables.to_parquet(frame))
+        self._rows.setdefault(pack, {})["quantities"] = frame.height
 
     def write_runs(self, pack: str, frame: pl.DataFrame) -> None:
         """Replaces the pack's rows of the runs table: `RUNS`' columns, then any hyper-parameters."""
@@ -143,7 +144,7 @@ class Run:
             listed.runs = None  # First, so that it never lists other rows than there are.
             manifest.write(self.workdir, listed)
         files.write(folder / name, tables.to_parquet(frame))
-        self._rows[pack] = frame.height
+        self._rows.setdefault(pack, {})["runs"] = frame.height
         own = re.compile(rf"{re.escape(pack)}\.(\d+of{self._count}\.)?parquet" if self._suffix else re.escape(name))
         for path in files.listing(folder):
             # Rows written when another number of processes shared the pack are replaced too.
@@ -167,7 +168,7 @@ class Run:
             return
         checkpointing.check(state)
         listed = self._manifests[pack]
-        listed.covers, listed.runs = step, self._rows.get(pack, listed.runs)
+        vars(listed).update(covers=step, **self._rows.get(pack, {}))
         manifest.write(self.workdir, listed)
         checkpointing.save(folder / f"{step:09d}", state)
         self._saved[pack] = step
@@ -225,7 +226,7 @@ class Run:
             for path in foreign:
                 log.warning("%s is in no manifest, so no run wrote it; it is renamed to %s.foreign", path, path.name)
                 path.rename(path.with_name(f"{path.name}.foreign"))
-            for path in past:
+            for path in past + (files.of_pack(self.workdir / "quantities", pack) if step < 0 else []):
                 path.unlink(missing_ok=True)
             files.remove_temporary(self.workdir, pack)
         checkpointing.wait_for_all(f"{pack} dropped")
@@ -240,9 +241,8 @@ class Run:
         if checkpointing.is_primary():
             # Manifests first, checkpoints last: whoever is killed here and comes back still drops the parts past them.
             manifest.remove(self.workdir, files.valid_pack(pack))
-            for path in [path for kind in KINDS for path in files.listing(self.workdir / kind)]:
-                if path.name.startswith(f"{pack}."):
-                    path.unlink(missing_ok=True)
+            for path in [path for kind in KINDS for path in files.of_pack(self.workdir / kind, pack)]:
+                path.unlink(missing_ok=True)
             files.remove(self.workdir / "checkpoints" / pack)
         checkpointing.wait_for_all(f"{pack} deleted")
         for known in (self._saved, self._manifests, self._rows):

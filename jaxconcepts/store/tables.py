@@ -57,17 +57,8 @@ def runs(workdir: epath.PathLike) -> pl.DataFrame:
     """A row a run: `RUNS`' columns and the hyper-parameters. Raises DamagedFileError naming a part that is damaged,
     missing or a copy of another."""
     root = existing_run(workdir)
-    for tried in range(manifest.TRIES):
-        manifests = manifest.read(root)
-        frames = {path.name: _read(path, RUNS) for path in listing(root / "runs") if path.suffix == ".parquet"}
-        frames = {name: frame for name, frame in frames.items() if frame is not None}
-        wrong = _wrong_runs(manifests, frames)
-        if not wrong or (manifest.read(root) == manifests and tried):
-            break
-    if wrong:
-        raise DamagedFileError(f"{root / 'runs'}: " + "; ".join(wrong))
     try:
-        table = pl.concat([pl.DataFrame(schema=RUNS), *frames.values()], how="diagonal_relaxed")
+        table = pl.concat([pl.DataFrame(schema=RUNS), *_of_packs(root, "runs", RUNS)], how="diagonal_relaxed")
     except pl.exceptions.PolarsError as error:
         raise DamagedFileError(f"the parts of {root / 'runs'} do not go together: {error}") from error
     # A pack taken over by another number of processes has two parts for a moment.
@@ -75,9 +66,9 @@ def runs(workdir: epath.PathLike) -> pl.DataFrame:
 
 
 def quantities(workdir: epath.PathLike) -> pl.DataFrame:
-    """Unit and chance of what was measured, in `QUANTITIES`' columns; of no metric in older run directories."""
-    parts = [path for path in listing(existing_run(workdir) / "quantities") if path.suffix == ".parquet"]
-    frames = [frame for path in parts if (frame := _read(path, QUANTITIES)) is not None]
+    """Unit and chance of what was measured, in `QUANTITIES`' columns; of no metric in older run directories. Raises as
+    `runs`."""
+    frames = _of_packs(existing_run(workdir), "quantities", QUANTITIES)
     return pl.concat([pl.DataFrame(schema=QUANTITIES), *frames]).unique(maintain_order=True)
 
 
@@ -86,16 +77,32 @@ def hidden(workdir: epath.PathLike) -> Iterator[HiddenSnapshot]:
     yield from manifest.read_parts(existing_run(workdir), "hidden", _snapshot)
 
 
-def _wrong_runs(manifests: list[manifest.Manifest], frames: dict[str, pl.DataFrame]) -> list[str]:
-    """What is wrong with the parts of the runs table, in words."""
+def _of_packs(root: epath.Path, kind: str, schema: pl.Schema) -> list[pl.DataFrame]:
+    """The parts of a table that has one a pack (`manifest.TABLES`)."""
+    for tried in range(manifest.TRIES):
+        manifests = manifest.read(root)
+        frames = {path.name: _read(path, schema) for path in listing(root / kind) if path.suffix == ".parquet"}
+        frames = {name: frame for name, frame in frames.items() if frame is not None}
+        wrong = _wrong_rows(kind, manifests, frames)
+        if not wrong or (manifest.read(root) == manifests and tried):
+            break
+    if wrong:
+        raise DamagedFileError(f"{root / kind}: " + "; ".join(wrong))
+    return list(frames.values())
+
+
+def _wrong_rows(kind: str, manifests: list[manifest.Manifest], frames: dict[str, pl.DataFrame]) -> list[str]:
+    """What is wrong with the parts, in words."""
     wrong, owners = [], {}
     for of in manifests:
-        name = f"{of.pack}{of.suffix}.parquet"
+        name, expected = f"{of.pack}{of.suffix}.parquet", getattr(of, kind)
         rows = frames[name].height if name in frames else None
-        if of.runs is not None and rows != of.runs:
-            wrong.append(f"{name} is missing" if rows is None else f"{name} must hold {of.runs} runs, and holds {rows}")
+        # Quantities are added to.
+        if expected is not None and (rows is None or rows < expected or (kind == "runs" and rows != expected)):
+            said = "is missing" if rows is None else f"must hold {expected} {kind}, and holds {rows}"
+            wrong.append(f"{name} {said}")
     for name, frame in frames.items():
-        for run in frame["run"]:
+        for run in frame["run"].unique(maintain_order=True):
             other = owners.setdefault(run, name)
             if other.partition(".")[0] != name.partition(".")[0]:
                 wrong.append(f"{name} and {other} both hold run {run!r}; delete the one that no run has written")
@@ -191,6 +198,10 @@ def check_parts(workdir: epath.Path, pack: str, manifests: list[manifest.Manifes
     run has written."""
     listed = {name: entry for of in manifests for name, entry in of.parts.items()}
     parts, damaged, foreign = [], [], []
+    for of in manifests:
+        path = workdir / "quantities" / f"{of.pack}{of.suffix}.parquet"
+        if of.quantities is not None and not (path.exists() and is_readable(path)):
+            damaged.append((0, f"damaged or missing {path}"))
     for kind in ("metrics", "hidden"):
         there = list_parts(workdir / kind, re.escape(pack))
         wrong = manifest.problems(manifests, kind, {path.name for _, path in there})

@@ -75,7 +75,7 @@ def started(workdir: epath.PathLike, lengths: Lengths) -> list[tuple[str, Point]
 def cut(workdir: epath.Path, pack: Pack) -> list[Pack]:
     """Halves a pack of at least two runs, for good; the caller drops what the whole one has written."""
     path = _path(workdir, pack.origin)
-    content = json.loads(path.read_text())
+    content = files.read_json(path)
     lengths = lengths_there(workdir)
     place = [part.name for part in _read(path, lengths)].index(pack.name)
     half = -(-len(pack.points) // 2)
@@ -92,7 +92,7 @@ def damaged(workdir: epath.Path) -> set[str]:
         log.warning("pack %s lacks %s; it will write this again", pack, ", ".join(lost))
         packs.add(pack)
         manifest.forget_runs(workdir, pack)
-    for kind in ("metrics", "runs"):
+    for kind in ("metrics", *manifest.TABLES):
         for path in files.listing(workdir / kind):
             if path.suffix == ".parquet" and not _looks_whole(path):
                 log.warning("damaged part of a table: %s; its pack will write it again", path)
@@ -155,15 +155,15 @@ def _path(workdir: epath.Path, name: str) -> epath.Path:
 
 
 def _read(path: epath.Path, lengths: Lengths) -> list[Pack]:
-    try:
-        content = json.loads(path.read_text())
+    with files.naming(path, "; delete it to run its points again"):
+        content = files.read_json(path)
         configs = [sweep_points.apply(content["config"], override) for override in content["overrides"]]
-        sizes = content["sizes"]
-    except (ValueError, KeyError) as error:
-        raise files.DamagedFileError(f"damaged {path}: {error}; delete it to run its points again") from error
-    made = [sweep_points.make_point(config, lengths) for config in configs]
-    ends = [sum(sizes[: number + 1]) for number in range(len(sizes))]
-    return [Pack(tuple(made[end - size : end]), path.stem) for size, end in zip(sizes, ends, strict=True)]
+        made = [sweep_points.make_point(config, lengths) for config in configs]
+        sizes = list(map(int, content["sizes"]))
+        if name_of(made) != path.stem or min(sizes) < 1 or sum(sizes) != len(made):
+            raise ValueError("its points are not those that it is named by")
+        ends = [sum(sizes[: number + 1]) for number in range(len(sizes))]
+        return [Pack(tuple(made[end - size : end]), path.stem) for size, end in zip(sizes, ends, strict=True)]
 
 
 def _looks_whole(path: epath.Path) -> bool:

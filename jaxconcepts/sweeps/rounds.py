@@ -112,7 +112,10 @@ def _log_best(search: Search, asked: Proposals, values: list[float]) -> None:
 
 def _recorded(workdir: epath.Path, search: Search) -> list[Proposals]:
     """The proposals of before, by round. Raises ValueError where the search's ranges do not hold them."""
-    rounds = files.read_json(workdir / FILE)["rounds"] if (workdir / FILE).exists() else []
+    rounds = []
+    if (workdir / FILE).exists():
+        with files.naming(workdir / FILE):
+            rounds = [[dict(proposal) for proposal in part] for part in files.read_json(workdir / FILE)["rounds"]]
     for proposal in (proposal for part in rounds for proposal in part):
         try:
             search.check(proposal)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -57,7 +56,8 @@ def status(workdir: epath.PathLike) -> Status:
         table = table.filter((pl.col("status") != "done") | (pl.col("step") >= now["train"]["steps"]))
     wanted = set(table["point"])
     if (root / "sweep.json").exists():
-        wanted = set(files.read_json(root / "sweep.json")["points"])
+        with files.naming(root / "sweep.json", "; delete it, and sweep again to have it written"):
+            wanted = set(map(str, files.read_json(root / "sweep.json")["points"]))
     counts = dict(table.filter(pl.col("point").is_in(list(wanted))).group_by("status").len().iter_rows())
     known = sum(counts.values())
     return Status(
@@ -95,11 +95,14 @@ def _jobs(root):
     for path in files.listing(root / "progress"):
         if path.suffix != ".json":
             continue
-        told = json.loads(path.read_text())
-        ago = (datetime.now(UTC) - datetime.fromisoformat(told["at"])).total_seconds()
-        numbers = (told.get(name, 0) for name in ("number", "packs", "step", "steps", "runs"))
-        left = told.get("seconds_left")
-        yield Job(path.stem, told["pack"], *numbers, None if left is None else max(0.0, left - ago), ago)
+        with files.naming(path, "; delete it, its job writes it again"):
+            told = files.read_json(path)
+            ago = (datetime.now(UTC) - datetime.fromisoformat(told["at"])).total_seconds()
+            numbers = [int(told.get(name, 0)) for name in ("number", "packs", "step", "steps", "runs")]
+            left = told.get("seconds_left")
+            left = None if left is None else max(0.0, left - ago)
+            job = Job(path.stem, told["pack"], *numbers, left, ago)
+        yield job
 
 
 def _duration(seconds: float) -> str:

@@ -230,3 +230,12 @@ def write_study(tables, workdir):
     for kind, table in tables.items():
         store.write_result(workdir, "causal", kind, "bits", table)
     (workdir / "causal" / "config.json").write_text(json.dumps({"shots": 4}))
+
+
+@pytest.mark.parametrize("text", ["", "[]", "nonsense"])
+def test_a_damaged_config_of_the_study_is_named(tables, tmp_path, capsys, text):
+    store.write_result(tmp_path, "causal", "concepts", "bits", tables["concepts"])
+    (tmp_path / "causal" / "config.json").write_text(text)
+    assert main(["jaxconcepts", "report", f"--workdir={tmp_path}"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: damaged {tmp_path}/causal/config.json: ") and error.count("\n") == 1

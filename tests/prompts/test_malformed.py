@@ -2,6 +2,7 @@
 text that looks odd and is none of these is read as it stands."""
 
 import json
+import os
 import re
 
 import pytest
@@ -167,10 +168,13 @@ def test_files_without_anything(tmp_path, read, text):
         assert read(tmp_path / "x.jsonl") == []
 
 
-@pytest.mark.parametrize("what", ["a folder", "nothing"])
+@pytest.mark.parametrize("what", ["a folder", "nothing", "a pipe", "/dev/zero"])
 @pytest.mark.parametrize("read", [family, scan, treebanks.read_conllu, treebanks.read_penn])
 def test_paths_that_are_no_file(tmp_path, read, what):
-    path = tmp_path if what == "a folder" else tmp_path / "none.jsonl"
+    """None is waited for."""
+    paths = {"a folder": tmp_path, "nothing": tmp_path / "none.jsonl", "a pipe": tmp_path / "pipe"}
+    os.mkfifo(tmp_path / "pipe")
+    path = paths.get(what, what)
     with pytest.raises(ValueError) as refused:
         read(path)
     assert_one_line(refused, re.escape(str(path)), "must be a")

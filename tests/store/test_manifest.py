@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import shutil
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import polars as pl
 import pytest
 
 from jaxconcepts import __main__, store
-from jaxconcepts.store import files
+from jaxconcepts.store import files, tidy
 
 ROOT = Path(__file__).parents[2]
 CONFIG = {"task": {"dim": 8}}
@@ -31,6 +32,9 @@ def train(run, pack="a", last=40):
     run.write_runs(pack, pl.DataFrame(frame))
     while step < last:
         step += 10
+        if start == 0 and step == 10:
+            about = [("loss", "squared error / r", 0.5), ("cd/b", "share", 0.25)]
+            run.write_quantities(pack, tidy.quantities([pack], about))
         rows = {"run": [pack], "step": [step], "metric": ["loss"], "value": [step / 7]}
         run.write_metrics(pack, step, pl.DataFrame(rows))
         run.write_hidden(pack, step, np.full((1, 2, 3, 4), step), np.arange(3), [pack])
@@ -47,7 +51,8 @@ def workdir(tmp_path):
 
 
 def read_all(workdir):
-    return store.metrics(workdir), store.runs(workdir), [(s.step, s.hidden.tobytes()) for s in store.hidden(workdir)]
+    hidden = [(s.step, s.hidden.tobytes()) for s in store.hidden(workdir)]
+    return store.metrics(workdir), store.runs(workdir), hidden, store.quantities(workdir)
 
 
 def other_schema(path):
@@ -111,6 +116,28 @@ def test_a_part_that_is_not_as_it_was_written_is_written_anew(workdir, caplog, p
     assert Path(part).name in caplog.text
     again = read_all(workdir)
     assert again[0].equals(whole[0]) and again[1].drop("step").equals(whole[1].drop("step")) and again[2] == whole[2]
+    assert again[3].equals(whole[3])
+
+
+QUANTITIES = "quantities/a.parquet"
+
+
+@pytest.mark.parametrize("damage", ["deleted", "emptied", "without rows", "text", "another schema", "doubled"])
+def test_a_table_of_quantities_that_is_not_as_it_was_written_is_named(workdir, capsys, damage):
+    DAMAGE[damage](workdir / QUANTITIES)
+    with pytest.raises(store.DamagedFileError) as refused:
+        store.quantities(workdir)
+    assert "a.parquet" in str(refused.value) and len(str(refused.value).splitlines()) == 1, refused.value
+
+
+@pytest.mark.parametrize("damage", ["deleted", "emptied", "text"])
+def test_a_table_of_quantities_is_written_anew(workdir, caplog, damage):
+    whole = read_all(workdir)
+    DAMAGE[damage](workdir / QUANTITIES)
+    with store.open_run(workdir, CONFIG) as run, caplog.at_level(logging.WARNING):
+        assert train(run)[0] == 0
+    again = read_all(workdir)
+    assert QUANTITIES in caplog.text and again[3].equals(whole[3]) and again[0].equals(whole[0])
 
 
 def test_a_part_that_no_run_has_written_is_put_aside(workdir, caplog):
@@ -182,11 +209,19 @@ def test_several_processes_and_a_pattern_in_the_workdir_are_refused_at_once(tmp_
     assert not (tmp_path / "a[b]").exists()
 
 
-@pytest.mark.parametrize("workdir", ["", " ", "\t", "a\0b"])
+@pytest.mark.parametrize("workdir", ["", " ", "\t", "a\0b", "a\udcff"])
 def test_a_workdir_that_is_no_name_is_refused(workdir):
     for use in (lambda: store.open_run(workdir, {}).__enter__(), lambda: store.metrics(workdir)):
-        with pytest.raises(ValueError, match="workdir must name a folder, got "):
+        with pytest.raises(ValueError, match=r"workdir must (name a folder|have a name in UTF-8), got "):
             use()
+
+
+@pytest.mark.parametrize("name", ["provenance.json", "config.json", "manifests/a.json"])
+def test_a_pipe_in_place_of_a_file_is_named_and_not_waited_for(workdir, name):
+    (workdir / name).unlink()
+    os.mkfifo(workdir / name)
+    with pytest.raises(store.DamagedFileError, match=f"damaged .*{name}: it is no file"):
+        {"provenance.json": store.provenance, "config.json": store.config}.get(name, store.metrics)(workdir)
 
 
 @pytest.mark.parametrize("text", ["[]", "{}", "3", "null", '"x"', '{"resumes": 3}', "{", "\xff", "[" * 100_000])

@@ -75,3 +75,9 @@ def test_importing_and_reading_need_neither_jax_nor_orbax(tmp_path):
     read += "print(sorted({'jax', 'orbax', 'tensorstore'} & {name.split('.')[0] for name in sys.modules}))"
     done = subprocess.run([sys.executable, "-c", read, tmp_path], capture_output=True, text=True, cwd=ROOT, check=True)
     assert done.stdout == "[]\n"
+
+
+@pytest.mark.parametrize("workdir", ["https://example.org/run", "nowhere://run"])
+def test_a_workdir_of_another_scheme_is_refused(workdir):
+    with pytest.raises(ValueError, match=f"workdir must be local or gs://, got {workdir}"):
+        store.open_run(workdir, CONFIG).__enter__()

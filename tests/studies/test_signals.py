@@ -296,6 +296,29 @@ def test_nothing_is_written_before_the_inputs_are_checked(server, checkpoint, pr
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("command", ["extract", "icl", "causal", "finetune"])
+@pytest.mark.parametrize("damage", ["cut short", "another width", "missing"])
+def test_weights_that_do_not_fit_are_told_before_anything_is_written(
+    server, checkpoint, prompts, tmp_path, command, damage
+):
+    folder = shutil.copytree(checkpoint.folder, tmp_path / "model")
+    weights = folder / "model.safetensors"
+    if damage == "another width":
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps(config | {"intermediate_size": 48}))
+    elif damage == "missing":
+        weights.unlink()
+    else:
+        weights.write_bytes(weights.read_bytes()[:-4])
+    workdir = tmp_path / "run"
+    orders = {name: study_of(name, folder, workdir) for name in STUDIES}
+    orders["extract"] = ["extract", f"--model={folder}", f"--prompts={prompts}", "--nobos", f"--workdir={workdir}"]
+    orders["icl"] = ["icl", f"--model={folder}", f"--config={ROOT}/tests/small_icl.py", f"--workdir={workdir}"]
+    code, output, _ = server(*orders[command], imports=TOKENIZERS)
+    assert code == 2 and output.startswith("error: ") and output.count("\n") == 1 and str(folder) in output, output
+    assert not workdir.exists()
+
+
 @pytest.mark.parametrize("command", ["extract", "patch", "report", "sweep"])
 def test_an_empty_workdir_is_refused(command, capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)

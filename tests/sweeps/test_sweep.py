@@ -104,7 +104,12 @@ def test_a_truncated_part_of_a_finished_pack_is_named_and_written_again(whole, t
     rows.write_bytes(rows.read_bytes()[:-20])
     run(tmp_path, ALL[:3])
     assert store.runs(tmp_path)["status"].to_list() == ["done"] * 3
-    for kind in ("metrics", "runs"):
+    noted = store.quantities(tmp_path)
+    about = next((tmp_path / "quantities").glob("*.parquet"))
+    about.write_bytes(about.read_bytes()[:-20])
+    run(tmp_path, ALL[:3])
+    assert store.quantities(tmp_path).sort(pl.all()).equals(noted.sort(pl.all())) and metrics(tmp_path).equals(before)
+    for kind in ("metrics", "runs", "quantities"):
         next((tmp_path / kind).glob("*.parquet")).unlink()
         with pytest.raises(store.DamagedFileError, match="is missing"):
             getattr(store, kind)(tmp_path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 
 import polars as pl
@@ -96,7 +95,7 @@ def group(root: epath.Path) -> Group | None:
     tables = {kind: store.results(root, "causal", kind) for kind in KINDS}
     if tables["concepts"] is None:
         return None
-    config = json.loads((root / "causal/config.json").read_text())
+    config = store.config(root / "causal")
     made = list(_families(tables, config, _is_the_papers(root)))
     leading = [entry for entry in ENTRIES if entry.name in LEADING]
     said = [words.after(family, line) for family, of in made for entry in leading if (line := _said(entry, of))]

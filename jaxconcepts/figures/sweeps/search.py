@@ -44,9 +44,11 @@ def read(root: epath.Path) -> Aim | None:
     """The search of a run directory, None where there is none."""
     if not (root / FILE).exists():
         return None
-    content = files.read_json(root / FILE)
-    rounds = [len(part) for part in content["rounds"]]
-    return Aim(Quantity(**content["quantity"]), content["goal"] == "maximize", content["runs"], rounds)
+    with files.naming(root / FILE):
+        content = files.read_json(root / FILE)
+        rounds = [len(part) for part in content["rounds"]]
+        runs = [list(map(str, part)) for part in content["runs"]]
+        return Aim(Quantity(**content["quantity"]), content["goal"] == "maximize", runs, rounds)
 
 
 @style.styled

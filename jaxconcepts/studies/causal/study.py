@@ -61,6 +61,7 @@ def run(config: CausalConfig, model: str, workdir: epath.PathLike, revision: str
         # What is wrong with the checkpoint is said before the workdir is given this config.
         folder = pretrained.resolve(model, revision)
         loaded, tokenizer = pretrained.read_config(folder, config.dtype), tokenizer_file.load(folder)
+        pretrained.check_params(loaded, folder)
         _check_heads(loaded, [experiment for _, experiment in todo])
     with store.open_study(workdir, STUDY, how):
         if not todo:

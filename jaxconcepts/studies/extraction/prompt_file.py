@@ -15,6 +15,7 @@ from etils import epath
 from jaxconcepts.models import language
 from jaxconcepts.models.decoder import Decoder
 from jaxconcepts.prompts import text_files
+from jaxconcepts.store import files
 
 COLUMNS = ("row", "line", "tokens")
 """Columns of the tables of prompts that are not labels."""
@@ -47,9 +48,9 @@ def scan(path: epath.Path, skip_missing: bool = False) -> Scan:
 
     Raises ValueError naming file, line and label.
     """
-    if not path.is_file():
+    if not files.is_file(path):
         raise ValueError(
-            f"prompts must be a JSON-lines file, and {path} is {'a folder' if path.exists() else 'not there'}"
+            f"prompts must be a JSON-lines file, and {path} is {'no file' if path.exists() else 'not there'}"
         )
     count, kinds, first, without = 0, {}, {}, {}
     for number, line in lines(path):

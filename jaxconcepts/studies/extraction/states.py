@@ -9,7 +9,6 @@ done.json                    rows written so far
 from __future__ import annotations
 
 import hashlib
-import json
 from typing import Any
 
 import numpy as np
@@ -87,12 +86,10 @@ def rows_done(workdir: epath.Path) -> int:
 
 def read_hashes(path: epath.Path) -> dict[str, Any]:
     """The hashes of a window. Raises DamagedFileError naming the file."""
-    try:
-        content = json.loads(path.read_text())
+    with files.naming(path):
+        content = files.read_json(path)
         batches = {str(int(first)): (int(stop), str(sha)) for first, (stop, sha) in content["batches"].items()}
         return {"prompts": str(content["prompts"]), "batches": batches}
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise DamagedFileError(f"damaged {path}: {error!r}") from error
 
 
 def open_array(workdir: epath.Path, **created: Any):

@@ -74,11 +74,12 @@ def extract(config: ExtractConfig, workdir: epath.PathLike, mesh: jax.sharding.M
     Raises ValueError for a prompts file that is not as `ExtractConfig` says, by line, and whatever `load_pretrained`
     raises; WorkdirInUseError while another process writes there.
     """
-    path = epath.Path(config.prompts)
+    path = files.open_path(config.prompts, "prompts")
     scan = prompt_file.scan(path, config.skip_missing)
     folder = pretrained.resolve(config.model, config.revision)
     tokenizer = tokenizer_file.load(folder)
     described = pretrained.read_config(folder, config.dtype, config.through)
+    pretrained.check_params(described, folder)
     late = ("skip_missing", "through")
     record = {name: value for name, value in asdict(config).items() if name not in late or value}
     record |= {"prompts_sha256": scan.sha256, "num_prompts": scan.count, "snapshot": folder.name}

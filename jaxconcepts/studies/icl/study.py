@@ -108,8 +108,7 @@ def run(
     # What cannot work is said before the workdir is given this config.
     for checkpoint in ordered:
         if left[checkpoint] and (checkpoint.is_here or (not evict and checkpoint == ordered[0])):
-            folder = pretrained.resolve(checkpoint.source, checkpoint.revision)
-            _prepared(config, using, wanted, checkpoint, folder, known)
+            _prepared(config, using, wanted, checkpoint, pretrained.resolve(*checkpoint[1:3]), known)
     record = fields.identity(IclConfig, fields.plain(config)) | {
         "labels": {name: list(family.labels) for name, family in using.items()},
         "null": {name: family.null for name, family in using.items()},
@@ -137,6 +136,7 @@ def run(
 def _prepared(config, using, wanted, checkpoint, folder, known):
     """(model, tokenizer, every cell encoded) of a checkpoint that its prompts fit; `known`: of the last tokenizer."""
     model = pretrained.read_config(folder, config.dtype, checkpoint.through)
+    pretrained.check_params(model, folder)
     tokenizer = tokenizer_file.load(folder)
     key = tokenizer_digest(tokenizer)
     if key not in known:
