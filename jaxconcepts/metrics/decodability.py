@@ -102,7 +102,7 @@ def decoded_concepts(
     memory: int = neighbours.DEFAULT_MEMORY,
 ) -> Shaped[Array, "*lead N"]:
     """The concept that each point's k nearest other points vote for, as labels [..., N]; ties as with "first"."""
-    points = check_points(hidden, concepts, k, num_concepts, group)
+    points = checked(hidden, concepts, k, "first", group, num_concepts)
     predicted = points.run(partial(_predict, k=k, num_concepts=points.num_concepts, memory=memory), concepts=True)
     return predicted if points.labels is None else points.labels[np.asarray(predicted)]
 
@@ -195,11 +195,14 @@ def _mean(scores, concepts, num_concepts):
 
 
 def checked(hidden, concepts, k, ties, group, num_concepts, drop_missing=False) -> Points:
-    """`check_points`, and that ties are "first" or "split"."""
+    """`check_points`, and that ties are "first" or "split", and neither the concepts nor k None."""
     if ties not in TIES:
         raise ValueError(f'ties must be "first" or "split", got {ties!r}')
+    for name, value, what in (("concepts", concepts, "labels, one a point"), ("k", k, "a positive integer")):
+        if value is None:
+            raise ValueError(f"{name} must be {what}, got None")
     points = check_points(hidden, concepts, k, num_concepts, group, drop_missing)
-    if ties == "split" and k and k * np.shape(points.hidden)[-2] >= 2**31:
+    if ties == "split" and k * np.shape(points.hidden)[-2] >= 2**31:
         raise ValueError(f"k times the number of points must be below 2**31 to split ties, got {k} neighbours")
     return points
 
