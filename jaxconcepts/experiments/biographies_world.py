@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxconcepts.experiments.tokens import MOST_TOKENS
 from jaxconcepts.fields import FieldError, check, field
 from jaxconcepts.tasks import biographies, biographies_bank, biographies_capacity, biographies_items, masking
 from jaxconcepts.tasks.biographies_bank import Bank, BankConfig
@@ -40,7 +41,9 @@ class BiographyTask:
     employers: int = field(50, "employers, of whom each is in one city", low=2, high=263)
     form: str = field("compact", "of the texts: compact has one token a value", choices=biographies.FORMS)
     variant: str = field("single", "of the biographies, see docs/biographies.md")
-    window: int = field(36, "tokens of a training window, which cuts no text; the model's context", low=8)
+    window: int = field(
+        36, "tokens of a training window, which cuts no text; the model's context", low=8, high=MOST_TOKENS
+    )
     kinds: tuple[str, ...] = field(("extract",), "of the questions", choices=biographies.KINDS, low=1)
     hint_share: float = field(0.0, "share of the questions that ask for the facts first", low=0, high=1)
     held_out: float = field(0.5, "share of people about whom no question is trained on", low=0, below=1)

@@ -288,3 +288,8 @@ COMMON: Mapping[str, Any] = {
     "untrained": Evaluator(once=_cd_untrained),
     "surface": Evaluator(once=_cd_surface),
 }
+
+OF_NEIGHBOURS = ("cd", "cd_interval", "pairwise_cd", "untrained", "surface")
+"""Those that ask for the nearest `measure.neighbours` points."""
+OF_CONCEPTS = tuple(name for name in COMMON if name != "head_ablation")
+"""Those that are of `held_out.concepts`, and give nothing where there are none."""

@@ -17,8 +17,8 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
 from jaxconcepts import fields
-from jaxconcepts.experiments import evaluators, models
-from jaxconcepts.fields import field
+from jaxconcepts.experiments import evaluators, models, regression_limits
+from jaxconcepts.fields import FieldError, field
 from jaxconcepts.models import continuous, gpt2
 from jaxconcepts.tasks import curriculum, references, regression
 from jaxconcepts.training import initial, optimizers, train
@@ -190,7 +190,11 @@ class Regression(Experiment):
             measuring=fields.part(given.measure, MeasureConfig),
         )
         evaluators.check(made, made.measuring.cd_per_concept * task.num_concepts)
+        regression_limits.check(made.measuring, task.num_concepts)
+        if not getattr(made.model, "causal", True):
+            raise FieldError("model.causal", "must be true: a y that the model reads beside its x needs no prediction")
         made.numbers(config)
+        curriculum.check_ratio(given.curriculum.concept_ratio, task.num_concepts)
         return made
 
     @classmethod
