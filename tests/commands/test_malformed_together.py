@@ -86,3 +86,17 @@ def test_a_name_that_is_no_text_is_named(refused, tmp_path, line, message):
         f"def get_config():\n    config = default_config()\n    {line}\n    return config\n"
     )
     assert message in refused("train", f"--config={tmp_path}/mine.py")
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("return {'a': states['concpt'].mean()}", "line 2 of mine.py: KeyError: 'concpt'"),
+        ("return None", "must give a dict of Named arrays, got NoneType"),
+        ("return {'a': float(outputs.mean())}", "line 2 of mine.py: ConcretizationTypeError"),
+    ],
+)
+def test_an_evaluator_of_ones_own_is_tried_before_anything_is_written(refused, tmp_path, body, message):
+    (tmp_path / "mine.py").write_text(f"def mine(states, outputs, held_out):\n    {body}\n")
+    metrics = f"--config.measure.metrics=loss,{tmp_path}/mine.py:mine"
+    assert message in refused("train", f"--config={REGRESSION}", metrics)
