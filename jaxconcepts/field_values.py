@@ -17,6 +17,8 @@ LARGEST_INT = 2**31 - 1
 """Whole numbers reach JAX as 32 bits unless a field says otherwise."""
 LARGEST_FLOAT = float(np.finfo(np.float32).max)
 """Real numbers reach JAX as float32."""
+SMALLEST_FLOAT = float(np.finfo(np.float32).tiny)
+"""What is smaller is 0 on a device, which has no subnormal numbers."""
 
 
 class FieldError(ValueError):
@@ -49,11 +51,13 @@ class Limits:
             return False
         if isinstance(value, bool | str):
             return isinstance(value, bool) or len(value) >= (self.low or 0)
+        # An excluded bound is no value of float32 either: 1 - 1e-12 is 1 there, and 1e-50 is 0.
+        narrow = _narrow(value)
         return (
             (self.low is None or value >= self.low)
             and (self.high is None or value <= self.high)
-            and (self.above is None or value > self.above)
-            and (self.below is None or value < self.below)
+            and (self.above is None or narrow > self.above)
+            and (self.below is None or narrow < self.below)
         )
 
     def text(self) -> str:
@@ -237,12 +241,21 @@ def _number(kind: Any, limits: Limits, value: Any) -> str:
         text = f"{article} {noun} {limits.text()}".rstrip()
     if not isinstance(value, int | float) or isinstance(value, bool):
         return text
+    if kind is float and _narrow(value) in (limits.above, limits.below) and value != _narrow(value):
+        return f"{text}, rounded to float32 too"
     largest = LARGEST_INT if kind is int else LARGEST_FLOAT
     unbounded = limits.high is None and limits.below is None
     beyond = value != value or (unbounded and abs(value) > largest)
     if kind is float and beyond and not (limits.infinite and abs(value) == math.inf):
         return f"{text}, finite in float32" + (" or inf" if limits.infinite else "")
     return f"{text} and at most {largest}" if beyond and kind is int else text
+
+
+def _narrow(value: float) -> float:
+    """A real number as a device has it, in float32; others as they are."""
+    if not isinstance(value, float) or not abs(value) <= LARGEST_FLOAT:
+        return value
+    return float(np.float32(value)) if abs(value) >= SMALLEST_FLOAT else 0.0
 
 
 def _short(bound: float) -> str:

@@ -19,9 +19,6 @@ def train(read: arguments.Config, workdir: str, extend: bool = False) -> int:
     """Trains the runs of a config that has been read, as `run` does, whose code and errors it has."""
     config = copy.deepcopy(read.values)
     execution, num_seeds = config.pop("run"), config.pop("num_seeds")
-    if read.file.sweep() is not None:
-        log.warning("%s has a get_sweep(), which `sweep` runs; `train` runs the config alone", read.file.name)
-
     made = read.file.claims()
     command_line.make_cpu_devices(execution["cpu_devices"])
     from jaxconcepts import store
@@ -37,6 +34,8 @@ def train(read: arguments.Config, workdir: str, extend: bool = False) -> int:
     pack = [points.make_point(copy.deepcopy(config) | {"seed": seed}, known) for seed in seeds]
     layout = packs.Layout(execution["how"], execution["data"], execution["unroll"])
     sizing.check_fits(pack, layout)
+    if read.file.sweep() is not None:
+        log.warning("%s has a get_sweep(), which `sweep` runs; `train` runs the config alone", read.file.name)
     device = command_line.device()
     keep_steps = pack[0].experiment.measuring.checkpoint_steps
     with store.open_run(

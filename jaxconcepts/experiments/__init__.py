@@ -28,10 +28,14 @@ FROM_FILE = "_experiment_"
 """How modules are called that come from a file."""
 
 
-@cache
 def find(name: str) -> type:
     """The class of an experiment. Raises ValueError for an unknown name, what cannot be imported, and a class that is
     no experiment or lacks a method."""
+    return _find(name) if isinstance(name, str) else _find.__wrapped__(name)
+
+
+@cache
+def _find(name: Any) -> type:
     from jaxconcepts.training.experiment import check_experiment
 
     installed = {point.name: point.value for point in metadata.entry_points(group=ENTRY_POINTS)}

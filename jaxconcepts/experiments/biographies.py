@@ -25,7 +25,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import PyTree
 
-from jaxconcepts.experiments import biographies_measures, biographies_world
+from jaxconcepts.experiments import biographies_measures, biographies_world, evaluators
 from jaxconcepts.experiments.biographies_world import BiographyTask, World
 from jaxconcepts.experiments.tokens import TokenExperiment, Tokens
 from jaxconcepts.fields import FieldError, field
@@ -38,6 +38,8 @@ TUNED = "tuned"
 """Where the low-rank additions are, beside the model's parameters."""
 DECODERS = ("hinted", "stored")
 """Evaluators that need a decoder."""
+READ_OFF = ("q_probe", "p_probe", "trained_q_probe", "trained_p_probe")
+"""Evaluators with folds."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,16 @@ class Biographies(TokenExperiment):
             )
         if made.low_rank and not isinstance(made.model, gpt2.GPT2Config):
             raise FieldError("task.tuning", f"must be full for model.family {made.model.MODEL_TYPE}, got low_rank")
-        made.world  # noqa: B018  raises for texts that do not fit
+        # Raises for texts that do not fit. Of a side with fewer than measure.per_concept people all are measured.
+        people, settings = len(made.world.arrays["names"]["side"]), made.measuring
+        for name, value, most, of in (
+            ("folds", settings.folds, people, READ_OFF),
+            ("neighbours", settings.neighbours, people - 1, evaluators.OF_NEIGHBOURS),
+        ):
+            if value > most and set(settings.metrics) & set(of):
+                raise FieldError(
+                    f"measure.{name}", f"must be at most {most}, as {people} people are measured, got {value}"
+                )
         return made
 
     causal = property(lambda self: getattr(self.model, "causal", True))

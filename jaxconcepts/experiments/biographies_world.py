@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxconcepts.experiments.tokens import MOST_TOKENS
 from jaxconcepts.fields import FieldError, check, field
 from jaxconcepts.tasks import biographies, biographies_bank, biographies_capacity, biographies_items, masking
 from jaxconcepts.tasks.biographies_bank import Bank, BankConfig
@@ -42,7 +43,9 @@ class BiographyTask:
         "compact", "form of the texts: english, or compact with one token a value", choices=biographies.FORMS
     )
     variant: str = field("single", "variant of the biographies, see docs/biographies.md")
-    window: int = field(36, "tokens in a training window, which never cuts a text; the model's context", low=8)
+    window: int = field(
+        36, "tokens in a training window, which never cuts a text; the model's context", low=8, high=MOST_TOKENS
+    )
     kinds: tuple[str, ...] = field(
         ("extract",), "kinds of questions, see docs/biographies.md", choices=biographies.KINDS, low=1
     )

@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxconcepts import experiments
+from jaxconcepts.experiments import own_code
 from jaxconcepts.interventions import heads
 from jaxconcepts.metrics.decodability import concept_decodability_per_concept, pairwise_decodability
 from jaxconcepts.metrics.geometry import linear_cka, silhouette, two_nn
@@ -63,9 +64,9 @@ def measure(experiment, params, held_out: HeldOut) -> dict[str, Named]:
     for name in experiment.measuring.metrics:
         made = evaluator(experiment, name)
         if made.each is not None:
-            measured |= _checked(name, made.each(states, outputs, held_out))
+            measured |= _checked(name, made.each, states, outputs, held_out)
         if made.of_model is not None:
-            measured |= _checked(name, made.of_model(experiment, params, held_out))
+            measured |= _checked(name, made.of_model, experiment, params, held_out)
     return measured
 
 
@@ -75,9 +76,9 @@ def constants(experiment, held_out: HeldOut, untrained: Callable[[], Any]) -> di
     for name in experiment.measuring.metrics:
         made = evaluator(experiment, name)
         if made.once is not None:
-            measured |= _checked(name, made.once(experiment, held_out, lambda: experiment.read(untrained(), held_out)))
+            measured |= _checked(name, made.once, experiment, held_out, lambda: experiment.read(untrained(), held_out))
         if made.of_untrained is not None:
-            measured |= _checked(name, made.of_untrained(experiment, untrained(), held_out))
+            measured |= _checked(name, made.of_untrained, experiment, untrained(), held_out)
     return measured
 
 
@@ -267,7 +268,8 @@ def _by_token(score, states, concept: Concept):
     return jnp.stack([score(states[token], concept.labels[token]) for token in range(states.shape[0])])
 
 
-def _checked(name, measured):
+def _checked(name, function, *given):
+    measured = own_code.call(name, function, *given) if ":" in name else function(*given)
     if not isinstance(measured, dict):
         raise ValueError(f"evaluator {name} must give a dict of Named arrays, got {type(measured).__name__}")
     try:
@@ -288,3 +290,8 @@ COMMON: Mapping[str, Any] = {
     "untrained": Evaluator(once=_cd_untrained),
     "surface": Evaluator(once=_cd_surface),
 }
+
+OF_NEIGHBOURS = ("cd", "cd_interval", "pairwise_cd", "untrained", "surface")
+"""Those that ask for the nearest `measure.neighbours` points."""
+OF_CONCEPTS = tuple(name for name in COMMON if name != "head_ablation")
+"""Those that are of `held_out.concepts`, and give nothing where there are none."""

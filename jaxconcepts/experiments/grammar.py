@@ -26,7 +26,8 @@ import jax.numpy as jnp
 from jaxtyping import PyTree
 
 from jaxconcepts.experiments import evaluators, grammar_generation, grammar_held_out, grammar_measures, grammar_trees
-from jaxconcepts.experiments.tokens import TokenExperiment, Tokens
+from jaxconcepts.experiments.tokens import MOST_TOKENS, TokenExperiment, Tokens
+from jaxconcepts.field_values import SMALLEST_FLOAT
 from jaxconcepts.fields import FieldError, check, field
 from jaxconcepts.tasks import grammar, grammar_stream
 from jaxconcepts.training.experiment import Concept, HeldOut, MeasureConfig, Named
@@ -47,7 +48,9 @@ class GrammarTask:
     grammar: str = field(
         "cfg3b@16", "a packaged grammar or the path of a CSV; @SYMBOL after it makes this symbol the root"
     )
-    window: int = field(128, "tokens in a training window, which may cut strings; the model's context", low=4)
+    window: int = field(
+        128, "tokens in a training window, which may cut strings; the model's context", low=4, high=MOST_TOKENS
+    )
     mask_ambiguous: bool = field(False, "leave strings with several trees out of the held-out strings")
     noise: Literal[*grammar.NOISES] = field("token", "what noise changes, see tasks.grammar.Noise")
     noise_share: float = field(0.0, "share of the training strings that noise changes", low=0, high=1)
@@ -74,35 +77,30 @@ class GrammarTask:
 
 @dataclass(frozen=True)
 class GrammarMeasure(MeasureConfig):
-    """As `MeasureConfig`, where per_concept is how many strings are held out, and cd_per_concept is not used.
+    """As `MeasureConfig`, where per_concept is how many strings are held out, and cd_per_concept is not used."""
 
-    corruption is of the metric "noise".
-    """
-
-    points: int = field(2000, "largest number of positions of the held-out strings whose hidden states are read")
-    folds: int = field(5, "folds of the probes; no fold splits a string")
-    alpha: float = field(1.0, "ridge penalty of the probes: the weight of the squared coefficients")
-    generations: int = field(128, "strings that are generated from each start")
-    prefix: int = field(15, "tokens of a true string that a generation continues")
-    corruption: float = field(0.15, "probability that a token of a corrupted prefix changes")
-    temperatures: tuple[float, ...] = field((1.0,), "temperatures of the generation")
+    points: int = field(2000, "largest number of positions of the held-out strings whose hidden states are read", low=2)
+    folds: int = field(5, "folds of the probes; no fold splits a string", low=2)
+    alpha: float = field(1.0, "ridge penalty of the probes: the weight of the squared coefficients", above=0)
+    generations: int = field(128, "strings that are generated from each start", low=1)
+    prefix: int = field(15, "tokens of a true string that a generation continues", low=1)
+    corruption: float = field(
+        0.15, "probability that a token of a corrupted prefix changes, for the metric noise; from 0 to 1"
+    )
+    temperatures: tuple[float, ...] = field((1.0,), "temperatures of the generation, positive")
 
     def __post_init__(self):
         super().__post_init__()
-        for name, least in {"points": 1, "folds": 2, "generations": 1, "prefix": 1}.items():
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ValueError(f"measure.{name} must be an integer of at least {least}, got {value!r}")
+        check(self)
         if not 0 <= self.corruption <= 1:
             raise ValueError(f"measure.corruption must be from 0 to 1, got {self.corruption!r}")
-        if not self.alpha > 0:
-            raise ValueError(f"measure.alpha must be a positive number, got {self.alpha!r}")
-        temperatures = self.temperatures
-        if isinstance(temperatures, str | int | float):
-            temperatures = tuple(float(text) for text in str(temperatures).split(","))
-        object.__setattr__(self, "temperatures", tuple(temperatures))
-        if not self.temperatures or not all(0 < value < float("inf") for value in self.temperatures):
+        # In float32, where the smallest numbers are 0.
+        if not self.temperatures or not all(value >= SMALLEST_FLOAT for value in self.temperatures):
             raise ValueError(f"measure.temperatures must be positive numbers, got {self.temperatures!r}")
+        if len({f"{value:g}" for value in self.temperatures}) < len(self.temperatures):
+            raise ValueError(
+                f"measure.temperatures must differ in six digits, by which rows are named, got {self.temperatures!r}"
+            )
         if self.folds > self.per_concept:
             raise ValueError(
                 f"measure.folds must be at most measure.per_concept = {self.per_concept} strings, got {self.folds}"
@@ -136,6 +134,11 @@ class Grammar(TokenExperiment):
             raise ValueError(
                 f"measure.prefix must be below the shortest string of {of.name}, {of.min_length} tokens, got "
                 f"{made.measuring.prefix}"
+            )
+        if metrics & set(evaluators.OF_NEIGHBOURS) and made.measuring.neighbours >= made.measuring.points:
+            raise ValueError(
+                f"measure.neighbours must be below measure.points = {made.measuring.points}, got "
+                f"{made.measuring.neighbours}"
             )
         if metrics & set(LABELLED):
             grammar_held_out.check_labels(of, made.task.mask_ambiguous)

@@ -65,7 +65,7 @@ def declared(family: str) -> tuple[type, ...]:
 def family_of(values: Mapping[str, Any] | None, default: str) -> str:
     """The family that a config's values name. Raises FieldError for one that there is not."""
     family = ((values or {}).get("model") or {}).get("family", default)
-    if family not in FAMILIES:
+    if not isinstance(family, str) or family not in FAMILIES:
         raise FieldError("model.family", f"must be one of {', '.join(FAMILIES)}, got {family!r}")
     return family
 

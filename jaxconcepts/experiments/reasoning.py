@@ -36,6 +36,7 @@ from jaxconcepts.training.experiment import HeldOut, MeasureConfig, Named
 
 COMPACT = ("probe", "trained_probe", "foresee")
 """Evaluators that need one token a parameter."""
+HAS = "trained_probe and probe read hidden states"
 ASKED = 64
 """Problems of the most operations that a window is checked with before any bank is written."""
 
@@ -59,7 +60,7 @@ class ReasoningTask:
     depths: tuple[int, int] = field((2, 4), "smallest and largest number of layers of items", low=2, high=4)
     widths: tuple[int, int] = field((2, 4), "smallest and largest number of items in a layer", low=1, high=4)
     question_first: bool = field(False, "put the question before the problem")
-    retry: float = field(0.0, "rate of wrong names that training solutions write and take back", low=0, below=1)
+    retry: float = field(0.0, "rate of wrong names that training solutions write and take back", low=0, high=0.99)
     retry_kind: Literal[*RETRY_KINDS] = field("uncomputable", "which wrong names these are")
     retry_masked: bool = field(False, "these wrong names carry no loss")
     split: Literal[*SPLITS[:2]] = field(
@@ -67,7 +68,9 @@ class ReasoningTask:
     )
     problems: int = field(200_000, "number of training problems, which are made once", low=1, high=2**32)
     bank_seed: int = field(0, "seed of the training problems", low=0, high=2**29)
-    window: int = field(128, "tokens in a training row, which never cuts a problem; the model's context", low=8)
+    window: int = field(
+        128, "tokens in a training row, which never cuts a problem; the model's context", low=8, high=tokens.MOST_TOKENS
+    )
     loss_on: Literal["solution", "all"] = field("solution", "the tokens that carry loss")
 
     vocab_size = property(lambda self: len(reasoning_text.vocabulary(self.form, self.modulus)))
@@ -75,8 +78,14 @@ class ReasoningTask:
 
     def __post_init__(self):
         check(self)
-        largest = replace(self.drawn, operations=(self.measured_operations[-1],) * 2, split="all")
-        _check_window(largest, self.window)
+        drawn = replace(self.drawn, split="all")
+        generate(drawn)  # Raises for operations that are not reached, which those beyond are not then either.
+        most = self.measured_operations[-1]
+        try:
+            generate(replace(drawn, operations=(most, most)))
+        except ValueError as error:
+            raise FieldError("beyond", f"is {self.beyond}, which adds up to {most} operations, but {error}") from error
+        _check_window(replace(drawn, operations=(most, most)), self.window)
 
     @property
     def drawn(self) -> ReasoningConfig:
@@ -151,6 +160,12 @@ class Reasoning(TokenExperiment):
         asked = sorted(set(made.measuring.metrics) & set(COMPACT))
         if asked and made.task.form != "compact":
             raise ValueError(f'measure.metrics: {asked[0]} needs task.form="compact", got {made.task.form!r}')
+        if none := sorted(set(made.measuring.metrics) & set(evaluators.OF_CONCEPTS) - {*Reasoning.EVALUATORS}):
+            raise ValueError(
+                f"measure.metrics: {none[0]} needs concepts at one place of every row, and problems have none; {HAS}"
+            )
+        if made.measuring.hidden_count:
+            raise FieldError("measure.hidden_count", f"must be 0 for reasoning, got {made.measuring.hidden_count}")
         if not getattr(made.model, "causal", True):
             raise ValueError("model.causal must be True: solutions are written from left to right")
         return made

@@ -17,8 +17,8 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
 from jaxconcepts import fields
-from jaxconcepts.experiments import evaluators, models
-from jaxconcepts.fields import field
+from jaxconcepts.experiments import evaluators, models, regression_limits
+from jaxconcepts.fields import FieldError, field
 from jaxconcepts.models import continuous, gpt2
 from jaxconcepts.tasks import curriculum, references, regression
 from jaxconcepts.training import initial, optimizers, train
@@ -69,15 +69,11 @@ def predictions(model: continuous.Model, params: PyTree, batch: regression.Batch
     return Predictions(output.out[:, ::2, 0], output.captured)
 
 
-def mean_loss(model: continuous.Model, params: PyTree, batch: regression.Batch) -> Float[Array, ""]:
-    """Mean squared error over the batch and the pairs that carry loss, the zero-example one included."""
-    return objective_and_mse(model, "mse", params, batch)[1]
-
-
 def objective_and_mse(
     model: continuous.Model, kind: str, params: PyTree, batch: regression.Batch
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """What the loss of this kind (one of `LOSSES`) minimises, and the mean squared error beside it."""
+    """What the loss of this kind (one of `LOSSES`) minimises, and beside it the mean squared error over the batch and
+    the pairs that carry loss, the zero-example one included."""
     errors = jnp.square(predictions(model, params, batch).out - batch.targets).mean(0)
     over_pairs = lambda values: (values * batch.pair_mask).sum() / batch.pair_mask.sum()  # noqa: E731
     mse = over_pairs(errors)
@@ -194,7 +190,11 @@ class Regression(Experiment):
             measuring=fields.part(given.measure, MeasureConfig),
         )
         evaluators.check(made, made.measuring.cd_per_concept * task.num_concepts)
+        regression_limits.check(made.measuring, task.num_concepts)
+        if not getattr(made.model, "causal", True):
+            raise FieldError("model.causal", "must be true: a y that the model reads beside its x needs no prediction")
         made.numbers(config)
+        curriculum.check_ratio(given.curriculum.concept_ratio, task.num_concepts)
         return made
 
     @classmethod

@@ -32,6 +32,8 @@ from jaxconcepts.training.experiment import Concept, Experiment, HeldOut, Measur
 
 METRICS = ("loss", "accuracy", "cd")
 HELD_OUT_SEED = 20241214
+MOST_TOKENS = 65_536
+"""The most tokens of a row that a task takes: whole rows are made on the host, before any memory is reckoned."""
 
 
 class Tokens(NamedTuple):

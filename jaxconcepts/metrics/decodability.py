@@ -12,8 +12,7 @@ neighbour, and distance is Euclidean (arXiv 2412.12276, section 3.2). `ties` is 
 `group` [N] leaves neighbours of a point's own group out of its vote. Otherwise points that share a string, a query or a
 person would find each other.
 
-Every function takes hidden states with any leading axes (layers, steps, runs) in one program, as NumPy, JAX or PyTorch
-arrays:
+Every function takes hidden states with any leading axes (layers, steps, runs), as NumPy, JAX or PyTorch arrays:
 
     concept_decodability(hidden[33, 700, 4096], concepts[700])       # [33]
 
@@ -72,9 +71,8 @@ def concept_decodability(
     k: number of neighbours, 1 to N - 1. ties: "first" or "split". group: [N]; points of one group do not vote for each
         other. drop_missing, memory: see the module.
 
-    Raises ValueError for k out of range, for a wrong number of labels, and, outside jit, for missing labels, hidden
-    states that are not finite, and k above the number of points outside a group (inside jit the last two give NaN).
-    """
+    Raises ValueError for k out of range, a wrong number of labels, and, outside jit, for missing labels, states that
+    are not finite, and k above the number of points outside a group (inside jit the last two give NaN)."""
     points = checked(hidden, concepts, k, ties, group, num_concepts, drop_missing)
     return _score(points, k, _mean, ties, memory)
 
@@ -108,7 +106,7 @@ def decoded_concepts(
     memory: int = neighbours.DEFAULT_MEMORY,
 ) -> Shaped[Array, "*lead N"]:
     """The concept that the k nearest other points of each point vote for, as labels [..., N], with ties="first"."""
-    points = check_points(hidden, concepts, k, num_concepts, group)
+    points = checked(hidden, concepts, k, "first", group, num_concepts)
     predicted = points.run(partial(_predict, k=k, num_concepts=points.num_concepts, memory=memory), concepts=True)
     return predicted if points.labels is None else points.labels[np.asarray(predicted)]
 
@@ -207,11 +205,14 @@ def _mean(scores, concepts, num_concepts):
 
 
 def checked(hidden, concepts, k, ties, group, num_concepts, drop_missing=False) -> Points:
-    """`check_points`, and that ties are "first" or "split"."""
+    """`check_points`, and that ties are "first" or "split", and neither the concepts nor k None."""
     if ties not in TIES:
         raise ValueError(f'ties must be "first" or "split", got {ties!r}')
+    for name, value, what in (("concepts", concepts, "labels, one a point"), ("k", k, "a positive integer")):
+        if value is None:
+            raise ValueError(f"{name} must be {what}, got None")
     points = check_points(hidden, concepts, k, num_concepts, group, drop_missing)
-    if ties == "split" and k and k * np.shape(points.hidden)[-2] >= 2**31:
+    if ties == "split" and k * np.shape(points.hidden)[-2] >= 2**31:
         raise ValueError(f"k times the number of points must be below 2**31 to split ties, got {k} neighbours")
     return points
 

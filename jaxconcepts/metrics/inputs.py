@@ -40,12 +40,18 @@ class Points(NamedTuple):
 def check_points(
     hidden, concepts, k: int | None, num_concepts: int | None, group=None, drop_missing: bool = False
 ) -> Points:
-    """Raises ValueError for shapes that do not fit, k outside 1 to N - 1, and, outside jit, values not finite, missing
-    labels (left out with `drop_missing`) and points with fewer than k others outside their group."""
-    hidden = as_array(hidden)
-    concepts, group = (None if labels is None else _as_labels(labels) for labels in (concepts, group))
-    if np.ndim(hidden) < 2:
+    """Raises ValueError for shapes that do not fit, hidden states that are no real numbers, k outside 1 to N - 1, and,
+    outside jit, values not finite, missing labels (left out with `drop_missing`) and points with fewer than k others
+    outside their group."""
+    hidden = as_array(hidden, "hidden")
+    concepts, group = (
+        None if labels is None else _as_labels(name, labels)
+        for name, labels in (("concepts", concepts), ("group", group))
+    )
+    if np.ndim(hidden) < 2 or not np.shape(hidden)[-1]:
         raise ValueError(f"hidden must have shape [..., points, width], got {np.shape(hidden)}")
+    if num_concepts is not None and not (_is_whole(num_concepts) and num_concepts >= 1):
+        raise ValueError(f"num_concepts must be a positive integer, got {num_concepts!r}")
     for name, labels in (("concepts", concepts), ("group", group)):
         total = np.shape(hidden)[-2]
         if labels is not None and np.shape(labels) != (total,):
@@ -53,7 +59,9 @@ def check_points(
     if drop_missing and concepts is not None:
         hidden, concepts, group = _without_missing(hidden, concepts, group)
     points = np.shape(hidden)[-2]
-    if k is not None and (not isinstance(k, (int, np.integer)) or not 1 <= k < points):
+    if points < 2:
+        raise ValueError(f"hidden must have at least two points with a label, got {points}")
+    if k is not None and not (_is_whole(k) and 1 <= k < points):
         raise ValueError(f"k must be an integer from 1 to {points - 1}, one less than the {points} points; got {k!r}")
     hidden = check_hidden(hidden)
     group = _check_group(group, k)
@@ -91,23 +99,38 @@ def checked_labels(name: str, labels) -> np.ndarray:
     absent = np.flatnonzero(missing(labels))
     if len(absent):
         more = f" and {len(absent) - 5} more" if len(absent) > 5 else ""
+        hint = ". concept_decodability's drop_missing=True leaves them out" if name == "concepts" else ""
         raise ValueError(
             f"{name} must have a label for every point; points {', '.join(map(str, absent[:5]))}{more} have none "
-            f"(None or NaN). drop_missing=True leaves them out"
+            f"(None or NaN){hint}"
         )
     array = np.asarray(labels)
-    if array.dtype.kind == "O" and len({str if isinstance(label, str) else float for label in array}) > 1:
+    if _mixed(array):
         raise ValueError(f"{name} must be labels of one kind, got texts and numbers: {array[:5].tolist()}")
+    try:
+        np.unique(array)
+    except TypeError as error:
+        raise ValueError(f"{name} must be labels that can be sorted, such as numbers or texts: {error}") from error
     return array
 
 
-def _as_labels(labels):
-    """An array; of a list in which labels are missing one of objects, since NumPy would make the text "nan" of them."""
+def _as_labels(name, labels):
+    """An array; of a list in which labels are missing, or texts beside numbers, one of objects, since NumPy would make
+    texts of them all."""
     if not isinstance(labels, list | tuple):
-        return as_array(labels)
+        return as_array(labels, name)
     objects = np.empty(len(labels), object)
     objects[:] = labels
-    return objects if missing(objects).any() else as_array(labels)
+    return objects if missing(objects).any() or _mixed(objects) else as_array(labels, name)
+
+
+def _mixed(array: np.ndarray) -> bool:
+    """Whether texts stand beside other objects."""
+    return array.dtype.kind == "O" and len({isinstance(label, str) for label in array}) > 1
+
+
+def _is_whole(value) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
 def _is_missing(label) -> bool:
@@ -139,18 +162,35 @@ def _check_group(group, k):
 
 
 def check_hidden(hidden):
-    """Hidden states as a floating array; NumPy float64 stays, everything narrower becomes float32."""
-    hidden = as_array(hidden)
+    """Hidden states as a floating array; NumPy float64 stays, everything narrower becomes float32.
+
+    Raises ValueError for what is not real or is masked, and, outside jit, for values that are not finite.
+    """
+    hidden = as_array(hidden, "hidden")
+    _check_real(hidden)
     if isinstance(hidden, jax.Array):
         hidden = hidden if hidden.dtype == jnp.float64 else hidden.astype(jnp.float32)
         if isinstance(hidden, jax.core.Tracer):
             return hidden
         finite = bool(jnp.all(jnp.isfinite(hidden)))
     else:
-        hidden = np.asarray(hidden)
-        hidden = hidden if hidden.dtype == np.float64 else hidden.astype(np.float32)
+        try:
+            hidden = np.asarray(hidden)
+            hidden = hidden if hidden.dtype == np.float64 else hidden.astype(np.float32)
+        except (TypeError, ValueError) as error:  # Of an array of objects.
+            raise ValueError(f"hidden must be real numbers, got objects: {error}") from error
         finite = np.isfinite(hidden).all()
     if not finite:
         bad = int(np.size(hidden) - np.isfinite(np.asarray(hidden)).sum())
         raise ValueError(f"hidden must be finite, got {bad} values that are NaN or infinite of {np.size(hidden)}")
     return hidden
+
+
+def _check_real(hidden) -> None:
+    dtype = hidden.dtype
+    number = any(jnp.issubdtype(dtype, kind) for kind in (jnp.floating, jnp.integer, jnp.bool_))
+    if not (number or getattr(dtype, "kind", "") == "O") or getattr(dtype, "kind", "") == "m":
+        raise ValueError(f"hidden must be real numbers, got an array of {dtype}")
+    if np.ma.isMaskedArray(hidden) and np.ma.getmaskarray(hidden).any():
+        count = int(np.ma.getmaskarray(hidden).sum())
+        raise ValueError(f"hidden must have all its values, got {count} that are masked; leave their points out")

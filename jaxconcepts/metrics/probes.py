@@ -18,11 +18,13 @@ from jaxtyping import Array, Float, Int, Num, Shaped
 from jaxconcepts.float64 import in_double
 from jaxconcepts.metrics.inputs import check_points
 
+FOLDS = 5
+
 
 def linear_probe(
     hidden: Num[Array, "*lead N d"],
     concepts: Shaped[Array, " N"],
-    folds: int = 5,
+    folds: int = FOLDS,
     alpha: float = 1.0,
     *,
     num_concepts: int | None = None,

@@ -60,7 +60,10 @@ class BankConfig:
         check_form(self.form)
         check_seed(self.seed)
         for field in ("variant", "celebrity_variant"):
-            parse_variant(getattr(self, field))
+            try:
+                parse_variant(getattr(self, field))
+            except ValueError as error:
+                raise ValueError(f"bank.{field}{str(error).removeprefix('variant')}") from error
         object.__setattr__(self, "kinds", tuple(check_kind(kind) for kind in self.kinds))
         if not self.kinds or len(set(self.kinds)) != len(self.kinds):
             raise ValueError(f"bank.kinds must be distinct and not empty, got {self.kinds}")

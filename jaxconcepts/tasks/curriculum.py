@@ -13,8 +13,11 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxconcepts.fields import field
+from jaxconcepts.fields import FieldError, field
 from jaxconcepts.tasks.regression import RegressionHParams
+
+SPAN = 1e30
+"""How often one concept may come for once of another."""
 
 
 class Curriculum(NamedTuple):
@@ -50,6 +53,16 @@ class CurriculumFields:
     pairs_interval: float = field(2000.0, "steps in such an interval", above=0)
     concept_ratio: float = field(1.0, "how many times as frequent each concept is as the next, at first", above=0)
     concept_steps: float = field(1.0, "steps after which the frequencies follow task.concept_weights", above=0)
+
+
+def check_ratio(ratio: float, num_concepts: int) -> None:
+    """Raises FieldError where the first and the last concept's frequencies are too far apart for float32."""
+    most = SPAN ** (1 / max(1, num_concepts - 1))
+    if not 1 / most <= ratio <= most:
+        raise FieldError(
+            "curriculum.concept_ratio", f"must be from {1 / most:.3g} to {most:.3g} with {num_concepts} concepts, of "
+            f"which the last comes concept_ratio ** {num_concepts - 1} times for once of the first, got {ratio!r}",
+        )  # fmt: skip
 
 
 def at_step(curriculum: Curriculum, task: RegressionHParams, step) -> RegressionHParams:

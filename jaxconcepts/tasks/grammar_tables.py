@@ -170,7 +170,7 @@ def _build(text: str, source: str, table: list[_Rule], root: str | None) -> Gram
     first = min(level_of.values())
     tops = [symbol for symbol, level in level_of.items() if level == first]
     if root is not None:
-        if not root.isdigit() or int(root) not in level_of:
+        if not (root.isascii() and root.isdigit() and int(root) in level_of):
             symbols = ", ".join(map(str, sorted(level_of, reverse=True)))
             raise ValueError(f"{source}: the root must be one of the symbols {symbols}; got {root!r}")
         tops = [int(root)]

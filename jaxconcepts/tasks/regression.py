@@ -21,6 +21,7 @@ from jaxconcepts.fields import field
 BASES = ("orthogonal", "overlapping", "given", "random_support", "families")
 FAMILIES = ("linear", "sparse_linear", "leaky_relu", "quadratic")
 LEAKY_SLOPE = 0.2
+_TINY, _LARGEST = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True)
@@ -169,6 +170,9 @@ def hparams(
         if config.bases == "given":
             raise ValueError('bases="given" needs masks of shape [num_concepts, dim]; none were given')
         masks = default_masks(config)
+    if isinstance(masks, list | tuple) and len({np.shape(row) for row in masks}) > 1:
+        lengths = ", ".join(str(np.size(row)) for row in masks)
+        raise ValueError(f"masks must have shape {(config.num_concepts, config.dim)}, got rows of {lengths}")
     masks = jnp.asarray(masks, jnp.float32)
     if masks.shape != (config.num_concepts, config.dim):
         raise ValueError(f"masks must have shape {(config.num_concepts, config.dim)}, got {masks.shape}")
@@ -178,6 +182,12 @@ def hparams(
         raise ValueError(f"concept_weights must have shape {(config.num_concepts,)}, got {weights.shape}")
     if _known(weights) and not (np.all(np.asarray(weights) >= 0) and np.any(np.asarray(weights) > 0)):
         raise ValueError(f"concept_weights must be non-negative and not all zero, got {np.asarray(weights).tolist()}")
+    if _known(weights):
+        known = np.asarray(weights, np.float64)
+        if np.any((known > 0) & (known < _TINY)) or known.sum() > _LARGEST:
+            raise ValueError(
+                f"concept_weights must be 0 or at least {_TINY:.3g} and have a sum in float32, got {known.tolist()}"
+            )
     if _known(noise) and not np.all(np.asarray(noise) >= 0):
         raise ValueError(f"noise is a standard deviation and must not be negative, got {noise}")
     return RegressionHParams(

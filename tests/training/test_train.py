@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxconcepts.experiments.regression import Regression, RegressionTrain, mean_loss
+from jaxconcepts.experiments.regression import Regression, RegressionTrain, objective_and_mse
 from jaxconcepts.models import gpt2
 from jaxconcepts.tasks import regression
 from jaxconcepts.training import train
@@ -66,7 +66,7 @@ def outputs(params, batch):
     return gpt2.apply(MODEL, params, regression.interleave(batch)).out
 
 
-mean_loss = jax.jit(partial(mean_loss, MODEL))
+mean_loss = jax.jit(lambda params, batch: objective_and_mse(MODEL, "mse", params, batch)[1])
 
 
 def test_the_loss_is_the_mean_over_the_batch_and_the_pairs_that_count(adam):
