@@ -296,7 +296,5 @@ def _at(tree: PyTree, path: str):
 
 
 def _set(tree: PyTree, path: str, leaf) -> None:
-    *folders, last = path.split("/")
-    for key in folders:
-        tree = tree[key]
-    tree[last] = leaf
+    folder, _, last = path.rpartition("/")
+    (_at(tree, folder) if folder else tree)[last] = leaf
