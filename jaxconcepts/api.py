@@ -279,6 +279,9 @@ def _layout(execution, runs):
 
 @contextlib.contextmanager
 def _open(workdir, record, execution, chosen, made, extend):
+    from jaxconcepts.sweeps import sizing
+
+    sizing.try_own_evaluators(chosen)
     keep_steps = {step for point in chosen for step in point.experiment.measuring.checkpoint_steps}
     device = command_line.device() | execution
     with store.open_run(workdir, record, device=device, keep_steps=keep_steps, extend=extend) as opened:

@@ -63,11 +63,12 @@ def run(argv: list[str]) -> int:
 
     from jaxconcepts import store
     from jaxconcepts.figures import claims
-    from jaxconcepts.sweeps import membership, rounds, sweep
+    from jaxconcepts.sweeps import membership, rounds, sizing, sweep
 
     packs.make_mesh(len(checked) if search is None else search.round * num_seeds, layout.data)
     if search is not None:
         rounds.check(search, checked[0], flags.extend)
+    sizing.try_own_evaluators(checked)
     device = command_line.device()
     started = partial(membership.started, flags.workdir, known)
     keep_steps = {step for point in checked for step in point.experiment.measuring.checkpoint_steps}

@@ -34,6 +34,7 @@ def train(read: arguments.Config, workdir: str, extend: bool = False) -> int:
     pack = [points.make_point(copy.deepcopy(config) | {"seed": seed}, known) for seed in seeds]
     layout = packs.Layout(execution["how"], execution["data"], execution["unroll"])
     sizing.check_fits(pack, layout)
+    sizing.try_own_evaluators(pack)
     if read.file.sweep() is not None:
         log.warning("%s has a get_sweep(), which `sweep` runs; `train` runs the config alone", read.file.name)
     device = command_line.device()

@@ -35,23 +35,25 @@ def check_fits(points: Sequence[Point], layout: packs.Layout) -> None:
     state = -(-len(points) // devices) * state_bytes(points[0])
     if state > SHARE * memory:
         raise ValueError(_too_large(points[0], state, memory, len(points)))
-    try_own_evaluators(points[0])
 
 
-def try_own_evaluators(point: Point) -> None:
-    """Traces the evaluators of a user's own, without compiling: raises ValueError where one fails, or gives what is no
-    named array, before anything is written."""
-    experiment = point.experiment
-    own = tuple(name for name in experiment.measuring.metrics if ":" in name)
-    if not own:
-        return
-    asked = replace(experiment, measuring=replace(experiment.measuring, metrics=own))
+def try_own_evaluators(points: Sequence[Point]) -> None:
+    """Traces each evaluator of a user's own once, without compiling: raises ValueError where one fails, or gives what
+    is no named array, before anything is written."""
+    tried: set[str] = set()
+    for point in points:
+        measuring = point.experiment.measuring
+        own = tuple(name for name in measuring.metrics if ":" in name and name not in tried)
+        if not own:
+            continue
+        tried |= set(own)
+        asked = replace(point.experiment, measuring=replace(measuring, metrics=own))
 
-    def measured(numbers, data):
-        params = asked.model_params(asked.init(numbers, data), numbers, data, None)
-        return asked.measure(params, asked.held_out(numbers, data))
+        def measured(numbers, data, asked=asked):
+            params = asked.model_params(asked.init(numbers, data), numbers, data, None)
+            return asked.measure(params, asked.held_out(numbers, data))
 
-    jax.eval_shape(measured, point.numbers, asked.data())
+        jax.eval_shape(measured, point.numbers, asked.data())
 
 
 def runs_at_once(programs: Programs, points: Sequence[Point], most: int, memory: int) -> int:

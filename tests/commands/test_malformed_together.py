@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+import jaxconcepts as jc
+
 ROOT = Path(__file__).parents[2]
 REGRESSION = ROOT / "tests" / "small_train.py"
 GRAMMAR = ROOT / "tests" / "experiments" / "small_grammar.py"
@@ -100,3 +102,19 @@ def test_an_evaluator_of_ones_own_is_tried_before_anything_is_written(refused, t
     (tmp_path / "mine.py").write_text(f"def mine(states, outputs, held_out):\n    {body}\n")
     metrics = f"--config.measure.metrics=loss,{tmp_path}/mine.py:mine"
     assert message in refused("train", f"--config={REGRESSION}", metrics)
+
+
+def test_a_sweep_tries_the_evaluators_of_every_point(refused, tmp_path):
+    """One that only the second point asks for, by the command and by the API."""
+    (tmp_path / "mine.py").write_text("def mine(states, outputs, held_out):\n    return {'a': states['concpt']}\n")
+    metrics, message = [["loss"], ["loss", f"{tmp_path}/mine.py:mine"]], "line 2 of mine.py: KeyError: 'concpt'"
+    (tmp_path / "config.py").write_text(
+        f"from jaxconcepts.runs.loop import default_config\n\ndef get_config():\n    return default_config()\n\n"
+        f"def get_sweep():\n    return [{{'measure.metrics': tuple(names)}} for names in {metrics}]\n"
+    )
+    assert message in refused("sweep", f"--config={tmp_path}/config.py")
+    with pytest.raises(ValueError, match=message):
+        jc.sweep({}, [{"measure.metrics": names} for names in metrics], tmp_path / "run")
+    with pytest.raises(ValueError, match=message):
+        jc.train({"measure": {"metrics": metrics[1]}}, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
