@@ -88,21 +88,16 @@ def groups(root: epath.Path, step_scale: str = "auto", max_runs: int = 24, umap:
     return made
 
 
-def _head(study: Study, groups: list[Group], provenance: Any, max_runs: int) -> page.Head:
+def _head(study: Study, groups: list[Group], provenance: dict[str, Any], max_runs: int) -> page.Head:
     statuses = study.runs["status"].to_list() if study.runs.height else []
     counts = ", ".join(f"{statuses.count(status)} {status}" for status in dict.fromkeys(statuses))
     number, left_out = len(study.names), len(study.names) - max_runs
     state = f"{number} run{'s' if number != 1 else ''}{f' ({counts})' if counts else ''}" if number else ""
     state += f", up to step {study.metrics['step'].max()}" if study.metrics.height else ""
     missing = [f"Figures of {left_out} of {number} runs (the table has them all)"] if left_out > 0 else []
-    return page.Head(groups[0].title, _command(provenance), state and f"{state}.", "running" in statuses, missing)
-
-
-def _command(provenance: Any) -> str:
-    """The command that made the run directory, of its last start."""
-    entries = provenance if isinstance(provenance, list) else [provenance]
-    last = entries[-1] if entries else {}
-    return str(last.get("command") or "") if isinstance(last, dict) else ""
+    return page.Head(
+        groups[0].title, str(provenance.get("command") or ""), state and f"{state}.", "running" in statuses, missing
+    )
 
 
 def _claims(root: epath.Path, study: Study) -> Group | None:

@@ -49,8 +49,10 @@ def earlier(workdir: epath.PathLike) -> list[dict[str, Any]]:
 
 
 def provenance(workdir: epath.PathLike) -> dict[str, Any]:
-    """Versions, device, command line, UTC start time and git revision; the same for each of "resumes"."""
-    return read_json(existing_run(workdir) / "provenance.json")
+    """Versions, device, command line, UTC start time and git revision; the same for each of "resumes". {} where the
+    record was deleted."""
+    path = existing_run(workdir) / "provenance.json"
+    return read_json(path) if path.exists() else {}
 
 
 @contextlib.contextmanager

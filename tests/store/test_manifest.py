@@ -234,6 +234,13 @@ def test_damaged_descriptions_are_named(workdir, name, text):
     assert len(message.splitlines()) == 1 and (name in message or "made with another config" in message), message
 
 
+def test_a_record_that_was_deleted_is_empty_and_begun_anew(workdir):
+    (workdir / "provenance.json").unlink()
+    assert store.provenance(workdir) == {}
+    with store.open_run(workdir, CONFIG):
+        assert store.provenance(workdir)["resumes"] == []
+
+
 @pytest.mark.parametrize("damage", ["deleted", "emptied", "without rows", "another schema", "doubled"])
 def test_a_study_names_a_part_that_is_not_as_it_was_written_and_makes_it_again(tmp_path, damage, caplog):
     frame = pl.DataFrame({"x": [1.5], "name": ["n"]})
