@@ -36,7 +36,7 @@ def decodability_draws(
     Returns [..., draws], or with by_concept each concept's own share, [..., draws, K]. Raises ValueError as
     `sample_draws` (outside jit).
     """
-    points = decodability.checked(hidden, concepts, None, ties, group, num_concepts)
+    points = decodability.checked(hidden, concepts, k, ties, group, num_concepts)
     check_draws(points, draws, per_concept)
     vote = decodability.Vote(k, points.num_concepts, ties, memory)
     run = partial(_draws, key=key, draws=draws, per_concept=per_concept, by_concept=by_concept, vote=vote)
