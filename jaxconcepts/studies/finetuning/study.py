@@ -72,12 +72,12 @@ def prepare(
     using = icl_config.families(config.measure) if using is None else dict(using)
     folder = pretrained.resolve(source, revision)
     model, tokenizer = pretrained.read_config(folder, config.measure.dtype), tokenizer_file.load(folder)
-    pretrained.check_params(model, folder)
     shapes = jax.eval_shape(model.init, jax.random.key(0))
     arms = {name: make_arms(config, model, shapes, name) for name in using}
     cells = icl_cells.cells(config.measure, using)
     encoded = icl_cells.encode_all(config.measure, using, cells, tokenizer)
     icl_cells.check_fits(model, tokenizer, encoded, source)
+    pretrained.check_params(model, folder)
     data = {name: training_examples(config, model, family, tokenizer) for name, family in using.items()}
     return Prepared(folder, model, tokenizer, using, arms, encoded, data)
 

@@ -136,13 +136,13 @@ def run(
 def _prepared(config, using, wanted, checkpoint, folder, known):
     """(model, tokenizer, every cell encoded) of a checkpoint that its prompts fit; `known`: of the last tokenizer."""
     model = pretrained.read_config(folder, config.dtype, checkpoint.through)
-    pretrained.check_params(model, folder)
     tokenizer = tokenizer_file.load(folder)
     key = tokenizer_digest(tokenizer)
     if key not in known:
         known.clear()
         known[key] = icl_cells.encode_all(config, using, wanted, tokenizer)
     icl_cells.check_fits(model, tokenizer, known[key], checkpoint.label)
+    pretrained.check_params(model, folder)
     return model, tokenizer, known[key]
 
 
