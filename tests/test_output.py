@@ -30,7 +30,7 @@ def unread():
 @pytest.mark.parametrize("flags", [["train", "--help"], ["plan", "--model=gpt-2", "--local"]])
 def test_a_command_whose_reader_has_gone_is_stopped_as_by_a_signal(unread, flags):
     done = run([*MODULE, *flags], stdout=unread, stderr=subprocess.PIPE)
-    assert (done.returncode, without_pulses(done.stderr)) == (75, "stopped by SIGPIPE; start again to go on\n")
+    assert (done.returncode, without_pulses(done.stderr)) == (75, "stopped by SIGPIPE; start again to continue\n")
 
 
 LOGGING = """
@@ -83,7 +83,7 @@ print("goes on")
 
 @pytest.mark.parametrize(
     ("disposition", "ends"),
-    [("SIG_DFL", (75, "", "stopped by SIGHUP; start again to go on\n")), ("SIG_IGN", (0, "goes on\n", ""))],
+    [("SIG_DFL", (75, "", "stopped by SIGHUP; start again to continue\n")), ("SIG_IGN", (0, "goes on\n", ""))],
 )
 def test_a_closed_terminal_is_a_signal_unless_nohup_has_it_ignored(disposition, ends):
     done = run([sys.executable, "-c", HUNG_UP, disposition], capture_output=True)

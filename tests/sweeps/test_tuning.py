@@ -76,7 +76,7 @@ def test_the_fastest_that_fits_is_chosen_and_said(monkeypatch, log):
     monkeypatch.setattr(tuning, "run_steps_per_second", measure)
     assert tuning.tune([deep(3)], Layout(), 0, 10**9) == Layout("map", 1, "none")
     assert "vmap), blocks scanned: does not fit (RESOURCE_EXHAUSTED" in log.text
-    assert "chosen: one after another (map), blocks scanned" in log.text
+    assert "tuning: chose one after another (map), blocks scanned" in log.text
     assert "--config.run.how=map --config.run.unroll=none" in log.text
 
 
@@ -94,5 +94,5 @@ def test_a_tuned_sweep_gives_the_same_tables(tmp_path, monkeypatch, log):
         frame = store.metrics(tmp_path / name)
         values.append(frame.sort(frame.columns[:-1])["value"])
     np.testing.assert_allclose(values[1], values[0], rtol=1e-5, atol=1e-6)
-    assert log.text.count("run-steps/s with 2 runs") == 2 and log.text.count("chosen") == 1
+    assert log.text.count("run-steps/s with 2 runs") == 2 and log.text.count("tuning: chose ") == 1
     assert programs.layout == replace(Layout(), how=programs.layout.how) != Layout()
