@@ -29,10 +29,10 @@ from jaxconcepts.runs import lengths, loop, packs, points
 from jaxconcepts.runs.config import config_kind
 from jaxconcepts.runs.events import Event
 from jaxconcepts.store import files
+from jaxconcepts.sweeps import Search, sizing, trained
 
 if TYPE_CHECKING:
     from jaxconcepts.figures.claims import Claim
-    from jaxconcepts.sweeps import Search
 
 PathLike = str | os.PathLike
 
@@ -91,7 +91,7 @@ def sweep(
     which chooses points from the results of earlier ones. tune: first measure how runs train fastest.
     config, workdir, claims, extend: see `train`. Raises as `train` does, and ValueError for an invalid point.
     """
-    from jaxconcepts.sweeps import Search, membership, rounds
+    from jaxconcepts.sweeps import membership, rounds
     from jaxconcepts.sweeps.sweep import run_sweep
 
     base, execution, num_seeds = _split(config)
@@ -142,8 +142,6 @@ class Run:
         run: a name or its beginning, such as "seed0"; None for the first run. step: None for the last checkpoint.
         Raises ValueError for an unknown run or step and lists the known ones.
         """
-        from jaxconcepts.sweeps import trained
-
         return trained.params(self.workdir, *trained.one(self.workdir, run, step))
 
     def measure(self, metrics: Sequence[str], run: str | None = None, step: int | None = None) -> pl.DataFrame:
@@ -152,8 +150,6 @@ class Run:
         metrics: names of evaluators, or "module:function". run, step: see `params`. Returns rows like `Run.metrics`.
         Raises ValueError for an unknown evaluator, and as `params` does.
         """
-        from jaxconcepts.sweeps import trained
-
         return trained.measure(self.workdir, run, step, metrics)
 
     def figures(self) -> list[str]:
@@ -279,8 +275,6 @@ def _layout(execution, runs):
 
 @contextlib.contextmanager
 def _open(workdir, record, execution, chosen, made, extend):
-    from jaxconcepts.sweeps import sizing
-
     sizing.try_own_evaluators(chosen)
     keep_steps = {step for point in chosen for step in point.experiment.measuring.checkpoint_steps}
     device = command_line.device() | execution

@@ -85,7 +85,7 @@ def test_the_site_is_built_without_a_warning(tmp_path):
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     reference = (tmp_path / "site" / "reference" / "index.html").read_text()
-    assert "concept_decodability" in reference and "The config of a training" in reference
+    assert "concept_decodability" in reference and "Returns the config of a training" in reference
 
 
 SOURCES = ("jaxconcepts", "configs", "tests", "launch")
