@@ -62,7 +62,7 @@ def _clustered(residuals, shares, group):
     if square > 0:
         effect = max(groups / (groups - 1) * square / total / independent, 1)
         freedom = _freedom(sums)
-    return wilson(np.float64(share), _student(total / effect, freedom))
+    return wilson(np.float64(share), student(total / effect, freedom))
 
 
 def _freedom(sums):
@@ -76,7 +76,7 @@ def _freedom(sums):
     return np.clip(1.2 * groups / np.maximum(kurtosis - 1, 1e-9), 2, groups - 1)
 
 
-def _student(trials, freedom):
+def student(trials, freedom):
     """So many fewer trials as make a normal interval as wide as Student's."""
     return trials * (Z / stdtrit(freedom, (1 + LEVEL) / 2)) ** 2
 
@@ -110,7 +110,7 @@ def auc_interval(
     variance, certain = groups / (groups - 1) * np.sum(sums**2, -1), auc * (1 - auc)
     varies = (variance > 0) & (certain > 0)
     trials = np.where(varies, certain / np.where(varies, variance, 1), groups)
-    low, high = wilson(auc, np.where(varies, _student(trials, np.minimum(_freedom(sums), groups - 1)), groups))
+    low, high = wilson(auc, np.where(varies, student(trials, np.minimum(_freedom(sums), groups - 1)), groups))
     return auc, low, high
 
 

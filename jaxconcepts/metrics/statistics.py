@@ -17,9 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, Key, Num, Shaped
-from scipy.special import stdtrit
 
-from jaxconcepts.intervals import LEVEL, Z, wilson
+from jaxconcepts.intervals import Z, student, wilson
 from jaxconcepts.metrics import decodability, neighbour_sets, neighbours
 from jaxconcepts.metrics.draws import check_draws, key_of_draws, sample_draws
 
@@ -251,7 +250,7 @@ def interval(
     mean = jnp.mean(smoothed[..., :averaged], -1)
     together = mean * (1 - mean) / (jnp.sum(varies[..., :averaged], -1) / averaged**2)
     trials = jnp.concatenate([jnp.broadcast_to(sizes, cd.shape), together[..., None]], -1)
-    return few_corrected(with_average(cd, averaged), trials / effects * (Z / stdtrit(FREEDOM, (1 + LEVEL) / 2)) ** 2)
+    return few_corrected(with_average(cd, averaged), student(trials / effects, FREEDOM))
 
 
 def few_corrected(share, count):
